@@ -1,0 +1,274 @@
+"""What scoring costs beside a plain forward pass: ratios measured side by side in one run.
+
+    python bench/throughput.py [--arch ViT-B-32] [--batch 64] [--rounds 5] [--json FILE]
+
+Everything works on the same tensors in memory: no decoding, no disk but the probe's feature set. The
+ways to compute are interleaved, round by round, and the median over the rounds is taken, so that a
+busy machine slows all of them alike. Throughputs are over that of the plain forward pass: image and
+text embeddings and their cosines, without gradients, which is what computing CLIP scores costs.
+
+- snapshot: mimic scores by one forward-mode pass (last image MLP projection), both phases
+- probe:    features, embeddings and CLIP scores stored on disk, then five epochs of Grad-Mimic
+- reverse:  the same scores by one reverse pass per sample
+- vmap:     the same scores by vmap over reverse passes, materialising every sample's gradient, as
+            the method's authors do (theirs takes all parameters; here only the mimic layer)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+from mimic_core import files
+from mimic_core.contrastive import losses_and_scores
+from mimic_core.encoders import ReferenceEncoder, embed_with_tangents
+from mimic_core.featureset import FeatureSet
+from mimic_core.heads import store_head
+from mimic_core.loading import LoadedBatch
+from mimic_core.mimic import TaskVector, task_vector
+from mimic_core.models import (
+    LoadedModel,
+    default_mimic_layers,
+    load_model,
+    pick_device,
+    reinitialised,
+)
+from mimic_core.probe import Probe
+from mimic_core.schema import SCHEMA_VERSION, SKIP_COLUMNS, ProbeConfig
+from mimic_core.score import head_with_tangents, module_losses
+
+VMAP_CHUNK = 8  # gradients held at once by vmap; all of them would not fit
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A reference, a model to score, and batches of random tensors on one device."""
+
+    loaded: LoadedModel
+    model: nn.Module
+    vector: TaskVector
+    data: list[LoadedBatch]
+    device: torch.device
+
+
+def make_setting(arch: str, batch: int, batches: int, device: torch.device) -> Setting:
+    """Random weights and random images: the cost does not depend on either."""
+    torch.manual_seed(0)
+    loaded = load_model(f"{arch}:random:0")
+    loaded.module.to(device)
+    layers = default_mimic_layers(loaded.module)
+    model = reinitialised(loaded.module, layers, seed=1)
+    data = [
+        LoadedBatch(
+            shard="0",
+            last_of_shard=True,
+            size=batch,
+            rows=np.arange(batch),
+            images=torch.randn(batch, 3, *loaded.preprocessing["size"]),
+            image_of=torch.arange(batch),
+            tokens=loaded.tokenizer([f"picture {i} of {batch * batches}" for i in range(batch)]),
+        ).to(device)
+        for _ in range(batches)
+    ]
+    return Setting(loaded, model, task_vector(model, loaded.module, layers), data, device)
+
+
+def run_forward(setting: Setting) -> None:
+    """CLIP scores by a plain forward pass."""
+    with torch.no_grad():
+        for batch in setting.data:
+            image = setting.model.encode_image(batch.images, normalize=True)  # type: ignore[operator]
+            text = setting.model.encode_text(batch.tokens, normalize=True)  # type: ignore[operator]
+            (image * text).sum(1).cpu()
+
+
+def run_snapshot(setting: Setting) -> None:
+    """Mimic scores in two phases, as snapshot mode computes them."""
+    head = head_with_tangents(setting.model, setting.loaded.loss, setting.vector)
+    with torch.no_grad():
+        for batch in setting.data:
+            embedded = embed_with_tangents(
+                setting.model, setting.vector, batch, device=setting.device
+            )
+            losses_and_scores(embedded, head)[1].cpu()
+
+
+def run_probe(setting: Setting) -> None:
+    """Features to disk, then five epochs, as probe mode computes them."""
+    encoder = ReferenceEncoder(setting.loaded.module, setting.device, "fp32", ("image", "text"))
+    encoded = [encoder.encode(batch) for batch in setting.data]
+    arrays = {
+        name: torch.cat([one[0][name] for one in encoded]).cpu().numpy() for name in encoder.arrays
+    }
+    scores = torch.cat([one[1]["clip_score"] for one in encoded]).cpu().numpy()
+    samples = pl.DataFrame({"uid": [f"{i:032x}" for i in range(len(scores))], "clip_score": scores})
+    with tempfile.TemporaryDirectory() as folder:
+        info = {
+            "schema_version": SCHEMA_VERSION,
+            "arrays": list(encoder.arrays),
+            "shards": {"0": len(samples)},
+        }
+        files.write_json(Path(folder) / "features.json", info)
+        features = FeatureSet.open(Path(folder))
+        features.write_shard("0", samples, pl.DataFrame(schema=SKIP_COLUMNS), arrays)
+        store_head(features, setting.loaded.module, setting.loaded.loss, ("image", "text"))
+        config = ProbeConfig(batch_size=len(setting.data[0].rows), epochs=5)
+        probe = Probe(features, config, device=setting.device)
+        for epoch in range(config.epochs):
+            for _ in probe.run(epoch):
+                pass
+
+
+def run_reverse(setting: Setting) -> None:
+    """One reverse pass per sample, restricted to the mimic layers."""
+    parameters = [setting.model.get_parameter(name) for name in setting.vector.layers]
+    directions = [setting.vector.directions[name] for name in setting.vector.layers]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    for batch in setting.data:
+        scores = []
+        for loss in module_losses(setting.model, setting.loaded.loss, batch):
+            gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
+            products = [(g * v).sum() for g, v in zip(gradients, directions, strict=True)]
+            scores.append(-torch.stack(products).sum() / setting.vector.norm)
+        torch.stack(scores).cpu()
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+
+
+def run_vmap(setting: Setting) -> None:
+    """Every sample's gradient materialised by vmap, then multiplied with the task vector."""
+    names = setting.vector.layers
+    parameters = {name: setting.model.get_parameter(name).detach() for name in names}
+    wrapper = _Losses(setting.model, setting.loaded.loss)
+    for batch in setting.data:
+
+        def losses(values: dict[str, Tensor], batch: LoadedBatch = batch) -> Tensor:
+            renamed = {f"model.{name}": value for name, value in values.items()}
+            out: Tensor = torch.func.functional_call(wrapper, renamed, (batch,))
+            return out
+
+        gradients = torch.func.jacrev(losses, chunk_size=VMAP_CHUNK)(parameters)
+        products = [
+            (gradients[name] * setting.vector.directions[name]).flatten(1).sum(1) for name in names
+        ]
+        (-torch.stack(products).sum(0) / setting.vector.norm).cpu()
+
+
+class _Losses(nn.Module):
+    """A model as a module that returns per-sample losses, for ``functional_call``."""
+
+    def __init__(self, model: nn.Module, loss: str) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, batch: LoadedBatch) -> Tensor:
+        """Losses (B,) of a batch."""
+        return module_losses(self.model, self.loss, batch)  # type: ignore[arg-type]
+
+
+WAYS: dict[str, Callable[[Setting], None]] = {
+    "forward": run_forward,
+    "snapshot": run_snapshot,
+    "probe": run_probe,
+    "reverse": run_reverse,
+    "vmap": run_vmap,
+}
+
+
+def measure(setting: Setting, rounds: int) -> dict[str, float]:
+    """Median seconds of each way, interleaved over ``rounds`` after one warm-up each.
+
+    The order alternates from round to round, so that none always follows the same other.
+    """
+    names = list(WAYS)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for round_ in range(rounds + 1):
+        for name in names if round_ % 2 else reversed(names):
+            _synchronise(setting.device)
+            start = time.perf_counter()
+            WAYS[name](setting)
+            _synchronise(setting.device)
+            if round_:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(way: str, arguments: argparse.Namespace) -> float:
+    """Peak memory in bytes of ``way`` in a process of its own: resident memory on the CPU,
+    allocated device memory on CUDA."""
+    command = [sys.executable, __file__, "--memory-of", way, "--arch", arguments.arch]
+    command += ["--batch", str(arguments.batch), "--batches", "1"]
+    if arguments.device:
+        command += ["--device", arguments.device]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(out.splitlines()[-1])
+
+
+def _own_peak(way: str, setting: Setting) -> float:
+    """Peak memory of this process (or of the device) after three passes of ``way``."""
+    for _ in range(3):
+        WAYS[way](setting)
+    if setting.device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(setting.device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def main() -> None:
+    """Measure, print the table and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--arch", default="ViT-B-32")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batches", type=int, default=2, help="batches per measurement")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default=None)
+    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--memory-of", choices=list(WAYS), default=None, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    device = pick_device(arguments.device)
+    setting = make_setting(arguments.arch, arguments.batch, arguments.batches, device)
+    if arguments.memory_of:
+        print(_own_peak(arguments.memory_of, setting))
+        return
+    seconds = measure(setting, max(arguments.rounds, 1))
+    memory = {way: peak_memory(way, arguments) for way in ("forward", "snapshot")}
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    print(
+        f"{arguments.arch}, batch {arguments.batch} x {arguments.batches}, fp32, {name}{threads}, "
+        f"torch {torch.__version__}, median of {arguments.rounds} interleaved rounds\n"
+    )
+    print("| way | seconds | throughput over forward |\n|---|---|---|")
+    for way, value in seconds.items():
+        print(f"| {way} | {value:.3f} | {seconds['forward'] / value:.3f} |")
+    ratio = memory["snapshot"] / memory["forward"]
+    print(f"\npeak memory, snapshot over forward: {ratio:.3f}")
+    result: dict[str, object] = {
+        f"{way}_over_forward": seconds["forward"] / seconds[way] for way in WAYS if way != "forward"
+    }
+    result |= {"snapshot_memory_over_forward": ratio, "device": name, "seconds": seconds}
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

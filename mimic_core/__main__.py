@@ -1,0 +1,93 @@
+"""The command line: ``python -m mimic_core``, or ``mimicscope`` once installed.
+
+Exit codes: 0 done, 1 a stated error, 2 a command line that cannot be read, 130 stopped by the
+user. Heavy modules are imported by the command that needs them, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mimic_core import cli_runs, cli_score
+from mimic_core.errors import ConfigError, Interrupted, MimicError
+
+app = typer.Typer(
+    name="mimicscope",
+    help="Score image-text data by how far each sample pulls a model towards a better one.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("score")(cli_score.score)
+app.add_typer(cli_runs.runs_app, name="runs")
+app.command("layout")(cli_runs.layout)
+app.command("export")(cli_runs.export)
+
+
+@app.command("app")
+def open_app(
+    port: Annotated[int, typer.Option(help="Port of the local web server.")] = 8501,
+    runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
+) -> None:
+    """Open the app in a browser."""
+    from mimic_core.processes import REPOSITORY, environment
+
+    script = REPOSITORY / "app" / "main.py"
+    if not script.is_file():
+        raise ConfigError("the app is not installed", got=str(script), next_step="clone it whole")
+    command = [sys.executable, "-m", "streamlit", "run", str(script)]
+    flags = {
+        "server.port": str(port),
+        "server.headless": "false" if browser else "true",
+        "server.showEmailPrompt": "false",
+        "browser.gatherUsageStats": "false",
+    }
+    command += [f"--{name}={value}" for name, value in flags.items()]
+    settings = environment(MIMICSCOPE_RUNS=str(runs.resolve()))
+    os.execve(sys.executable, command, settings)  # noqa: S606 - the app takes this process over
+
+
+@app.command("work", hidden=True)
+def carry_out_job(database: Path, job_id: str) -> None:
+    """Carry out a queued job; ``mimic_core.jobs`` starts it in a process of its own."""
+    from mimic_core.jobs import JobStore, work
+    from mimic_core.terminal import stop_on_signals
+
+    with stop_on_signals() as stop:
+        typer.echo(f"job {job_id}: {work(JobStore(database), job_id, stopped=lambda: bool(stop))}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. ``arguments`` default to those of the process."""
+    try:
+        app(args=arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except MimicError as error:
+        print_error(error)
+        return 1
+    except Interrupted:
+        typer.echo("stopped; run the same command to resume: finished work is kept", err=True)
+        return 130
+    return 0
+
+
+def print_error(error: MimicError) -> None:
+    """Print the parts of ``error`` on standard error, one per line."""
+    typer.echo(f"error: {error.problem}", err=True)
+    if error.got is not None:
+        typer.echo(f"  got: {error.got}", err=True)
+    if error.allowed is not None:
+        typer.echo(f"  allowed: {error.allowed}", err=True)
+    typer.echo(f"  next step: {error.next_step}", err=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""The command that scores a pool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from mimic_core.errors import ConfigError, Interrupted
+
+if TYPE_CHECKING:
+    from mimic_core.runs import Run
+    from mimic_core.schema import RunConfig
+
+# The choices of mimic_core.schema, which is too slow to import for a mere --help (it brings numpy
+# and polars); tests/core/test_cli.py holds them, and the defaults in the help texts, to be equal.
+Mode = Literal["probe", "snapshot"]
+Method = Literal["proj", "cos"]
+Side = Literal["image", "text"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Weighting = Literal["mimic", "uniform"]
+
+_PROBE = "Probe mode only"
+_SNAPSHOT = "Snapshot mode only"
+
+
+def score(
+    source: Annotated[str, typer.Argument(help="The pool: a folder, shards, a zip or parquet.")],
+    reference: Annotated[str, typer.Option(help="The reference model.")],
+    mode: Annotated[Mode, typer.Option(help="How to score.")] = "probe",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The model to score; default the reference, re-initialised.",
+            rich_help_panel=_SNAPSHOT,
+        ),
+    ] = None,
+    mimic_layer: Annotated[
+        list[str] | None,
+        typer.Option(help="A mimic layer; may be repeated.", rich_help_panel=_SNAPSHOT),
+    ] = None,
+    repeats: Annotated[
+        int | None,
+        typer.Option(help="Times to redraw the batches; default 1.", rich_help_panel=_SNAPSHOT),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of Grad-Mimic; default 5.", rich_help_panel=_PROBE)
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="AdamW's learning rate; default 0.001.", rich_help_panel=_PROBE),
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(help="AdamW's weight decay; default 1e-05.", rich_help_panel=_PROBE),
+    ] = None,
+    side: Annotated[
+        Side | None,
+        typer.Option(help="The tower that is probed; default image.", rich_help_panel=_PROBE),
+    ] = None,
+    weighting: Annotated[
+        Weighting | None,
+        typer.Option(help="Weights of the update; default mimic.", rich_help_panel=_PROBE),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples in a batch; default 256.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Divisor of the scores in the mimic weight; default 0.05.")
+    ] = None,
+    method: Annotated[
+        Method | None, typer.Option(help="Projection or cosine; default proj.")
+    ] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Of the forward pass; default fp32.")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Decides the sample, the batches and fresh weights; default 0."),
+    ] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column with the images.")] = None,
+    caption_column: Annotated[str | None, typer.Option(help="Column with the captions.")] = None,
+    sample: Annotated[int | None, typer.Option(help="Score this many samples only.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that read images.")] = None,
+    sweep: Annotated[bool, typer.Option(help="Compare candidate mimic layers too.")] = False,
+    with_map: Annotated[bool, typer.Option("--map/--no-map", help="Make the map too.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+) -> None:
+    """Score a pool into a run directory, whose path is the last line on standard output.
+
+    Stopped or killed, the same command resumes it.
+    """
+    scorer = {
+        "model": model,
+        "mimic_layers": tuple(mimic_layer) if mimic_layer else None,
+        "repeats": repeats,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "side": side,
+        "weighting": weighting,
+        "batch_size": batch_size,
+        "temperature": temperature,
+        "method": method,
+        "seed": seed,
+    }
+    pool = {
+        "path": source,
+        "image_column": image_column,
+        "caption_column": caption_column,
+        "sample": sample,
+        "sample_seed": seed,
+    }
+    config = run_config(mode, reference, precision=precision, pool=pool, scorer=scorer)
+    run = _score(config, out, device=device, workers=workers, sweep=sweep, with_map=with_map)
+    typer.echo(run.path)
+
+
+def run_config(
+    mode: Mode,
+    reference: str,
+    *,
+    precision: Precision | None,
+    pool: dict[str, Any],
+    scorer: dict[str, Any],
+) -> RunConfig:
+    """The configuration that the options ask for; an option not given (None) takes its default.
+
+    Raises:
+        ConfigError: A value is not allowed, or an option belongs to the other mode.
+    """
+    from mimic_core.schema import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
+
+    config_of: dict[Mode, type[ProbeConfig | SnapshotConfig]] = {
+        "probe": ProbeConfig,
+        "snapshot": SnapshotConfig,
+    }
+    given = {name: value for name, value in scorer.items() if value is not None}
+    foreign = [name for name in given if name not in config_of[mode].model_fields]
+    if foreign:
+        other = "snapshot" if mode == "probe" else "probe"
+        option = "--" + foreign[0].removesuffix("s" if foreign[0] == "mimic_layers" else "")
+        raise ConfigError(
+            f"{option.replace('_', '-')} belongs to --mode {other}",
+            got=f"--mode {mode}",
+            allowed=f"--mode {other}",
+            next_step=f"leave that option out, or give --mode {other}",
+        )
+    values = {
+        "source": SourceConfig.parse({k: v for k, v in pool.items() if v is not None}),
+        "reference": reference,
+        mode: config_of[mode].parse(given),
+    }
+    if precision is not None:
+        values["precision"] = precision
+    config: RunConfig = RunConfig.parse(values)
+    return config
+
+
+def _score(
+    config: RunConfig,
+    out: Path,
+    *,
+    device: str | None,
+    workers: int | None,
+    sweep: bool,
+    with_map: bool,
+) -> Run:
+    from mimic_core.summary import as_lines
+    from mimic_core.terminal import stop_on_signals, terminal_progress
+
+    with stop_on_signals() as stop:
+        from mimic_core.pipeline import score_pool  # imports torch
+
+        try:
+            with terminal_progress(stop) as progress:
+                run = score_pool(
+                    config,
+                    runs_root=out,
+                    device=device,
+                    workers=workers,
+                    sweep=sweep,
+                    progress=progress,
+                )
+                if with_map:
+                    from mimic_core.layout import MapConfig, ensure_map
+
+                    ensure_map(run.features, MapConfig(), progress)
+        except RuntimeError as error:
+            if stop:  # the signal has reached the image readers first, which is no defect
+                raise Interrupted("an image reader was stopped") from error
+            raise
+    for line in as_lines(run):
+        typer.echo(line, err=True)
+    return run

@@ -1,0 +1,78 @@
+"""Errors that a person can act on.
+
+Every error of Mimicscope's own says what is wrong, the value received, what is allowed and the
+next step. The pieces are arguments, so that none can be forgotten and the app can lay them out.
+"""
+
+from __future__ import annotations
+
+_MISSING = object()
+
+
+class MimicError(Exception):
+    """A failure whose cause and remedy are known.
+
+    Args:
+        problem: What is wrong, one sentence without a full stop.
+        got: The offending value, shown by ``repr``; left out when there is none.
+        allowed: What would have been accepted.
+        next_step: What the reader can do about it.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        got: object = _MISSING,
+        allowed: str | None = None,
+        next_step: str,
+    ) -> None:
+        self.problem = problem
+        self.got = None if got is _MISSING else repr(got)
+        self.allowed = allowed
+        self.next_step = next_step
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        parts = [self.problem]
+        if self.got is not None:
+            parts.append(f"got {self.got}")
+        if self.allowed is not None:
+            parts.append(f"allowed: {self.allowed}")
+        return f"{'; '.join(parts)}. Next step: {self.next_step}"
+
+
+class ConfigError(MimicError):
+    """A setting, or a combination of settings, that cannot be run."""
+
+
+class SourceError(MimicError):
+    """A dataset that cannot be opened or understood as a whole."""
+
+
+class ModelError(MimicError):
+    """A model, checkpoint, mimic layer or pair of models that cannot be used."""
+
+
+class ScoreError(MimicError):
+    """A score that cannot be computed: no direction, a non-finite loss, too large a batch."""
+
+
+class RunError(MimicError):
+    """A run directory or feature set that is missing, damaged or of another version."""
+
+
+class FilterError(MimicError):
+    """A recipe that cannot be parsed or applied to the table at hand."""
+
+
+class ExportError(MimicError):
+    """An export that cannot be written as asked."""
+
+
+class JobError(MimicError):
+    """A background job that cannot be started, found or resumed."""
+
+
+class Interrupted(Exception):
+    """The user asked to stop; what is finished stays on disk and the same command resumes."""

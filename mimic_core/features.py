@@ -1,0 +1,259 @@
+"""Phase 1: one pass over a pool's images fills one or more feature sets (method.md section 4).
+
+The unit of work is a shard; its result depends on the shard, the encoders and the batch size of
+this phase (fixed below), and on nothing else: not on order, workers or interruptions.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from mimic_core import files
+from mimic_core.encoders import Encoder
+from mimic_core.errors import ScoreError
+from mimic_core.featureset import FEATURES_DIR, FeatureSet, locate
+from mimic_core.loading import (
+    BatchDataset,
+    BatchPlan,
+    LoadedBatch,
+    default_workers,
+    load_batches,
+    plan_batches,
+)
+from mimic_core.models import LoadedModel
+from mimic_core.preprocessing import image_transform
+from mimic_core.progress import Progress
+from mimic_core.schema import (
+    MEASURED_COLUMNS,
+    SCHEMA_VERSION,
+    SKIP_COLUMNS,
+    Precision,
+    SourceConfig,
+    digest,
+    slug,
+)
+from mimic_core.sources import DECODER, Source, build_index
+
+# Samples per forward pass. Part of the result's bytes (float sums depend on it), so not a setting.
+ENCODE_BATCH = {"cpu": 64, "mps": 128, "cuda": 512}
+
+
+def feature_set_for(
+    runs_root: Path,
+    source: Source,
+    config: SourceConfig,
+    model: LoadedModel,
+    *,
+    precision: Precision,
+    device: torch.device,
+    arrays: tuple[str, ...],
+    extra: dict[str, Any] | None = None,
+    index_from: FeatureSet | None = None,
+) -> FeatureSet:
+    """The feature set of a pool under a model: the one on disk, or a new one that holds the index.
+
+    Args:
+        extra: What else decides the arrays (mimic layers, the other model of a pair).
+        index_from: Take the index of that feature set instead of reading the source.
+    """
+    identity = {
+        "schema_version": SCHEMA_VERSION,
+        "fingerprint": source.fingerprint(),
+        "sample": config.sample,
+        "sample_seed": config.sample_seed if config.sample else 0,
+        "columns": [source.image_column, source.caption_column],
+        "model": model.identity,
+        "preprocessing": model.preprocessing,
+        "decoder": DECODER,
+        "precision": precision,
+        "device": device.type,
+        "arrays": list(arrays),
+        **(extra or {}),
+    }
+    path = runs_root / FEATURES_DIR / f"{slug(config.path)}-{digest(identity)}"
+    if (path / "features.json").exists():
+        return FeatureSet.open(path)
+    if index_from is None:
+        build_index(source, config, path)
+        counts = {shard: _index_height(path, shard) for shard in source.shards}
+    else:
+        counts = dict(index_from.info["shards"])
+    info = {
+        **identity,
+        "model_spec": model.spec.text,
+        "loss": model.loss,
+        "preprocessing_origin": model.preprocessing_origin,
+        "preprocessing_sha256": model.preprocessing_sha256,
+        "layout": source.layout,
+        "shards": counts,
+        "location": locate(source.root, path),
+        "versions": versions(),
+    }
+    files.write_json(path / "features.json", info)
+    return FeatureSet.open(path)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A feature set to be filled and the encoder that fills it."""
+
+    features: FeatureSet
+    encoder: Encoder
+
+
+def fill(
+    index: FeatureSet,
+    targets: Sequence[Target],
+    *,
+    source: Source,
+    model: LoadedModel,
+    device: torch.device,
+    workers: int | None,
+    progress: Progress,
+) -> None:
+    """Fill every target with what it lacks, in one pass over the images of the missing shards.
+
+    Args:
+        index: The feature set whose index names the samples (itself one of the targets, or filled).
+        model: Gives preprocessing and tokenizer.
+        workers: Loading processes; None chooses by the size of the pool.
+    """
+    counts: dict[str, int] = index.info["shards"]
+    missing = [s for s in counts if any(not t.features.has_shard(s) for t in targets)]
+    batch_size = ENCODE_BATCH[device.type]
+    plans = [plan for shard in missing for plan in plan_batches(shard, counts[shard], batch_size)]
+    total = sum(counts.values())
+    left = sum(counts[shard] for shard in missing)
+    progress.phase("images", total, done=total - left)
+    if not plans:
+        return
+    dataset = _dataset(index, plans, source, model)
+    chosen = default_workers(left) if workers is None else workers
+    collected: dict[int, _Shard] = defaultdict(_Shard)
+    for batch in load_batches(dataset, workers=chosen, device=device):
+        progress.check()
+        for number, target in enumerate(targets):
+            if not target.features.has_shard(batch.shard):
+                collected[number].add(batch, target.encoder if len(batch.rows) else None)
+        progress.advance(batch.size, skipped=len(batch.skips))
+        if batch.last_of_shard:
+            for number, shard in collected.items():
+                shard.store(targets[number], index)
+            collected.clear()
+
+
+@dataclass
+class _Shard:
+    """What has been computed of the shard at work; moved off the device when it is complete."""
+
+    batches: list[LoadedBatch] = field(default_factory=list)
+    arrays: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
+    columns: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, batch: LoadedBatch, encoder: Encoder | None) -> None:
+        if encoder is not None:
+            arrays, columns = encoder.encode(batch)
+            for name, value in arrays.items():
+                self.arrays[name].append(value)
+            for name, value in columns.items():
+                self.columns[name].append(value)
+        self.batches.append(_without_tensors(batch))
+
+    def store(self, target: Target, index: FeatureSet) -> None:
+        shard = self.batches[0].shard
+        rows = np.concatenate([batch.rows for batch in self.batches])
+        samples = index.index(shard)[rows].with_columns(
+            pl.Series(
+                name, [v for batch in self.batches for v in batch.measured.get(name, [])]
+            ).cast(dtype)
+            for name, dtype in MEASURED_COLUMNS.items()
+            if name != "clip_score"
+        )
+        if "clip_score" in self.columns or not len(rows):
+            scores = self._joined(self.columns.get("clip_score", []))
+            samples = samples.with_columns(pl.Series("clip_score", scores, dtype=pl.Float32))
+        arrays = {name: self._joined(self.arrays.get(name, [])) for name in target.encoder.arrays}
+        skips = [asdict(skip) for batch in self.batches for skip in batch.skips]
+        skipped = pl.concat([index.index_skips(shard), pl.DataFrame(skips, schema=SKIP_COLUMNS)])
+        target.features.write_shard(shard, samples, skipped, arrays)
+
+    @staticmethod
+    def _joined(parts: list[Tensor]) -> np.ndarray:
+        return torch.cat(parts).cpu().numpy() if parts else np.empty((0, 0), np.float32)
+
+
+def _without_tensors(batch: LoadedBatch) -> LoadedBatch:
+    """The batch's bookkeeping alone, so that images are freed before the shard is complete."""
+    nothing = torch.empty(0)
+    return replace(batch, images=nothing, image_of=nothing, tokens=nothing)
+
+
+def load_some(
+    index: FeatureSet, source: Source, model: LoadedModel, device: torch.device, *, count: int
+) -> LoadedBatch:
+    """Up to ``count`` readable samples of the pool, spread over a shard, for checks.
+
+    Raises:
+        ScoreError: No shard holds two readable samples.
+    """
+    counts: dict[str, int] = index.info["shards"]
+    for shard, height in counts.items():
+        plan = BatchPlan(shard, 0, min(height, count), last_of_shard=True)
+        batch = _dataset(index, [plan], source, model)[0]
+        if len(batch.rows) >= 2:
+            return batch.to(device)
+    raise ScoreError(
+        "no shard of the pool has two readable samples at its start",
+        got=f"{sum(counts.values())} indexed samples in {len(counts)} shards",
+        allowed="at least 2",
+        next_step="look at the pool's preview for the reasons why samples are skipped",
+    )
+
+
+def load_two(
+    index: FeatureSet, source: Source, model: LoadedModel, device: torch.device
+) -> LoadedBatch:
+    """Two readable samples, with different images and captions where the first few allow it."""
+    batch = load_some(index, source, model, device, count=16)
+    tokens, images = batch.tokens, batch.image_of
+    differs = (tokens != tokens[0]).any(1) & (images != images[0])
+    second = int(differs.int().argmax()) or 1
+    rows = torch.tensor([0, second], device=device)
+    return replace(batch, rows=batch.rows[[0, second]], tokens=tokens[rows], image_of=images[rows])
+
+
+def _dataset(
+    index: FeatureSet, plans: Sequence[BatchPlan], source: Source, model: LoadedModel
+) -> BatchDataset:
+    return BatchDataset(
+        plans,
+        index_folder=index.path / "index",
+        root=source.root,
+        preprocess=image_transform(model.preprocessing),
+        tokenizer=model.tokenizer,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    from importlib.metadata import version
+
+    import mimic_core
+
+    names = ("torch", "torchvision", "open_clip_torch", "timm", "polars", "numpy")
+    return {"mimicscope": mimic_core.__version__, **{name: version(name) for name in names}}
+
+
+def _index_height(path: Path, shard: str) -> int:
+    return int(
+        pl.scan_parquet(path / "index" / f"{shard}.parquet").select(pl.len()).collect().item()
+    )

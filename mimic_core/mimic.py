@@ -1,0 +1,294 @@
+"""The heart: task vector, forward-mode mimic scores, mimic weights (arXiv 2501.06708).
+
+The mimic score of sample i is ``m_i = <-g_i, v> / ||v||``: how far its gradient step goes towards
+the reference, where ``v = theta_ref - theta_t`` on the mimic layers. That is minus a directional
+derivative, ``m_i = -d/de loss_i(theta_t + e v/||v||)``, so one forward-mode pass gives the scores
+of the whole batch and no per-sample gradient is ever built (method.md section 4).
+
+In a training loop::
+
+    vector = task_vector(model, reference, layers)
+    losses, scores = mimic_scores(model, vector, lambda: clip_losses(*model(images, texts)))
+    weights = mimic_weights(scores, temperature=0.05)
+    (weights * losses).sum().backward()
+
+Letters: B batch. Pure functions on torch modules; nothing here knows of files or datasets.
+"""
+
+from __future__ import annotations
+
+import difflib
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from mimic_core.errors import ModelError, ScoreError
+from mimic_core.losses import require_finite
+from mimic_core.schema import Method
+
+# ``cos`` needs one reverse pass per sample, each through the whole batch: quadratic in B.
+COS_MAX_BATCH = 512
+
+# Models for which fused attention refused a tangent once, so that the failed try is paid once.
+_needs_math: weakref.WeakKeyDictionary[nn.Module, set[frozenset[str]]] = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class TaskVector:
+    """Direction from the model to the reference on the mimic layers.
+
+    ``directions`` maps exact parameter names to ``theta_ref - theta_t`` (shape of the parameter);
+    ``norm`` is the Euclidean norm over all of them together.
+    """
+
+    directions: Mapping[str, Tensor]
+    norm: float
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the mimic layers."""
+        return tuple(self.directions)
+
+    def unit(self) -> dict[str, Tensor]:
+        """The directions divided by ``norm``."""
+        return {name: direction / self.norm for name, direction in self.directions.items()}
+
+
+def task_vector(model: nn.Module, reference: nn.Module, layers: Sequence[str]) -> TaskVector:
+    """``theta_ref - theta_t`` restricted to ``layers`` (method.md section 1).
+
+    Args:
+        model: The model that is scored or trained; gives theta_t.
+        reference: The better model of the same architecture; gives theta_ref.
+        layers: Exact parameter names, as in ``model.named_parameters()``.
+
+    Raises:
+        ModelError: A name does not exist (near matches are listed), or the two models differ.
+        ScoreError: The two models are equal on the mimic layers, or differ by a non-finite value.
+    """
+    ours, theirs = dict(model.named_parameters()), dict(reference.named_parameters())
+    if not layers:
+        raise ModelError(
+            "no mimic layer is given", allowed="one or more names", next_step="name one"
+        )
+    directions = {}
+    for name in dict.fromkeys(layers):
+        require_layer(name, ours)
+        other = theirs.get(name)
+        if other is None or other.shape != ours[name].shape:
+            shape = "no such parameter" if other is None else tuple(other.shape)
+            raise ModelError(
+                f"model and reference differ in architecture at {name}",
+                got=f"{tuple(ours[name].shape)} and {shape}",
+                allowed="the same parameter names and shapes in both",
+                next_step="choose a model and a reference of one architecture",
+            )
+        directions[name] = other.detach().to(ours[name]) - ours[name].detach()
+    squares = torch.stack([d.double().square().sum().cpu() for d in directions.values()])
+    norm = float(squares.sum().sqrt())
+    if norm == 0.0 or not torch.isfinite(squares).all():
+        raise ScoreError(
+            "the task vector has no direction: model and reference "
+            + ("are equal on the mimic layers" if norm == 0.0 else "differ by a non-finite value"),
+            got=f"norm {norm} over {', '.join(directions)}",
+            allowed="a finite norm above zero",
+            next_step="choose another model, or mimic layers in which the two differ",
+        )
+    return TaskVector(directions, norm)
+
+
+def mimic_scores(
+    model: nn.Module,
+    vector: TaskVector,
+    per_sample_loss: Callable[[], Tensor],
+    *,
+    method: Method = "proj",
+) -> tuple[Tensor, Tensor]:
+    """Losses and mimic scores of a batch, in one forward pass.
+
+    Args:
+        model: Holds the mimic layers; unchanged on return.
+        vector: Task vector at the model's present weights.
+        per_sample_loss: Runs the forward pass of ``model`` and returns its losses (B,).
+        method: ``proj``: the projection. ``cos``: divided by each gradient's norm as well, at the
+            price of one reverse pass per sample; at most ``COS_MAX_BATCH`` samples. A sample whose
+            gradient is exactly zero has the cosine 0.
+
+    Returns:
+        losses (B,): attached to the graph as in an ordinary forward pass, so that weighted losses
+        can be sent backward (the dual level is left by then).
+        scores (B,): detached float32; higher pulls the model more towards the reference.
+
+    Raises:
+        ScoreError: A loss is not finite, the losses do not depend on the mimic layers, or the batch
+            is too large for ``cos``.
+    """
+    if method == "cos":
+        return _cosine_scores(model, vector, per_sample_loss)
+    losses, tangents = directional_derivative(model, vector, lambda: (per_sample_loss(),))[0]
+    require_finite(losses)
+    if tangents is None:
+        raise ScoreError(
+            "the losses do not depend on the mimic layers",
+            got=", ".join(vector.layers),
+            next_step="choose mimic layers that the forward pass uses",
+        )
+    return losses, -tangents.float()
+
+
+def directional_derivative(
+    model: nn.Module, vector: TaskVector, forward: Callable[[], tuple[Tensor, ...]]
+) -> list[tuple[Tensor, Tensor | None]]:
+    """Outputs of ``forward`` with their derivatives along ``v / ||v||`` on the mimic layers.
+
+    Only the mimic layers carry a tangent: everything upstream of them is a plain forward pass.
+    Fused attention kernels have no forward-mode formula, so where a tangent meets one the pass is
+    repeated, and from then on made, with the plain kernel.
+
+    Returns:
+        One (value, tangent) for each output; the tangent (detached, the value's shape) is None
+        where the output does not depend on the mimic layers.
+    """
+    known = _needs_math.setdefault(model, set())
+    layers = frozenset(vector.layers)
+    if layers not in known:
+        try:
+            return _one_pass(model, vector, forward)
+        except (NotImplementedError, RuntimeError) as error:
+            if not _is_missing_formula(error):
+                raise
+            known.add(layers)
+    with _plain_attention():
+        return _one_pass(model, vector, forward)
+
+
+def mimic_weights(scores: Tensor, *, temperature: float) -> Tensor:
+    """Softmax of ``scores`` (B,) over the batch: weights (B,) that sum to 1, neutral value 1/B.
+
+    Args:
+        temperature: Divides the scores first; lower concentrates on the highest.
+
+    Raises:
+        ScoreError: The temperature is not a positive number.
+    """
+    if not 0 < temperature < float("inf"):
+        raise ScoreError(
+            "the temperature must be a positive number",
+            got=temperature,
+            allowed="above 0, typically 0.03 to 1",
+            next_step="choose another temperature",
+        )
+    return torch.softmax(scores / temperature, dim=0)
+
+
+def require_layer(name: str, parameters: Mapping[str, object]) -> None:
+    """Raise a ``ModelError`` listing near matches unless ``name`` is one of ``parameters``."""
+    if name in parameters:
+        return
+    tail = name.removesuffix(".weight").split(".")[-1]
+    near = difflib.get_close_matches(name, parameters, n=5, cutoff=0.5)
+    near += [other for other in parameters if tail and tail in other and other not in near]
+    raise ModelError(
+        "the model has no parameter of that name",
+        got=name,
+        allowed="near matches: " + (", ".join(near[:5]) or ", ".join(list(parameters)[-5:])),
+        next_step="give the exact name of a parameter as --mimic-layer",
+    )
+
+
+def _one_pass(
+    model: nn.Module, vector: TaskVector, forward: Callable[[], tuple[Tensor, ...]]
+) -> list[tuple[Tensor, Tensor | None]]:
+    with forward_ad.dual_level():
+        with _dual_parameters(model, vector.unit()):
+            outputs = forward()
+        pairs = [forward_ad.unpack_dual(out) for out in outputs]  # type: ignore[no-untyped-call]
+        return [(p.primal, None if p.tangent is None else p.tangent.detach()) for p in pairs]
+
+
+@contextmanager
+def _dual_parameters(model: nn.Module, tangents: Mapping[str, Tensor]) -> Iterator[None]:
+    """Put dual tensors in the place of parameters; a tied parameter is replaced at every name."""
+    tangent_of = {id(model.get_parameter(name)): t for name, t in tangents.items()}
+    swapped: list[tuple[nn.Module, str, nn.Parameter]] = []
+    duals: dict[int, Tensor] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():  # noqa: SLF001
+            if parameter is not None and id(parameter) in tangent_of:
+                swapped.append((module, name, parameter))
+    try:
+        for module, name, parameter in swapped:
+            key = id(parameter)
+            if key not in duals:
+                tangent = tangent_of[key].to(parameter)
+                duals[key] = forward_ad.make_dual(parameter, tangent)  # type: ignore[no-untyped-call]
+            # A dual tensor is no Parameter, so it goes past nn.Module's own setter.
+            module._parameters[name] = duals[key]  # type: ignore[assignment]  # noqa: SLF001
+        yield
+    finally:
+        for module, name, parameter in swapped:
+            module._parameters[name] = parameter  # noqa: SLF001
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Math attention and no fused multi-head path inside; both are as before on leaving."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _is_missing_formula(error: Exception) -> bool:
+    text = str(error)
+    return "forward AD" in text or "forward-mode" in text or "jvp" in text.lower()
+
+
+def _cosine_scores(
+    model: nn.Module, vector: TaskVector, per_sample_loss: Callable[[], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Projection scores divided by the norm of each sample's gradient on the mimic layers."""
+    parameters = [model.get_parameter(name) for name in vector.layers]
+    before = [parameter.requires_grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        with torch.enable_grad():
+            losses, scores = mimic_scores(model, vector, per_sample_loss)
+            norms = gradient_norms(losses, parameters)
+    finally:
+        for parameter, wanted in zip(parameters, before, strict=True):
+            parameter.requires_grad_(wanted)
+    return losses, torch.where(norms > 0, scores / norms.clamp_min(1e-38), 0.0)
+
+
+def gradient_norms(losses: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """Norm (B,) of each loss's gradient over all ``parameters`` together, by reverse mode.
+
+    Raises:
+        ScoreError: More than ``COS_MAX_BATCH`` losses; the cost grows with the square of B.
+    """
+    if len(losses) > COS_MAX_BATCH:
+        raise ScoreError(
+            "the batch is too large for method cos, which needs one reverse pass per sample",
+            got=len(losses),
+            allowed=f"at most {COS_MAX_BATCH} samples",
+            next_step="use method proj, which has no such limit, or a smaller batch size",
+        )
+    norms = []
+    for loss in losses:
+        gradients: Sequence[Tensor | None] = torch.autograd.grad(
+            loss, parameters, retain_graph=True, allow_unused=True
+        )
+        squares = [g.float().square().sum() for g in gradients if g is not None]
+        norms.append(torch.stack(squares).sum().sqrt())
+    return torch.stack(norms)

@@ -1,0 +1,239 @@
+"""Score a pool into a run directory: the whole job, from files to scores.
+
+``score_pool`` is what the command line and the app's worker call. Everything it finishes stays on
+disk, so calling it again with the same settings resumes, and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from mimic_core import direction, features, files, score
+from mimic_core.errors import ScoreError
+from mimic_core.featureset import FeatureSet
+from mimic_core.inputs import Inputs, open_inputs
+from mimic_core.loading import LoadedBatch
+from mimic_core.models import pick_device
+from mimic_core.pairs import require_same_samples
+from mimic_core.probe import Probe
+from mimic_core.progress import Progress, Silent
+from mimic_core.runs import LayerSweep, Run, RunRecord, now, run_id, start_run
+from mimic_core.schema import SCHEMA_VERSION, RunConfig, ScoreBatch
+from mimic_core.sources import DECODER
+from mimic_core.table import score_summary
+
+# Our scores and reverse mode agree to about 1e-6; a difference beyond this is a defect, not noise.
+SELF_CHECK_TOLERANCE = 1e-3
+SEGMENT_SAMPLES = 64
+SWEEP_SAMPLES = 256
+
+
+def score_pool(
+    config: RunConfig,
+    *,
+    runs_root: Path,
+    device: str | None = None,
+    workers: int | None = None,
+    sweep: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Score the pool of ``config`` and return its finished run.
+
+    Args:
+        runs_root: Where run directories and feature sets are kept.
+        device: Where to compute; None chooses CUDA, MPS or CPU in that order.
+        workers: Loading processes; None chooses by the size of the pool.
+        sweep: Also compare candidate mimic layers on a small part of the pool.
+
+    Raises:
+        MimicError: The source, a model or the settings cannot be used.
+        Interrupted: ``progress.check`` asked to stop; call again to resume.
+    """
+    if config.snapshot is not None:
+        score.require_projection_method(config.snapshot)
+    say = progress or Silent()
+    job = _Job(config, runs_root.resolve(), pick_device(device), workers, sweep, say)
+    return job.run()
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What scoring leaves for the record."""
+
+    mimic_layers: tuple[str, ...]
+    batch_size: int
+    epochs: int
+    self_check: float
+    segment: list[float]
+
+
+@dataclass
+class _Job:
+    """One call of ``score_pool``."""
+
+    config: RunConfig
+    runs_root: Path
+    device: torch.device
+    workers: int | None
+    sweep: bool
+    progress: Progress
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def run(self) -> Run:
+        with self._timed("open"):
+            inputs = open_inputs(self.config, self.runs_root, self.device, self.progress.note)
+        run = start_run(self.runs_root, self._record(inputs))
+        swept = run.record.direction_check is not None and run.record.direction_check.sweep
+        if run.done and (swept or not self.sweep):
+            self.progress.note(f"run {run.id} is finished already")
+            return run
+        with self._timed("checks"):
+            difference = self._check_pair(inputs)
+        with self._timed("images"):
+            features.fill(
+                inputs.cached,
+                inputs.targets,
+                source=inputs.source,
+                model=inputs.reference,
+                device=self.device,
+                workers=self.workers,
+                progress=self.progress,
+            )
+        with self._timed("scores"):
+            scored = self._score(run, inputs, difference)
+        with self._timed("direction"):
+            return self._finish(run, inputs, scored)
+
+    def _record(self, inputs: Inputs) -> RunRecord:
+        tangent_set = inputs.tangents.id if inputs.tangents else None
+        return RunRecord(
+            schema_version=SCHEMA_VERSION,
+            run_id=run_id(self.config, inputs.cached.id, tangent_set),
+            status="running",
+            created_at=now(),
+            config=self.config,
+            feature_set=inputs.cached.id,
+            tangent_set=tangent_set,
+            device=str(self.device),
+            versions=features.versions(),
+            preprocessing=inputs.reference.preprocessing,
+            preprocessing_sha256=inputs.reference.preprocessing_sha256,
+            decoder=DECODER,
+        )
+
+    def _check_pair(self, inputs: Inputs) -> float:
+        """Snapshot runs: compare two samples with reverse mode before the long pass begins."""
+        if inputs.pair is None:
+            return 0.0
+        batch = features.load_two(inputs.cached, inputs.source, inputs.reference, self.device)
+        return _require_agreement(score.self_check(inputs.pair.module, inputs.pair.vector, batch))
+
+    def _score(self, run: Run, inputs: Inputs, difference: float) -> _Scored:
+        if self.config.probe is not None:
+            probe = Probe(inputs.cached, self.config.probe, device=self.device)
+            difference = _require_agreement(probe.self_check())
+            segment = probe.segment_losses(direction.POSITIONS)
+            epochs = self.config.probe.epochs
+            # Training cannot start in the middle: an interrupted probe runs again from epoch 0.
+            self._epochs(run, inputs.cached, probe, epochs, keep_finished=False)
+            return _Scored(probe.mimic_layers, probe.batch_size, epochs, difference, segment)
+        # Snapshot mode has all three.
+        assert self.config.snapshot is not None
+        assert inputs.pair is not None
+        assert inputs.tangents is not None
+        require_same_samples(inputs.cached, inputs.tangents)
+        pair = inputs.pair
+        head = score.head_with_tangents(pair.module, pair.vector)
+        snapshot = score.Snapshot(inputs.tangents, head, self.config.snapshot, device=self.device)
+        repeats = self.config.snapshot.repeats
+        self._epochs(run, inputs.cached, snapshot, repeats, keep_finished=True)
+        batch = self._some(inputs, SEGMENT_SAMPLES)
+        segment = direction.module_segment(pair.module, pair.vector, batch)
+        return _Scored(pair.vector.layers, snapshot.batch_size, repeats, difference, segment)
+
+    def _epochs(
+        self,
+        run: Run,
+        cached: FeatureSet,
+        scorer: Probe | score.Snapshot,
+        epochs: int,
+        *,
+        keep_finished: bool,
+    ) -> None:
+        uids = cached.samples["uid"]
+        self.progress.phase("scores", epochs * len(uids))
+        for epoch in range(epochs):
+            if not (keep_finished and run.has_epoch(epoch)):
+                run.write_epoch(epoch, uids, self._watched(scorer, epoch))
+            else:
+                self.progress.advance(len(uids))
+
+    def _watched(self, scorer: Probe | score.Snapshot, epoch: int) -> Iterator[ScoreBatch]:
+        for batch in scorer.run(epoch):
+            self.progress.check()
+            self.progress.advance(len(batch.rows))
+            yield batch
+
+    def _finish(self, run: Run, inputs: Inputs, scored: _Scored) -> Run:
+        cached = inputs.cached
+        files.write_parquet(run.path / "skipped.parquet", cached.skipped)
+        summary = cached.samples.select("uid", "clip_score").join(
+            score_summary(run.stored_scores()), on="uid", how="left", maintain_order="left"
+        )
+        check = direction.direction_check(
+            scored.segment,
+            summary["mimic_score"].to_numpy(),
+            clip_scores=summary["clip_score"].to_numpy(),
+            losses=summary["loss"].to_numpy(),
+            sweep=self._sweep(inputs) if self.sweep else (),
+        )
+        return run.update(
+            status="done",
+            finished_at=now(),
+            mimic_layers=scored.mimic_layers,
+            batch_size=scored.batch_size,
+            samples=cached.samples.height,
+            skipped=cached.skipped.height,
+            epochs=scored.epochs,
+            self_check={"relative_difference": scored.self_check},
+            direction_check=check.model_dump(),
+            timings={name: round(seconds, 3) for name, seconds in self.timings.items()},
+        )
+
+    def _sweep(self, inputs: Inputs) -> list[LayerSweep]:
+        snapshot = self.config.snapshot
+        scored = None if snapshot is None or snapshot.model is None else inputs.pair
+        return direction.sweep_layers(
+            inputs.reference.module,
+            scored.module if scored else None,
+            self._some(inputs, SWEEP_SAMPLES),
+            seed=self.config.scorer.seed,
+        )
+
+    def _some(self, inputs: Inputs, count: int) -> LoadedBatch:
+        return features.load_some(
+            inputs.cached, inputs.source, inputs.reference, self.device, count=count
+        )
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.timings[name] = time.perf_counter() - start
+
+
+def _require_agreement(difference: float) -> float:
+    if not difference <= SELF_CHECK_TOLERANCE:
+        raise ScoreError(
+            "the self-check failed: forward mode and reverse mode disagree on two samples",
+            got=difference,
+            allowed=f"a relative difference up to {SELF_CHECK_TOLERANCE}",
+            next_step="use --device cpu and --precision fp32, and report this with your versions",
+        )
+    return difference

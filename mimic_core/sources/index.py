@@ -1,0 +1,185 @@
+"""The index of a pool: which samples are scored and where their images are, one table per shard.
+
+The pool is read once. Each shard's table waits in a draft while the uids of the whole pool (16
+bytes per sample) decide which samples are duplicates and which are drawn; then the final tables
+are written, all with the same columns: ``SAMPLE_COLUMNS``, then the user's own in the order of
+their first appearance. Equal pools and configs give equal bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from mimic_core import files, sampling
+from mimic_core.errors import SourceError
+from mimic_core.schema import SAMPLE_COLUMNS, SKIP_COLUMNS, Sample, Skip, SourceConfig
+from mimic_core.sources.base import Source
+from mimic_core.sources.columns import (
+    OWN,
+    cast_column,
+    column,
+    column_dtype,
+    common_dtype,
+    stored_names,
+)
+
+
+@dataclass(slots=True)
+class _Survey:
+    """What the first pass learns about the whole pool."""
+
+    words: list[np.ndarray] = field(default_factory=list)  # per shard (N, 2) uint64
+    dtypes: dict[str, pl.DataType] = field(default_factory=dict)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+
+def preview(source: Source, n: int) -> list[Sample | Skip]:
+    """The first ``n`` samples and skips of the pool, in shard order."""
+    stream = itertools.chain.from_iterable(source.index(shard) for shard in source.shards)
+    return list(itertools.islice(stream, n))
+
+
+def build_index(source: Source, config: SourceConfig, directory: Path) -> None:
+    """Write ``index/<shard>.parquet`` and ``index/<shard>.skipped.parquet`` for every shard.
+
+    Of samples with the same uid the first in (shard, order) stays, the others are skipped as
+    duplicates. Of the rest ``config.sample`` are drawn: those with the smallest hash of
+    (``config.sample_seed``, uid).
+
+    Raises:
+        SourceError: Not one sample of the pool can be scored, or its metadata is unusable.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".index-draft-") as draft:
+        survey = _draft(source, Path(draft))
+        unique = _first_of_each(survey.words)
+        chosen = _draw(survey.words, unique, config)
+        _require_samples(source, survey, int(chosen.sum()))
+        names = stored_names(list(survey.dtypes))
+        start = 0
+        for position, shard in enumerate(source.shards):
+            stop = start + len(survey.words[position])
+            samples = pl.read_parquet(Path(draft) / f"{position}.samples")
+            skipped = pl.read_parquet(Path(draft) / f"{position}.skipped")
+            kept = _final(samples, names, survey.dtypes).filter(pl.Series(chosen[start:stop]))
+            repeated = _duplicates(samples.filter(pl.Series(~unique[start:stop])))
+            files.write_parquet(directory / "index" / f"{shard}.parquet", kept)
+            files.write_parquet(
+                directory / "index" / f"{shard}.skipped.parquet", pl.concat([skipped, repeated])
+            )
+            start = stop
+
+
+def _draft(source: Source, folder: Path) -> _Survey:
+    """Read every shard once, leaving its samples and skips in ``folder``."""
+    survey = _Survey()
+    for position, shard in enumerate(source.shards):
+        rows = list(source.index(shard))
+        samples = _sample_frame([row for row in rows if isinstance(row, Sample)])
+        skips = [row for row in rows if isinstance(row, Skip)]
+        survey.words.append(sampling.uid_words(samples["uid"]))
+        survey.reasons.update(skip.reason for skip in skips)
+        for name in samples.columns[len(SAMPLE_COLUMNS) :]:
+            raw = name.removeprefix(OWN)
+            known = survey.dtypes.get(raw, pl.Null())
+            survey.dtypes[raw] = common_dtype(known, samples.schema[name])
+        samples.write_parquet(folder / f"{position}.samples")
+        _skip_frame(skips).write_parquet(folder / f"{position}.skipped")
+    return survey
+
+
+def _sample_frame(samples: list[Sample]) -> pl.DataFrame:
+    """Samples as rows of ``SAMPLE_COLUMNS`` and their metadata under a prefix."""
+    rows = [
+        (
+            sample.uid,
+            sample.key,
+            sample.shard,
+            sample.caption,
+            sample.image.kind,
+            sample.image.path,
+            sample.image.offset,
+            sample.image.length,
+            sample.image.member,
+        )
+        for sample in samples
+    ]
+    frame = pl.DataFrame(rows, schema=SAMPLE_COLUMNS, orient="row")
+    names = dict.fromkeys(name for sample in samples for name in sample.meta)
+    own = []
+    for name in names:
+        values = [sample.meta.get(name) for sample in samples]
+        own.append(column(OWN + name, values, column_dtype(values)))
+    return frame.with_columns(own)
+
+
+def _skip_frame(skips: list[Skip]) -> pl.DataFrame:
+    rows = [(skip.key, skip.shard, skip.reason, skip.detail) for skip in skips]
+    return pl.DataFrame(rows, schema=SKIP_COLUMNS, orient="row")
+
+
+def _first_of_each(words: list[np.ndarray]) -> np.ndarray:
+    """Which samples of the pool are the first with their uid: (N,) bool."""
+    pool = np.concatenate(words)
+    first = np.zeros(len(pool), bool)
+    by_uid = np.lexsort((pool[:, 1], pool[:, 0]))  # stable: equal uids stay in pool order
+    ordered = pool[by_uid]
+    new = np.ones(len(pool), bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    first[by_uid[new]] = True
+    return first
+
+
+def _draw(words: list[np.ndarray], unique: np.ndarray, config: SourceConfig) -> np.ndarray:
+    """Which samples of the pool are scored: (N,) bool."""
+    if config.sample is None or config.sample >= int(unique.sum()):
+        return unique
+    rows = np.flatnonzero(unique)
+    drawn = sampling.order_words(np.concatenate(words)[rows], config.sample_seed)
+    chosen = np.zeros(len(unique), bool)
+    chosen[rows[drawn[: config.sample]]] = True
+    return chosen
+
+
+def _final(
+    samples: pl.DataFrame, names: dict[str, str], dtypes: dict[str, pl.DataType]
+) -> pl.DataFrame:
+    """The shard's samples with the pool's columns, in the pool's dtypes and under stored names."""
+    own = []
+    for raw, stored in names.items():
+        dtype = pl.String() if dtypes[raw] == pl.Null() else dtypes[raw]
+        there = OWN + raw in samples.columns
+        series = samples[OWN + raw] if there else pl.Series([None] * len(samples), dtype=pl.Null)
+        own.append(cast_column(series, dtype).alias(stored))
+    return samples.select(list(SAMPLE_COLUMNS)).with_columns(own)
+
+
+def _duplicates(samples: pl.DataFrame) -> pl.DataFrame:
+    """Skips for samples whose uid another sample has already."""
+    return samples.select(
+        "key",
+        "shard",
+        reason=pl.lit("duplicate_uid"),
+        detail=pl.format("uid {} belongs to an earlier sample", "uid"),
+    )
+
+
+def _require_samples(source: Source, survey: _Survey, count: int) -> None:
+    if count:
+        return
+    reasons = ", ".join(f"{reason}: {n}" for reason, n in survey.reasons.most_common())
+    first = next((item for item in preview(source, 1) if isinstance(item, Skip)), None)
+    raise SourceError(
+        "the pool holds no sample that can be scored",
+        got=reasons or "no samples at all",
+        next_step=f"look at the first skip: {first.key}: {first.detail}"
+        if first
+        else f"check the path {source.root}",
+    )

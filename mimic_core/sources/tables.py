@@ -1,0 +1,146 @@
+"""Captions tables (CSV, TSV, JSON Lines, Parquet) as one polars frame.
+
+The frame has the columns ``image``, ``caption`` and ``problem`` (text; null in good rows) and the
+user's own: either typed under ``own.<name>`` or, for JSON Lines, as the row's JSON in ``json``.
+Rows that cannot be parsed stay in place with their problem, so that none is lost.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+import polars as pl
+
+from mimic_core.errors import SourceError
+from mimic_core.sources.columns import OWN
+from mimic_core.sources.delimited import csv_reader, load_csv
+from mimic_core.sources.guess import Columns
+from mimic_core.sources.jsonlines import json_columns, load_json
+
+TABLE_SUFFIXES = ("csv", "tsv", "jsonl", "ndjson", "parquet")
+
+
+def table_suffix(name: str) -> str | None:
+    """The table format that a file name stands for, or None."""
+    suffix = PurePosixPath(name).suffix.lower().removeprefix(".")
+    return suffix if suffix in TABLE_SUFFIXES else None
+
+
+def table_columns(file: IO[bytes], name: str) -> list[str]:
+    """The names of a table's columns, read from its head.
+
+    Raises:
+        SourceError: It is not a table of the format its name stands for.
+    """
+    return list(table_schema(file, name))
+
+
+def table_schema(file: IO[bytes], name: str) -> dict[str, pl.DataType]:
+    """The columns with their dtypes; all are text in CSV and JSON Lines."""
+    suffix = table_suffix(name)
+    if suffix == "parquet":
+        return _parquet_schema(file, name)
+    if suffix in ("jsonl", "ndjson"):
+        return dict.fromkeys(json_columns(file), pl.String())
+    return dict.fromkeys(csv_reader(file, name)[1], pl.String())
+
+
+def load_table(file: IO[bytes], name: str, columns: Columns) -> pl.DataFrame:
+    """The whole table (layout: module docstring).
+
+    Raises:
+        SourceError: It cannot be read as a whole; names the line where it breaks.
+    """
+    suffix = table_suffix(name)
+    if suffix == "parquet":
+        return _load_parquet(file, name, columns)
+    if suffix in ("jsonl", "ndjson"):
+        return load_json(file, columns)
+    return load_csv(file, name, columns)
+
+
+def _parquet_schema(file: IO[bytes], name: str) -> dict[str, pl.DataType]:
+    try:
+        return {column: _instance(dtype) for column, dtype in pl.read_parquet_schema(file).items()}
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        raise SourceError(
+            f"{name} cannot be read as Parquet: {error}", next_step="check or re-create that file"
+        ) from error
+
+
+def _instance(dtype: Any) -> pl.DataType:
+    instance: pl.DataType = dtype() if isinstance(dtype, type) else dtype
+    return instance
+
+
+def require_text(schema: dict[str, pl.DataType], column: str, option: str, name: str) -> None:
+    """Refuse a Parquet column that is not text; lists those that are."""
+    text = [other for other, dtype in schema.items() if is_text(dtype)]
+    if column not in text:
+        raise SourceError(
+            f"the column {column} of {name} is not text but {schema[column]}",
+            got=column,
+            allowed=", ".join(text) or "no column of that file is text",
+            next_step=f"choose a text column with {option}",
+        )
+
+
+def is_text(dtype: pl.DataType) -> bool:
+    """Whether a column of ``dtype`` holds text."""
+    return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
+
+
+def own_columns(schema: dict[str, pl.DataType], leave_out: Iterable[str]) -> list[pl.Expr]:
+    """The user's own columns in the dtypes an index holds; binary ones are left out."""
+    return [
+        _own(name, dtype).alias(OWN + name)
+        for name, dtype in schema.items()
+        if name not in set(leave_out) and not holds_bytes(dtype)
+    ]
+
+
+def holds_bytes(dtype: pl.DataType) -> bool:
+    """Whether a column of ``dtype`` holds bytes somewhere inside, which no index keeps."""
+    if isinstance(dtype, pl.Struct):
+        return any(holds_bytes(_instance(field.dtype)) for field in dtype.fields)
+    if isinstance(dtype, pl.List | pl.Array):
+        return holds_bytes(_instance(dtype.inner))
+    return isinstance(dtype, pl.Binary | pl.Object)
+
+
+def _own(name: str, dtype: pl.DataType) -> pl.Expr:
+    cell = pl.col(plain(name))
+    if dtype.is_decimal():
+        return cell.cast(pl.Float64)
+    if dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.String | pl.Null):
+        return cell
+    return cell.cast(pl.String) if not dtype.is_nested() else cell
+
+
+def plain(name: str) -> str:
+    """``name`` as polars reads a plain name: ``^...$`` would be a pattern."""
+    return f"^{re.escape(name)}$" if name.startswith("^") else name
+
+
+def _load_parquet(file: IO[bytes], name: str, columns: Columns) -> pl.DataFrame:
+    schema = _parquet_schema(file, name)
+    require_text(schema, columns.image, "--image-column", name)
+    require_text(schema, columns.caption, "--caption-column", name)
+    file.seek(0)
+    try:
+        # Positions, since polars would read a name such as ^a.*$ as a pattern.
+        wanted = [place for place, dtype in enumerate(schema.values()) if not holds_bytes(dtype)]
+        frame = pl.read_parquet(file, columns=wanted)
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        raise SourceError(
+            f"{name} cannot be read as Parquet: {error}", next_step="check or re-create that file"
+        ) from error
+    return frame.select(
+        pl.col(plain(columns.image)).cast(pl.String).alias("image"),
+        pl.col(plain(columns.caption)).cast(pl.String).alias("caption"),
+        pl.lit(None, pl.String).alias("problem"),
+        *own_columns(schema, columns),
+    )

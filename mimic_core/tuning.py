@@ -1,0 +1,46 @@
+"""Live tuning: a probe on cached features in memory, and how long it would take."""
+
+from __future__ import annotations
+
+import time
+
+import polars as pl
+import torch
+
+from mimic_core.featureset import FeatureSet
+from mimic_core.probe import Probe
+from mimic_core.runs import epoch_frame
+from mimic_core.schema import ProbeConfig
+
+
+def tune(features: FeatureSet, config: ProbeConfig) -> pl.DataFrame:
+    """Scores of a probe on cached features, in memory: what a run with ``config`` would store.
+
+    Returns:
+        One row per sample and epoch, columns of ``SCORE_COLUMNS``.
+    """
+    probe = Probe(features, config)
+    uids = features.samples["uid"]
+    return pl.concat(epoch_frame(e, uids, probe.run(e)) for e in range(config.epochs))
+
+
+def estimate_seconds(features: FeatureSet, config: ProbeConfig) -> float:
+    """How long ``tune`` will take here, from its operation count and a small measurement."""
+    samples = features.samples.height
+    batch = min(config.batch_size, samples)
+    width = features.array(f"{config.side}_features").width
+    embedding = features.array("image_embedding").width
+    # Multiply-adds per step: three products with the projection, six with the logits' matrix, whose
+    # elements cost as much again as about 60 multiply-adds each (exponentials, sums).
+    step = 3 * batch * width * embedding + batch * batch * (6 * embedding + 60)
+    steps = config.epochs * -(-samples // batch)
+    overhead = 1e-3 * steps + 2e-6 * samples * config.epochs
+    return step * steps / _multiply_adds_per_second() + overhead
+
+
+def _multiply_adds_per_second(size: int = 512) -> float:
+    square = torch.ones(size, size)
+    _ = square @ square  # the first product also starts the threads
+    start = time.perf_counter()
+    _ = square @ square
+    return float(size**3 / max(time.perf_counter() - start, 1e-9))
