@@ -2,7 +2,7 @@
 
     python bench/throughput.py [--arch ViT-B-32] [--batch 64] [--rounds 5] [--json FILE]
 
-Everything works on the same tensors in memory: no decoding, no disk but the probe's feature set. The
+Everything works on the same tensors in memory: no decoding, no disk but the feature set. The
 ways to compute are interleaved, round by round, and the median over the rounds is taken, so that a
 busy machine slows all of them alike. Throughputs are over that of the plain forward pass: image and
 text embeddings and their cosines, without gradients, which is what computing CLIP scores costs.
@@ -33,8 +33,8 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-from mimic_core import files
-from mimic_core.contrastive import losses_and_scores
+from mimic_core import clip, files
+from mimic_core.contrastive import score_logits
 from mimic_core.encoders import ReferenceEncoder, embed_with_tangents
 from mimic_core.featureset import FeatureSet
 from mimic_core.heads import store_head
@@ -91,20 +91,20 @@ def run_forward(setting: Setting) -> None:
     """CLIP scores by a plain forward pass."""
     with torch.no_grad():
         for batch in setting.data:
-            image = setting.model.encode_image(batch.images, normalize=True)  # type: ignore[operator]
-            text = setting.model.encode_text(batch.tokens, normalize=True)  # type: ignore[operator]
+            image = clip.encode_image(setting.model, batch.images, normalize=True)
+            text = clip.encode_text(setting.model, batch.tokens, normalize=True)
             (image * text).sum(1).cpu()
 
 
 def run_snapshot(setting: Setting) -> None:
     """Mimic scores in two phases, as snapshot mode computes them."""
-    head = head_with_tangents(setting.model, setting.loaded.loss, setting.vector)
+    head = head_with_tangents(setting.model, setting.vector)
     with torch.no_grad():
         for batch in setting.data:
             embedded = embed_with_tangents(
                 setting.model, setting.vector, batch, device=setting.device
             )
-            losses_and_scores(embedded, head)[1].cpu()
+            score_logits(embedded, head).scores.cpu()
 
 
 def run_probe(setting: Setting) -> None:
@@ -125,7 +125,7 @@ def run_probe(setting: Setting) -> None:
         files.write_json(Path(folder) / "features.json", info)
         features = FeatureSet.open(Path(folder))
         features.write_shard("0", samples, pl.DataFrame(schema=SKIP_COLUMNS), arrays)
-        store_head(features, setting.loaded.module, setting.loaded.loss, ("image", "text"))
+        store_head(features, setting.loaded.module, ("image", "text"))
         config = ProbeConfig(batch_size=len(setting.data[0].rows), epochs=5)
         probe = Probe(features, config, device=setting.device)
         for epoch in range(config.epochs):
@@ -141,7 +141,7 @@ def run_reverse(setting: Setting) -> None:
         parameter.requires_grad_(True)
     for batch in setting.data:
         scores = []
-        for loss in module_losses(setting.model, setting.loaded.loss, batch):
+        for loss in module_losses(setting.model, batch):
             gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
             products = [(g * v).sum() for g, v in zip(gradients, directions, strict=True)]
             scores.append(-torch.stack(products).sum() / setting.vector.norm)
@@ -154,7 +154,7 @@ def run_vmap(setting: Setting) -> None:
     """Every sample's gradient materialised by vmap, then multiplied with the task vector."""
     names = setting.vector.layers
     parameters = {name: setting.model.get_parameter(name).detach() for name in names}
-    wrapper = _Losses(setting.model, setting.loaded.loss)
+    wrapper = _Losses(setting.model)
     for batch in setting.data:
 
         def losses(values: dict[str, Tensor], batch: LoadedBatch = batch) -> Tensor:
@@ -172,13 +172,13 @@ def run_vmap(setting: Setting) -> None:
 class _Losses(nn.Module):
     """A model as a module that returns per-sample losses, for ``functional_call``."""
 
-    def __init__(self, model: nn.Module, loss: str) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.loss = model, loss
+        self.model = model
 
     def forward(self, batch: LoadedBatch) -> Tensor:
         """Losses (B,) of a batch."""
-        return module_losses(self.model, self.loss, batch)  # type: ignore[arg-type]
+        return module_losses(self.model, batch)
 
 
 WAYS: dict[str, Callable[[Setting], None]] = {
@@ -215,7 +215,8 @@ def _synchronise(device: torch.device) -> None:
 
 def peak_memory(way: str, arguments: argparse.Namespace) -> float:
     """Peak memory in bytes of ``way`` in a process of its own: resident memory on the CPU,
-    allocated device memory on CUDA."""
+    allocated device memory on CUDA.
+    """
     command = [sys.executable, __file__, "--memory-of", way, "--arch", arguments.arch]
     command += ["--batch", str(arguments.batch), "--batches", "1"]
     if arguments.device:

@@ -73,6 +73,9 @@ def score(
     precision: Annotated[
         Precision | None, typer.Option(help="Of the forward pass; default fp32.")
     ] = None,
+    preprocess: Annotated[
+        str | None, typer.Option(help="Preprocessing of the images; default the reference's own.")
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(help="Decides the sample, the batches and fresh weights; default 0."),
@@ -111,18 +114,14 @@ def score(
         "sample": sample,
         "sample_seed": seed,
     }
-    config = run_config(mode, reference, precision=precision, pool=pool, scorer=scorer)
+    model_use = {"reference": reference, "preprocess": preprocess, "precision": precision}
+    config = run_config(mode, model_use, pool=pool, scorer=scorer)
     run = _score(config, out, device=device, workers=workers, sweep=sweep, with_map=with_map)
     typer.echo(run.path)
 
 
 def run_config(
-    mode: Mode,
-    reference: str,
-    *,
-    precision: Precision | None,
-    pool: dict[str, Any],
-    scorer: dict[str, Any],
+    mode: Mode, settings: dict[str, Any], *, pool: dict[str, Any], scorer: dict[str, Any]
 ) -> RunConfig:
     """The configuration that the options ask for; an option not given (None) takes its default.
 
@@ -135,7 +134,7 @@ def run_config(
         "probe": ProbeConfig,
         "snapshot": SnapshotConfig,
     }
-    given = {name: value for name, value in scorer.items() if value is not None}
+    given = _given(scorer)
     foreign = [name for name in given if name not in config_of[mode].model_fields]
     if foreign:
         other = "snapshot" if mode == "probe" else "probe"
@@ -147,14 +146,16 @@ def run_config(
             next_step=f"leave that option out, or give --mode {other}",
         )
     values = {
-        "source": SourceConfig.parse({k: v for k, v in pool.items() if v is not None}),
-        "reference": reference,
+        **_given(settings),
+        "source": SourceConfig.parse(_given(pool)),
         mode: config_of[mode].parse(given),
     }
-    if precision is not None:
-        values["precision"] = precision
     config: RunConfig = RunConfig.parse(values)
     return config
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _score(

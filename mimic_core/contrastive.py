@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mimic_core.schema import LossName
+from mimic_core.schema import LossName, Side
 
 # A block of logits and the arrays derived from it stay within this many elements (64 MiB each).
 BLOCK_ELEMENTS = 1 << 24
@@ -59,49 +59,72 @@ class Head:
     bias_tangent: float = 0.0
 
 
-def losses_and_scores(
-    batch: Embedded, head: Head, *, block: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """Losses (B,) and mimic scores (B,) of a batch; the scores are minus the derivatives.
+@dataclass(frozen=True)
+class ScoredLogits:
+    """What one look at a batch's logits gives: losses (B,) and mimic scores (B,).
+
+    The rest serves ``embedding_gradient``: log-sum-exps (B,) of rows and columns (CLIP), and the
+    logits themselves where they fit into one block.
+    """
+
+    losses: Tensor
+    scores: Tensor
+    row_lse: Tensor | None = None
+    column_lse: Tensor | None = None
+    logits: Tensor | None = None
+
+
+def score_logits(batch: Embedded, head: Head, *, block: int | None = None) -> ScoredLogits:
+    """Losses and mimic scores of a batch; the scores are minus the derivatives.
 
     Args:
         block: Rows at a time; by default what ``BLOCK_ELEMENTS`` allows.
     """
     if head.loss == "siglip":
         return _siglip(batch, head, block)
-    B = len(batch)
-    row_lse, row_dot = torch.empty(B), torch.empty(B)
-    column = _RunningSoftmax(B, batch.image.device)
-    row_lse, row_dot = row_lse.to(batch.image.device), row_dot.to(batch.image.device)
-    for rows, logits, tangents in _blocks(batch, head, block):
-        row_lse[rows] = torch.logsumexp(logits, 1)
-        softmax = torch.exp(logits - row_lse[rows, None])
-        row_dot[rows] = (softmax * tangents).sum(1)
+    row_lse, row_dot, kept = [], [], None
+    column = _RunningSoftmax(len(batch), batch.image.device)
+    for _, logits, tangents in _blocks(batch, head, block):
+        row_lse.append(torch.logsumexp(logits, 1))
+        row_dot.append((torch.exp(logits - row_lse[-1][:, None]) * tangents).sum(1))
         column.add(logits, tangents)
+        kept = logits if len(logits) == len(batch) else None
+    rows, columns = torch.cat(row_lse), column.lse()
     diagonal, diagonal_dot = _diagonal(batch, head)
-    losses = 0.5 * (row_lse + column.lse()) - diagonal
-    return losses, diagonal_dot - 0.5 * (row_dot + column.mean())
+    losses = 0.5 * (rows + columns) - diagonal
+    scores = diagonal_dot - 0.5 * (torch.cat(row_dot) + column.mean())
+    return ScoredLogits(losses, scores, rows, columns, kept)
 
 
-def embedding_gradients(
-    batch: Embedded, head: Head, weights: Tensor, *, block: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """Gradients (B, D) of ``sum_i weights_i loss_i`` with respect to image and text embeddings."""
-    image_grad, text_grad = torch.zeros_like(batch.image), torch.zeros_like(batch.text)
-    plain = Embedded(batch.image, batch.text)
-    column_lse = _column_lse(plain, head, block) if head.loss == "clip" else None
-    for rows, logits, _ in _blocks(plain, head, block):
-        if column_lse is None:
+def embedding_gradient(
+    batch: Embedded,
+    head: Head,
+    scored: ScoredLogits,
+    weights: Tensor,
+    *,
+    side: Side,
+    block: int | None = None,
+) -> Tensor:
+    """Gradient (B, D) of ``sum_i weights_i loss_i`` with respect to one side's unit embeddings.
+
+    Args:
+        scored: What ``score_logits`` returned for this batch.
+        weights: (B,)
+    """
+    out = torch.zeros_like(batch.image if side == "image" else batch.text)
+    for rows, logits in _logit_blocks(batch, head, scored, block):
+        if scored.row_lse is None or scored.column_lse is None:
             signs = _signs(rows, logits)
             grad = -signs * torch.sigmoid(-signs * logits) * weights[rows, None]
         else:
-            grad = torch.softmax(logits, 1).mul_(0.5 * weights[rows, None])
-            grad += torch.exp(logits - column_lse).mul_(0.5 * weights)
-            _subtract_diagonal(grad, rows, weights)
-        grad *= head.scale
-        image_grad[rows] = grad @ batch.text
-        text_grad += grad.T @ batch.image[rows]
-    return image_grad, text_grad
+            grad = torch.exp(logits - scored.row_lse[rows, None]).mul_(0.5 * weights[rows, None])
+            grad += torch.exp(logits - scored.column_lse).mul_(0.5 * weights)
+            grad.diagonal(offset=rows.start).sub_(weights[rows])
+        if side == "image":
+            out[rows] = grad @ batch.text
+        else:
+            out.addmm_(grad.T, batch.image[rows])
+    return out.mul_(head.scale)
 
 
 def normalise(raw: Tensor, tangent: Tensor | None = None) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -131,12 +154,23 @@ def _blocks(
         cosines = image @ text.T
         tangents = torch.zeros_like(cosines)
         if batch.image_tangent is not None:
-            tangents.addmm_(batch.image_tangent[rows], text.T, alpha=head.scale)
+            tangents = (batch.image_tangent[rows] @ text.T).mul_(head.scale)
         if batch.text_tangent is not None:
             tangents.addmm_(image, batch.text_tangent.T, alpha=head.scale)
         if head.scale_tangent or head.bias_tangent:
             tangents += head.scale_tangent * cosines + head.bias_tangent
         yield rows, cosines.mul_(head.scale).add_(head.bias), tangents
+
+
+def _logit_blocks(
+    batch: Embedded, head: Head, scored: ScoredLogits, block: int | None
+) -> Iterator[tuple[slice, Tensor]]:
+    """The logits again: as kept, or computed anew block by block."""
+    if scored.logits is not None:
+        yield slice(0, len(batch)), scored.logits
+        return
+    for rows, logits, _ in _blocks(Embedded(batch.image, batch.text), head, block):
+        yield rows, logits
 
 
 def _diagonal(batch: Embedded, head: Head) -> tuple[Tensor, Tensor]:
@@ -176,27 +210,17 @@ class _RunningSoftmax:
         return self._weighted / self._total
 
 
-def _column_lse(batch: Embedded, head: Head, block: int | None) -> Tensor:
-    column = _RunningSoftmax(len(batch), batch.image.device)
-    for _, logits, tangents in _blocks(batch, head, block):
-        column.add(logits, tangents)
-    return column.lse()
-
-
-def _siglip(batch: Embedded, head: Head, block: int | None) -> tuple[Tensor, Tensor]:
-    losses, scores = [], []
+def _siglip(batch: Embedded, head: Head, block: int | None) -> ScoredLogits:
+    losses, scores, kept = [], [], None
     for rows, logits, tangents in _blocks(batch, head, block):
         signs = _signs(rows, logits)
         losses.append(-F.logsigmoid(signs * logits).sum(1))
         scores.append((signs * torch.sigmoid(-signs * logits) * tangents).sum(1))
-    return torch.cat(losses), torch.cat(scores)
+        kept = logits if len(logits) == len(batch) else None
+    return ScoredLogits(torch.cat(losses), torch.cat(scores), logits=kept)
 
 
 def _signs(rows: slice, logits: Tensor) -> Tensor:
     signs = torch.full_like(logits, -1.0)
     signs.diagonal(offset=rows.start).fill_(1.0)
     return signs
-
-
-def _subtract_diagonal(grad: Tensor, rows: slice, weights: Tensor) -> None:
-    grad.diagonal(offset=rows.start).sub_(weights[rows])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mimic_core import clip, mimic
-from mimic_core.contrastive import losses_and_scores
+from mimic_core.contrastive import score_logits
 from mimic_core.encoders import embed_with_tangents
 from mimic_core.errors import ModelError, ScoreError
 from mimic_core.loading import LoadedBatch
@@ -132,15 +132,15 @@ def sweep_layers(
             continue  # the two models agree on these layers: there is nothing to measure
         with torch.no_grad():
             embedded = embed_with_tangents(scored, vector, batch, device=batch.tokens.device)
-            losses, scores = losses_and_scores(embedded, head_with_tangents(scored, vector))
-        values = scores.cpu().numpy()
+            measured = score_logits(embedded, head_with_tangents(scored, vector))
+        values = measured.scores.cpu().numpy()
         found.append(
             LayerSweep(
                 mimic_layers=layers,
                 samples=len(values),
                 share_positive=float((values > 0).mean()),
                 rank_with_clip_score=rank_agreement(values, clip_scores.cpu().numpy()),
-                rank_with_loss=rank_agreement(values, losses.cpu().numpy()),
+                rank_with_loss=rank_agreement(values, measured.losses.cpu().numpy()),
                 mean_score=float(values.mean()),
             )
         )

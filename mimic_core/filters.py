@@ -54,6 +54,22 @@ __all__ = [
 ]
 
 
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's dumper, but exact for text that holds Unicode's own line breaks.
+
+    With ``allow_unicode`` PyYAML writes those unquoted and reads them back as spaces; only its
+    double-quoted style escapes them.
+    """
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    style = '"' if any(character in text for character in "\x85\u2028\u2029\ufeff") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 class NamedCondition(Frozen):
     """A condition of a recipe and its name, which is also the reason of the drops it causes."""
 
@@ -106,7 +122,7 @@ class Recipe(Frozen):
     def to_yaml(self) -> str:
         """The recipe as YAML text, the same text for equal recipes."""
         tree = self.model_dump(mode="json", exclude_none=True)
-        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+        return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
     @classmethod
     def from_yaml(cls, text: str) -> Recipe:

@@ -43,7 +43,7 @@ def inside_polygon(
             continue
         # Half-open in y: a ray through a corner then meets exactly one of its two edges, or both
         # or none where the border turns back.
-        crossing = ax + (py[start:end] - ay) * ((bx - ax) / (by - ay))
+        crossing = ax + (py[start:end] - ay) / (by - ay) * (bx - ax)
         odd[start:end] ^= px[start:end] < crossing
         if ax == bx:
             on_border[start:past] |= px[start:past] == ax

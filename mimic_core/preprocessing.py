@@ -96,8 +96,11 @@ def _own(spec: ModelSpec) -> tuple[dict[str, Any], str] | None:
     """
     import open_clip
 
-    for file in (spec.config_file, Path(spec.weights).with_name(CONFIG_NAME)):
-        if file is not None and spec.kind in ("folder", "file", "random") and file.is_file():
+    candidates = [] if spec.config_file is None else [spec.config_file]
+    if spec.kind == "file":
+        candidates.append(Path(spec.weights).with_name(CONFIG_NAME))
+    for file in candidates:
+        if file.is_file():
             written = read_config(file)["preprocess_cfg"]
             if {"mean", "std"} <= set(written):
                 return dict(written), f"from {file.name}"

@@ -21,9 +21,10 @@ from mimic_core import mimic
 from mimic_core.batches import Draw, draw_batches, fitting_batch_size
 from mimic_core.contrastive import (
     Embedded,
-    embedding_gradients,
-    losses_and_scores,
+    ScoredLogits,
+    embedding_gradient,
     normalise,
+    score_logits,
     through_normalise,
 )
 from mimic_core.errors import ConfigError, ScoreError
@@ -101,7 +102,7 @@ class Probe:
         """
         draw = next(self._draws(0))
         features, others = self._load(draw.rows)
-        _, scores, _ = self._score(features, others)
+        scores = self._score(features, others)[0]
         weight = self.weight.clone().requires_grad_(True)
         direction = self._target - self.weight
         worst = 0.0
@@ -135,25 +136,24 @@ class Probe:
     def _step(self, draw: Draw) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Losses, scores and weights of the counted samples; then one optimiser step."""
         features, others = self._load(draw.rows)
-        losses, scores, (batch, norms) = self._score(features, others)
-        require_finite(losses, step=draw.step)
+        scores, scored, batch, norms = self._score(features, others)
+        require_finite(scored.losses, step=draw.step)
         weights = mimic.mimic_weights(scores, temperature=self.config.temperature)
         trained = torch.full_like(weights, 1 / len(weights))
         if self.config.weighting == "mimic":
             trained = weights
-        image_side = self.config.side == "image"
-        gradients = embedding_gradients(batch, self._head, trained)
-        unit = batch.image if image_side else batch.text
-        raw = through_normalise(gradients[0 if image_side else 1], unit, norms)
-        self.weight.grad = features.T @ raw
+        side = self.config.side
+        gradient = embedding_gradient(batch, self._head, scored, trained, side=side)
+        unit = batch.image if side == "image" else batch.text
+        self.weight.grad = features.T @ through_normalise(gradient, unit, norms)
         self._optimiser.step()
-        kept = (values[: draw.scored].cpu().numpy() for values in (losses, scores, weights))
-        losses_, scores_, weights_ = kept
-        return losses_, scores_, weights_
+        losses = scored.losses[: draw.scored].cpu().numpy()
+        return losses, scores[: draw.scored].cpu().numpy(), weights[: draw.scored].cpu().numpy()
 
     def _score(
         self, features: Tensor, others: Tensor
-    ) -> tuple[Tensor, Tensor, tuple[Embedded, Tensor]]:
+    ) -> tuple[Tensor, ScoredLogits, Embedded, Tensor]:
+        """Scores (B,) by the chosen method, the scored logits, the batch, and raw norms (B, 1)."""
         direction = self._target - self.weight
         length = direction.norm()
         if not float(length) > 0:
@@ -168,13 +168,14 @@ class Probe:
         batch = Embedded(unit, others, image_tangent=tangent)
         if self.config.side == "text":
             batch = Embedded(others, unit, text_tangent=tangent)
-        losses, scores = losses_and_scores(batch, self._head)
+        scored = score_logits(batch, self._head)
+        scores = scored.scores
         if self.config.method == "cos":
             weight = self.weight.clone().requires_grad_(True)
             attached = self._autograd_losses(weight, features, others)
             gradient_norms = mimic.gradient_norms(attached, [weight])
             scores = torch.where(gradient_norms > 0, scores / gradient_norms.clamp_min(1e-38), 0)
-        return losses, scores, (batch, norms)
+        return scores, scored, batch, norms
 
     def _autograd_losses(self, weight: Tensor, features: Tensor, others: Tensor) -> Tensor:
         """The same losses (B,) by plain torch operations, for reverse mode."""

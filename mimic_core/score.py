@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mimic_core import clip, mimic
 from mimic_core.batches import draw_batches, fitting_batch_size
-from mimic_core.contrastive import Embedded, Head, losses_and_scores
+from mimic_core.contrastive import Embedded, Head, score_logits
 from mimic_core.encoders import embed_with_tangents
 from mimic_core.errors import ConfigError
 from mimic_core.featureset import FeatureSet
@@ -67,10 +67,11 @@ class Snapshot:
             assert image is not None  # every encoder stores both embeddings
             assert text is not None
             batch = Embedded(image, text, parts[2], parts[3])
-            losses, scores = losses_and_scores(batch, self._head)
-            require_finite(losses, step=draw.step)
-            weights = mimic.mimic_weights(scores, temperature=self.config.temperature)
-            kept = [v[: draw.scored].cpu().numpy() for v in (losses, scores, weights)]
+            scored = score_logits(batch, self._head)
+            require_finite(scored.losses, step=draw.step)
+            weights = mimic.mimic_weights(scored.scores, temperature=self.config.temperature)
+            columns = (scored.losses, scored.scores, weights)
+            kept = [values[: draw.scored].cpu().numpy() for values in columns]
             yield ScoreBatch(repeat, draw.step, draw.rows[: draw.scored], *kept)
 
     def _take(self, name: str, rows: np.ndarray) -> Tensor | None:
@@ -124,7 +125,7 @@ def self_check(module: nn.Module, vector: TaskVector, batch: LoadedBatch) -> flo
     """
     with torch.no_grad():
         embedded = embed_with_tangents(module, vector, batch, device=batch.tokens.device)
-        _, ours = losses_and_scores(embedded, head_with_tangents(module, vector))
+        ours = score_logits(embedded, head_with_tangents(module, vector)).scores
     parameters = [module.get_parameter(name) for name in vector.layers]
     before = [parameter.requires_grad for parameter in parameters]
     try:

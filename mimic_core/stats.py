@@ -86,10 +86,8 @@ def _float_edges(low: float, high: float, bins: int) -> np.ndarray:
 
 def category_counts(values: pl.Series) -> pl.DataFrame:
     """Rows ``value``, ``count`` (uint32), largest first, ties by value; null counts as a value."""
-    name = values.name
-    counted = values.to_frame().group_by(name).agg(pl.len().alias("count"))
-    by_size = counted.rename({name: "value"})
-    return by_size.sort("count", "value", descending=[True, False], nulls_last=True)
+    counted = values.alias("value").to_frame().group_by("value").agg(pl.len().alias("count"))
+    return counted.sort("count", "value", descending=[True, False], nulls_last=True)
 
 
 def rank_agreement(a: Values, b: Values) -> float | None:

@@ -30,9 +30,9 @@ def estimate_seconds(features: FeatureSet, config: ProbeConfig) -> float:
     batch = min(config.batch_size, samples)
     width = features.array(f"{config.side}_features").width
     embedding = features.array("image_embedding").width
-    # Multiply-adds per step: three products with the projection, six with the logits' matrix, whose
-    # elements cost as much again as about 60 multiply-adds each (exponentials, sums).
-    step = 3 * batch * width * embedding + batch * batch * (6 * embedding + 60)
+    # Multiply-adds per step: three products with the projection, three with the logits' matrix,
+    # whose elements cost as much again as about 200 multiply-adds each (exponentials, sums).
+    step = 3 * batch * width * embedding + batch * batch * (3 * embedding + 200)
     steps = config.epochs * -(-samples // batch)
     overhead = 1e-3 * steps + 2e-6 * samples * config.epochs
     return step * steps / _multiply_adds_per_second() + overhead

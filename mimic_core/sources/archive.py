@@ -93,7 +93,7 @@ def open_archive(path: Path) -> ZipFiles:
     Raises:
         SourceError: It is not a zip, is encrypted as a whole, or passes a limit.
     """
-    entries = [entry for entry in _archive(path).infolist() if not entry.is_dir()]
+    entries = _file_entries(path)
     unpacked = sum(entry.file_size for entry in entries)
     for what, value, limit in (
         ("entries", len(entries), MAX_ENTRIES),
@@ -115,11 +115,15 @@ def open_archive(path: Path) -> ZipFiles:
 
 def entry_names(path: Path) -> list[str]:
     """The names of an archive's files, without folders, hidden files and macOS's copies."""
-    return [
-        entry.filename
-        for entry in _archive(path).infolist()
-        if not entry.is_dir() and not _is_hidden(entry.filename)
-    ]
+    return [entry.filename for entry in _file_entries(path) if not _is_hidden(entry.filename)]
+
+
+def _file_entries(path: Path) -> list[zipfile.ZipInfo]:
+    """All entries but folders; ``zipfile`` fails on an entry without a name, which holds nothing
+    that could be asked for.
+    """
+    entries = _archive(path).infolist()
+    return [entry for entry in entries if entry.filename and not entry.is_dir()]
 
 
 def _is_hidden(name: str) -> bool:

@@ -50,8 +50,7 @@ def csv_reader(file: IO[bytes], name: str) -> tuple[Any, list[str]]:
 
 
 def _lines(file: IO[bytes]) -> Iterator[str]:
-    """Lines with their ends; bytes that are not UTF-8 survive as surrogates, so that only their
-    rows are skipped."""
+    """Lines with their ends; bytes that are not UTF-8 survive, so that only their rows are lost."""
     for number, line in enumerate(file):
         data = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
         yield data.decode("utf-8", "surrogateescape")

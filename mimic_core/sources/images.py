@@ -48,7 +48,7 @@ def read_image(root: Path, locator: Locator) -> bytes:
 
         return read_member(path, locator.member)
     if locator.kind == "parquet":
-        from mimic_core.sources.parquet import read_cell
+        from mimic_core.sources.arrow import read_cell
 
         return read_cell(path, locator.member, locator.offset)
     if locator.offset == 0:  # a loose file, named by the pool's own table; a tar member never is

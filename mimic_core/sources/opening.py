@@ -18,7 +18,7 @@ from mimic_core.sources.base import IMAGE_SUFFIXES, Files, Source
 from mimic_core.sources.folder import FolderFiles, require_utf8
 from mimic_core.sources.guess import guess_caption, guess_image
 from mimic_core.sources.pairs import PairSource
-from mimic_core.sources.parquet import image_columns, open_parquet, parquet_schema
+from mimic_core.sources.parquet import file_schema, image_columns, open_parquet
 from mimic_core.sources.table import TableSource
 from mimic_core.sources.tables import table_columns, table_suffix
 from mimic_core.sources.webdataset import WebDatasetSource
@@ -126,7 +126,7 @@ def _hint(names: list[str]) -> str:
 
 def _embeds_images(root: Path, name: str, config: SourceConfig) -> bool:
     """Whether a Parquet file holds images rather than their paths."""
-    embedded = image_columns(parquet_schema(root, name))
+    embedded = image_columns(file_schema(root, name))
     return bool(embedded) and config.image_column in (None, *embedded)
 
 

@@ -1,15 +1,15 @@
 """Parquet files with the image bytes in a column: binary, or Hugging Face's ``{bytes, path}``.
 
-The index reads every column but the images; an image is later read with the 255 rows around it,
-which the process keeps, since workers read consecutive rows. Polars reads a row group as a whole,
-so files with row groups of a few hundred rows, as Hugging Face writes them, are the quick ones.
+The index reads every column but the images. An image is later read by its row number; since
+Parquet can only be read forwards inside a row group, rows are read quickest in their order, and
+files with row groups of a few hundred rows, as Hugging Face writes them, are the quick ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,8 @@ import polars as pl
 
 from mimic_core.errors import SourceError
 from mimic_core.schema import Locator, Sample, Skip, SourceConfig
+from mimic_core.sources.arrow import parquet_schema, read_rows, row_count
 from mimic_core.sources.base import (
-    FileState,
     Lean,
     Ordinals,
     Unusable,
@@ -30,15 +30,11 @@ from mimic_core.sources.base import (
     shard_position,
 )
 from mimic_core.sources.guess import IMAGE_NAMES, guess_caption, guess_column
-from mimic_core.sources.images import ImageError, check_image_size
 from mimic_core.sources.sidecar import require_caption
 from mimic_core.sources.table import row_meta
-from mimic_core.sources.tables import is_text, own_columns, plain, require_text, table_schema
+from mimic_core.sources.tables import is_text, own_columns, plain, require_text
 
 ROWS_PER_SHARD = 8192
-BLOCK_ROWS = 256  # rows whose images are read together
-_BLOCKS = 2
-_PROBLEMS = (pl.exceptions.PolarsError, OSError, ValueError)
 
 
 class _Piece(NamedTuple):
@@ -63,7 +59,7 @@ class ParquetSource(Lean):
         pieces = {}
         for name, path in shard_names(self.paths).items():
             check_columns(self.root, path, self.image_column, self.caption_column)
-            for start in range(0, max(1, _row_count(self.root / path)), ROWS_PER_SHARD):
+            for start in range(0, max(1, row_count(self.root / path)), ROWS_PER_SHARD):
                 pieces[f"{name}-{start // ROWS_PER_SHARD:05d}"] = _Piece(path, start)
         return dict(sorted(pieces.items()))
 
@@ -92,20 +88,13 @@ class ParquetSource(Lean):
 
     def _read(self, piece: _Piece) -> pl.DataFrame:
         """The rows of a piece but for their images."""
-        path = self.root / piece.path
-        schema = parquet_schema(self.root, piece.path)
-        caption = pl.col(plain(self.caption_column))
+        schema = file_schema(self.root, piece.path)
+        own = own_columns(schema, (self.image_column, self.caption_column))
+        wanted = [self.caption_column, *own]
+        read = read_rows(self.root / piece.path, wanted, piece.start, ROWS_PER_SHARD)
         text = pl.List(pl.String()) if _is_list(schema[self.caption_column]) else pl.String()
-        columns = [
-            caption.cast(text).alias("caption"),
-            *own_columns(schema, (self.image_column, self.caption_column)),
-        ]
-        try:
-            frame = pl.scan_parquet(path, glob=False).slice(piece.start, ROWS_PER_SHARD)
-            read = frame.select(columns).collect()
-        except _PROBLEMS as error:
-            raise _unreadable(piece.path, error) from error
-        return read.with_row_index("row", offset=piece.start)
+        caption = pl.col(plain(self.caption_column)).cast(text).alias("caption")
+        return read.select(caption, *own.values()).with_row_index("row", offset=piece.start)
 
     def _sample(
         self, row: dict[str, Any], caption: str | None, shard: str, ordinals: Ordinals
@@ -129,10 +118,9 @@ def _key(row: dict[str, Any]) -> str:
     return key if isinstance(key, str) and key else f"{row['row']:09d}"
 
 
-def parquet_schema(root: Path, path: str) -> dict[str, pl.DataType]:
+def file_schema(root: Path, path: str) -> dict[str, pl.DataType]:
     """The columns of one file."""
-    with (root / path).open("rb") as file:
-        return table_schema(file, path)
+    return parquet_schema(root / path, path)
 
 
 def image_columns(schema: dict[str, pl.DataType]) -> list[str]:
@@ -156,7 +144,7 @@ def open_parquet(root: Path, paths: tuple[str, ...], config: SourceConfig) -> Pa
     Raises:
         SourceError: The columns cannot be guessed, or hold neither bytes nor text.
     """
-    schema = parquet_schema(root, paths[0])
+    schema = file_schema(root, paths[0])
     embedded = image_columns(schema)
     if config.image_column is None and len(embedded) == 1:
         image = embedded[0]
@@ -175,7 +163,7 @@ def open_parquet(root: Path, paths: tuple[str, ...], config: SourceConfig) -> Pa
 
 def check_columns(root: Path, path: str, image: str, caption: str) -> None:
     """Refuse a file without the two columns, or with columns of another kind."""
-    schema = parquet_schema(root, path)
+    schema = file_schema(root, path)
     if image not in image_columns(schema):
         raise SourceError(
             f"{path} has no image bytes in the column {image}",
@@ -190,42 +178,3 @@ def check_columns(root: Path, path: str, image: str, caption: str) -> None:
             got=", ".join(f"{name}: {dtype}" for name, dtype in schema.items()),
             next_step="move files of another kind away, or choose with --caption-column",
         )
-
-
-def _row_count(path: Path) -> int:
-    try:
-        return int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
-    except _PROBLEMS as error:
-        raise _unreadable(path.name, error) from error
-
-
-def _unreadable(name: str, error: Exception) -> SourceError:
-    return SourceError(
-        f"{name} cannot be read as Parquet: {error}", next_step="check or re-create that file"
-    )
-
-
-def read_cell(path: Path, column: str, row: int) -> bytes:
-    """The image bytes in row ``row`` of ``column``.
-
-    Raises:
-        ImageError: There is no such file, row or column, or the cell is null.
-    """
-    try:
-        block = _read_block(FileState.of(path), column, max(row, 0) // BLOCK_ROWS)
-    except _PROBLEMS as error:
-        raise ImageError("missing_image", f"{path.name}: {error}") from error
-    place = row % BLOCK_ROWS
-    data = block[place] if row >= 0 and place < len(block) else None
-    if not isinstance(data, bytes):
-        raise ImageError("missing_image", f"{path.name}: row {row} has no bytes in {column}")
-    check_image_size(len(data), f"{path.name} row {row}")
-    return data
-
-
-@lru_cache(maxsize=_BLOCKS)
-def _read_block(state: FileState, column: str, block: int) -> pl.Series:
-    """The bytes of ``BLOCK_ROWS`` rows."""
-    frame = pl.scan_parquet(state.path, glob=False).select(pl.col(plain(column)))
-    cells = frame.slice(block * BLOCK_ROWS, BLOCK_ROWS).collect().to_series()
-    return cells.struct.field("bytes") if isinstance(cells.dtype, pl.Struct) else cells

@@ -15,6 +15,7 @@ from typing import IO, Any
 import polars as pl
 
 from mimic_core.errors import SourceError
+from mimic_core.sources.arrow import parquet_schema, read_columns
 from mimic_core.sources.columns import OWN
 from mimic_core.sources.delimited import csv_reader, load_csv
 from mimic_core.sources.guess import Columns
@@ -42,7 +43,7 @@ def table_schema(file: IO[bytes], name: str) -> dict[str, pl.DataType]:
     """The columns with their dtypes; all are text in CSV and JSON Lines."""
     suffix = table_suffix(name)
     if suffix == "parquet":
-        return _parquet_schema(file, name)
+        return parquet_schema(file, name)
     if suffix in ("jsonl", "ndjson"):
         return dict.fromkeys(json_columns(file), pl.String())
     return dict.fromkeys(csv_reader(file, name)[1], pl.String())
@@ -62,20 +63,6 @@ def load_table(file: IO[bytes], name: str, columns: Columns) -> pl.DataFrame:
     return load_csv(file, name, columns)
 
 
-def _parquet_schema(file: IO[bytes], name: str) -> dict[str, pl.DataType]:
-    try:
-        return {column: _instance(dtype) for column, dtype in pl.read_parquet_schema(file).items()}
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        raise SourceError(
-            f"{name} cannot be read as Parquet: {error}", next_step="check or re-create that file"
-        ) from error
-
-
-def _instance(dtype: Any) -> pl.DataType:
-    instance: pl.DataType = dtype() if isinstance(dtype, type) else dtype
-    return instance
-
-
 def require_text(schema: dict[str, pl.DataType], column: str, option: str, name: str) -> None:
     """Refuse a Parquet column that is not text; lists those that are."""
     text = [other for other, dtype in schema.items() if is_text(dtype)]
@@ -88,26 +75,32 @@ def require_text(schema: dict[str, pl.DataType], column: str, option: str, name:
         )
 
 
+def as_dtype(dtype: Any) -> pl.DataType:
+    """Polars gives inner dtypes as instances or as classes."""
+    instance: pl.DataType = dtype() if isinstance(dtype, type) else dtype
+    return instance
+
+
 def is_text(dtype: pl.DataType) -> bool:
     """Whether a column of ``dtype`` holds text."""
     return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
 
 
-def own_columns(schema: dict[str, pl.DataType], leave_out: Iterable[str]) -> list[pl.Expr]:
-    """The user's own columns in the dtypes an index holds; binary ones are left out."""
-    return [
-        _own(name, dtype).alias(OWN + name)
+def own_columns(schema: dict[str, pl.DataType], leave_out: Iterable[str]) -> dict[str, pl.Expr]:
+    """The user's own columns in the dtypes an index holds, by name; binary ones are left out."""
+    return {
+        name: _own(name, dtype).alias(OWN + name)
         for name, dtype in schema.items()
         if name not in set(leave_out) and not holds_bytes(dtype)
-    ]
+    }
 
 
 def holds_bytes(dtype: pl.DataType) -> bool:
     """Whether a column of ``dtype`` holds bytes somewhere inside, which no index keeps."""
     if isinstance(dtype, pl.Struct):
-        return any(holds_bytes(_instance(field.dtype)) for field in dtype.fields)
+        return any(holds_bytes(as_dtype(field.dtype)) for field in dtype.fields)
     if isinstance(dtype, pl.List | pl.Array):
-        return holds_bytes(_instance(dtype.inner))
+        return holds_bytes(as_dtype(dtype.inner))
     return isinstance(dtype, pl.Binary | pl.Object)
 
 
@@ -126,21 +119,15 @@ def plain(name: str) -> str:
 
 
 def _load_parquet(file: IO[bytes], name: str, columns: Columns) -> pl.DataFrame:
-    schema = _parquet_schema(file, name)
+    schema = parquet_schema(file, name)
     require_text(schema, columns.image, "--image-column", name)
     require_text(schema, columns.caption, "--caption-column", name)
     file.seek(0)
-    try:
-        # Positions, since polars would read a name such as ^a.*$ as a pattern.
-        wanted = [place for place, dtype in enumerate(schema.values()) if not holds_bytes(dtype)]
-        frame = pl.read_parquet(file, columns=wanted)
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        raise SourceError(
-            f"{name} cannot be read as Parquet: {error}", next_step="check or re-create that file"
-        ) from error
+    own = own_columns(schema, columns)
+    frame = read_columns(file, [columns.image, columns.caption, *own], name)
     return frame.select(
         pl.col(plain(columns.image)).cast(pl.String).alias("image"),
         pl.col(plain(columns.caption)).cast(pl.String).alias("caption"),
         pl.lit(None, pl.String).alias("problem"),
-        *own_columns(schema, columns),
+        *own.values(),
     )

@@ -7,7 +7,6 @@ comes twice, starts a new sample. Members with other suffixes are not read.
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,8 +35,7 @@ from mimic_core.sources.sidecar import (
     require_caption,
     split_key,
 )
-
-_BLOCK = 512
+from mimic_core.sources.tarmembers import DamageError, Member, read_members
 
 
 @dataclass(slots=True)
@@ -45,11 +43,7 @@ class _Group:
     """The members of one sample while they are read."""
 
     key: str
-    members: dict[str, tarfile.TarInfo] = field(default_factory=dict)
-
-
-class _DamageError(Exception):
-    """The shard cannot be read any further."""
+    members: dict[str, Member] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,7 +78,7 @@ class WebDatasetSource(Lean):
         try:
             with (self.root / path).open("rb") as file:
                 yield from reader.samples(file)
-        except (_DamageError, OSError) as error:
+        except (DamageError, OSError) as error:
             where = f"after {reader.last}" if reader.last else "at its start"
             detail = f"{path}: unreadable {where}: {error}; what follows is lost"
             yield Skip(reader.last, shard, "unreadable_shard", detail)
@@ -106,9 +100,9 @@ class _Reader:
 
     def samples(self, file: BinaryIO) -> Iterator[Sample | Skip]:
         group: _Group | None = None
-        for member in _headers(file):
+        for member in read_members(file):
             named = split_key(member.name)
-            if named is None or member.isdir():
+            if named is None or member.kind == "folder":
                 continue
             key, suffix = named
             if suffix not in TEXT_SUFFIXES and suffix not in self._suffixes:
@@ -133,8 +127,8 @@ class _Reader:
         if image is None:
             wanted = ", ".join(self._suffixes)
             raise Unusable("missing_image", f"no member with suffix {wanted}")
-        if not _is_plain(image):
-            raise Unusable("missing_image", _not_plain(image))
+        if image.kind != "file":
+            raise Unusable("missing_image", image.refusal())
         texts = {
             suffix: _read_text(file, group.members[suffix])
             for suffix in TEXT_SUFFIXES
@@ -147,53 +141,15 @@ class _Reader:
             key=key,
             shard=self._shard,
             caption=caption,
-            image=Locator("range", self._path, image.offset_data, image.size),
+            image=Locator("range", self._path, image.offset, image.size),
             meta=meta,
         )
 
 
-def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """The members of an open tar, whole ones only.
-
-    Raises:
-        _DamageError: The archive is cut off or damaged. ``tarfile`` stops without a word at a
-            damaged header that is not the first, so the end-of-archive mark is checked here.
-    """
-    end = file.seek(0, 2)
-    file.seek(0)
-    position = -1
-    try:
-        tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - the caller closes the file
-        while (member := tar.next()) is not None:
-            if member.offset <= position or member.size < 0:
-                raise _DamageError(f"a header at byte {member.offset} leads backwards")
-            if member.offset_data + (member.size if member.isreg() else 0) > end:
-                raise _DamageError(f"member {printable(member.name)} is cut off")
-            position = member.offset
-            # tarfile would keep every header of a large shard in memory.
-            tar.members.clear()  # type: ignore[attr-defined]  # not in the stubs
-            yield member
-    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
-        raise _DamageError(str(error) or type(error).__name__) from error
-    file.seek(tar.offset)
-    if file.read(_BLOCK) != bytes(_BLOCK):
-        raise _DamageError(f"no valid header and no end-of-archive mark at byte {tar.offset}")
-
-
-def _is_plain(member: tarfile.TarInfo) -> bool:
-    """Whether the member's bytes lie in the tar as one range."""
-    return member.isreg() and not member.issparse()
-
-
-def _not_plain(member: tarfile.TarInfo) -> str:
-    kind = "link" if member.islnk() or member.issym() else "special file"
-    return f"{printable(member.name)} is a {kind}, which is not followed"
-
-
-def _read_text(file: BinaryIO, member: tarfile.TarInfo) -> bytes:
+def _read_text(file: BinaryIO, member: Member) -> bytes:
     """The bytes of a small member."""
-    if not _is_plain(member):
-        raise Unusable("bad_metadata", _not_plain(member))
+    if member.kind != "file":
+        raise Unusable("bad_metadata", member.refusal())
     check_size(member.size, printable(member.name))
-    file.seek(member.offset_data)
+    file.seek(member.offset)
     return file.read(member.size)

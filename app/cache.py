@@ -1,0 +1,209 @@
+"""What the app keeps between reruns. The only module with ``st.cache_*``.
+
+Keys are ids, paths, texts or frozen configs, never a frame: streamlit's hash of a polars frame has
+been seen to return another frame's result. Frames and arrays are kept as resources (shared, not
+copied), which is safe because nobody changes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import streamlit as st
+
+from app import pictures, ranking, raster
+from app.colours import DARK, LIGHT, Colouring, colour_by
+from app.figures import HISTOGRAM_BINS
+from app.pictures import Picture
+from app.ranking import GalleryMode
+from app.raster import Box
+from mimic_core import cutoffs, filters, stats
+from mimic_core.filters import Recipe, Selection
+from mimic_core.runs import Run, open_run
+from mimic_core.schema import Locator, ProbeConfig, Sample, Skip, SourceConfig
+from mimic_core.stats import Histogram
+
+PREVIEW_SAMPLES = 8
+COUNTED_SAMPLES = 20_000  # reading the index of more would hold up the page
+
+
+class TableKey(NamedTuple):
+    """Names one table of samples: a run as it is on disk, and how it is tuned.
+
+    ``stamp`` changes when ``run.json`` does, ``map_stamp`` when the map does; ``tuned`` is the
+    JSON of the ``ProbeConfig`` that replaces the run's own.
+    """
+
+    path: str
+    stamp: int
+    map_stamp: int
+    tuned: str | None = None
+
+
+def key_of(run: Run, tuned: ProbeConfig | None = None) -> TableKey:
+    """The key of the run's table as it is on disk now."""
+    return TableKey(
+        str(run.path),
+        _stamp(run.path / "run.json"),
+        _stamp(run.features.path / "map.parquet"),
+        None if tuned is None else tuned.model_dump_json(),
+    )
+
+
+def _stamp(file: Path) -> int:
+    return file.stat().st_mtime_ns if file.exists() else 0
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _run(path: str, stamp: int) -> Run:  # noqa: ARG001 - part of the key
+    return open_run(Path(path))
+
+
+def run(key: TableKey) -> Run:
+    """The run of that key, opened once."""
+    return _run(key.path, key.stamp)
+
+
+@st.cache_resource(max_entries=6, show_spinner="Reading the run…")
+def table(key: TableKey) -> pl.DataFrame:
+    """One row per sample: where it is, what was measured, its scores, its place on the map."""
+    from mimic_core import table as tables
+
+    opened = run(key)
+    if key.tuned is None:
+        return tables.run_table(opened)
+    return tables.sample_table(opened.features, tuned_scores(key))
+
+
+@st.cache_resource(max_entries=12, show_spinner="Scoring with the new settings…")
+def tuned_scores(key: TableKey) -> pl.DataFrame:
+    """Long scores of the run's features under ``key.tuned``."""
+    from mimic_core import tuning  # imports torch
+
+    assert key.tuned is not None  # callers ask only for tuned tables
+    return tuning.tune(run(key).features, ProbeConfig.model_validate_json(key.tuned))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def tuning_seconds(path: str, tuned: str) -> float:
+    """About how long tuning the run at ``path`` takes, in seconds."""
+    from mimic_core import tuning  # imports torch
+
+    config = ProbeConfig.model_validate_json(tuned)
+    return float(tuning.estimate_seconds(open_run(Path(path)).features, config))
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The first samples of a pool, and what was guessed about it."""
+
+    layout: str
+    shards: int
+    image_column: str | None
+    caption_column: str | None
+    found: tuple[Sample | Skip, ...]
+    pictures: tuple[Picture | None, ...]
+    counted: int
+    complete: bool
+
+
+@st.cache_data(max_entries=16, show_spinner="Opening the pool…", ttl=600)
+def preview(path: str, image_column: str | None, caption_column: str | None) -> Preview:
+    """Open the pool at ``path`` and look at its first samples."""
+    from mimic_core import sources
+
+    source = sources.open_source(
+        SourceConfig(path=path, image_column=image_column, caption_column=caption_column)
+    )
+    found = tuple(sources.preview(source, PREVIEW_SAMPLES))
+    seen = (one for shard in source.shards for one in source.index(shard))
+    counted = sum(1 for _ in islice(seen, COUNTED_SAMPLES))
+    return Preview(
+        layout=source.layout,
+        shards=len(source.shards),
+        image_column=source.image_column,
+        caption_column=source.caption_column,
+        found=found,
+        pictures=tuple(
+            pictures.picture(source.root, one.image, side=pictures.THUMB_SIDE)
+            if isinstance(one, Sample)
+            else None
+            for one in found
+        ),
+        counted=counted,
+        complete=next(seen, None) is None,
+    )
+
+
+@st.cache_data(max_entries=4000, show_spinner=False)
+def picture(root: str, place: tuple[Hashable, ...], side: int) -> Picture:
+    """The image at a locator (its five fields, in order) under ``root``."""
+    return pictures.picture(Path(root), Locator(*place), side=side)  # type: ignore[arg-type]  # the fields of a Locator
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def selection(key: TableKey, recipe_yaml: str) -> Selection:
+    """What a recipe keeps of a table."""
+    return filters.apply(Recipe.from_yaml(recipe_yaml), table(key))
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def sorted_values(key: TableKey, column: str) -> np.ndarray:
+    """The values of a column in ascending order, nulls left out."""
+    return cutoffs.sorted_values(table(key)[column])
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def histogram(key: TableKey, column: str) -> Histogram:
+    """Counts of a column."""
+    return stats.histogram(table(key)[column], HISTOGRAM_BINS)
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def _ascending(key: TableKey, column: str) -> np.ndarray:
+    return ranking.ascending(table(key), column)
+
+
+@st.cache_resource(max_entries=48, show_spinner=False)
+def ranked(
+    key: TableKey, recipe_yaml: str, *, column: str, mode: GalleryMode, cutoff: float | None
+) -> np.ndarray:
+    """Rows of the table in the gallery's order."""
+    return ranking.ranked_rows(
+        _ascending(key, column),
+        table(key)[column].cast(pl.Float64).fill_null(np.nan).to_numpy(),
+        mode=mode,
+        selected=selection(key, recipe_yaml).mask,
+        cutoff=cutoff,
+    )
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def colouring(key: TableKey, column: str, *, dark: bool) -> Colouring:
+    """One colour per row."""
+    return colour_by(table(key)[column], DARK if dark else LIGHT)
+
+
+@st.cache_data(max_entries=48, show_spinner=False)
+def map_picture(
+    key: TableKey, recipe_yaml: str, *, column: str, zoom: Box | None, dark: bool
+) -> tuple[bytes, Box]:
+    """The map as a PNG, and the part of the map it shows."""
+    frame = table(key)
+    x, y = frame["map_x"].to_numpy(), frame["map_y"].to_numpy()
+    box = zoom or raster.box_around(x, y)
+    png = raster.draw(
+        x,
+        y,
+        rgb=colouring(key, column, dark=dark).rgb,
+        selected=selection(key, recipe_yaml).mask,
+        box=box,
+        theme=DARK if dark else LIGHT,
+    )
+    return png, box

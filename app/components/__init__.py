@@ -1,0 +1,1 @@
+"""Pieces of pages: each draws one thing and writes what the user does into the session."""

@@ -1,0 +1,122 @@
+"""The gallery of pairs: a ranking of the table, sixty tiles a page."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from app import cache, pictures, session
+from app.components.errors import empty_state
+from app.components.images import PLACE, picture_of, source_root
+from app.components.sample import sample_dialog
+from app.ranking import GALLERY_MODES, PAGE_SIZE, GalleryMode, page_of
+from app.shown import Shown
+from app.text import count, number, plain, spoken
+from app.tiles import Tile, tile_grid
+
+_LABELS: dict[GalleryMode, str] = {
+    "lowest": "Lowest",
+    "highest": "Highest",
+    "cutoff": "Around the cutoff",
+    "kept": "Selection",
+    "dropped": "Dropped",
+}
+
+
+def gallery(shown: Shown, *, cutoff: float | None) -> None:
+    """Mode and page, the tiles, and the opened sample."""
+    state = session.state()
+    rows = cache.ranked(
+        shown.key, shown.recipe_yaml, column=state.column, mode=state.gallery, cutoff=cutoff
+    )
+    page = page_of(rows, state.page)
+    with st.container(horizontal=True, vertical_alignment="center", key="gallery_bar"):
+        st.segmented_control(
+            "Gallery",
+            GALLERY_MODES,
+            format_func=lambda mode: _LABELS[mode],
+            required=True,
+            key=session.bind("gallery_mode", state.gallery),
+            on_change=session.binder("gallery_mode", "gallery", page=1),
+            label_visibility="collapsed",
+        )
+        st.markdown(
+            f"rank **{count(page.first)}–{count(page.last)}** of {count(page.total)}",
+            help=f"Ranked by {plain(spoken(state.column))}, ties by uid.",
+            width="content",
+        )
+        st.space("stretch")
+        if page.pages > 1:
+            key = f"gallery_page-{page.number}-{page.pages}"
+            st.pagination(
+                page.pages,
+                default=page.number,
+                max_visible_pages=5,
+                key=key,
+                on_change=session.binder(key, "page"),
+            )
+            _go_to_rank(page.total)
+    if not page.total:
+        _nothing(state.gallery)
+        return
+    tile_grid(_tiles(shown, page.rows), key="gallery_tiles", on_open=_open)
+    if state.opened is not None:
+        sample_dialog(shown, rows)
+
+
+def _go_to_rank(total: int) -> None:
+    def go() -> None:
+        rank = session.value("gallery_rank")
+        if rank is not None:
+            session.change(page=(int(rank) - 1) // PAGE_SIZE + 1)
+
+    st.number_input(
+        "Go to rank",
+        min_value=1,
+        max_value=total,
+        value=None,
+        placeholder="go to rank",
+        key="gallery_rank",
+        on_change=go,
+        label_visibility="collapsed",
+        width=120,
+    )
+
+
+def _open(uid: str) -> None:
+    session.change(opened=uid)
+
+
+def _nothing(mode: GalleryMode) -> None:
+    if mode == "kept":
+        empty_state(
+            "Nothing is selected",
+            "The conditions drop every sample. Move the cutoff, remove a condition, or undo.",
+            icon=":material/filter_alt_off:",
+        )
+    elif mode == "dropped":
+        empty_state(
+            "Nothing is dropped", "All samples are kept so far.", icon=":material/done_all:"
+        )
+    else:
+        empty_state("No values", "No sample has a value here.", icon=":material/block:")
+
+
+def _tiles(shown: Shown, rows: np.ndarray) -> list[Tile]:
+    column = session.state().column
+    root = source_root(shown)
+    names = list(dict.fromkeys(["uid", "caption", column, *PLACE]))
+    tiles = []
+    for row_number, row in zip(rows, shown.table[rows, names].iter_rows(named=True), strict=True):
+        picture = picture_of(root, row, side=pictures.THUMB_SIDE)
+        tiles.append(
+            Tile(
+                uid=row["uid"],
+                uri=picture.uri,
+                reason=picture.reason,
+                value=number(row[column]),
+                caption=row["caption"],
+                state="" if shown.selected[row_number] else "dropped",
+            )
+        )
+    return tiles

@@ -1,0 +1,116 @@
+"""The top of Explore: what is shown, how many are kept, whether the direction is sound."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import polars as pl
+import streamlit as st
+
+from app import figures
+from app.components.jobs import pool_name
+from app.components.shell import theme
+from app.shown import Shown
+from app.text import count, number, plain, share
+from mimic_core import stats
+from mimic_core.runs import CheckLevel, DirectionCheck
+
+TRUTH = "is_noisy"
+_LEVELS: dict[CheckLevel, tuple[str, Literal["green", "orange", "red"], str]] = {
+    "good": (":material/check_circle:", "green", "Direction good"),
+    "caution": (":material/warning:", "orange", "Direction: caution"),
+    "bad": (":material/dangerous:", "red", "Direction bad"),
+}
+
+
+def header(shown: Shown) -> None:
+    """Pool, size, mode and reference in two lines."""
+    with st.container(key="heading"):
+        _heading(shown)
+
+
+def _heading(shown: Shown) -> None:
+    record = shown.run.record
+    config = record.config
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.title(plain(shown.run.id.rsplit("-", 2)[0]), anchor=False, width="content")
+        st.badge(config.mode, icon=":material/bolt:" if config.probe else ":material/photo_camera:")
+        if record.direction_check is not None:
+            icon, colour, label = _LEVELS[record.direction_check.level]
+            st.badge(label, icon=icon, color=colour)
+        if shown.key.tuned is not None:
+            st.badge("tuned, not saved", icon=":material/tune:", color="orange")
+    parts = [
+        f"{count(shown.total)} samples",
+        f"{count(record.skipped)} skipped",
+        f"reference {plain(pool_name(config.reference))}",
+        f"mimic layers {plain(', '.join(record.mimic_layers)) or '–'}",
+    ]
+    st.caption(" · ".join(parts))
+
+
+def metrics(shown: Shown) -> None:
+    """Counts of the selection, and how clean it is where the noisy samples are known."""
+    with st.container(horizontal=True, gap="medium", horizontal_alignment="right", key="metrics"):
+        st.metric("Kept", f"{count(shown.kept)} of {count(shown.total)}", width="content")
+        st.metric("Retention rate", share(shown.kept, shown.total), width="content")
+        if shown.table.schema.get(TRUTH) == pl.Boolean:
+            _truth_metrics(shown)
+
+
+def _truth_metrics(shown: Shown) -> None:
+    noisy = int(shown.table[TRUTH].sum())
+    left = int(shown.table[TRUTH].filter(pl.Series(shown.selected)).sum())
+    found = stats.auroc(-shown.table["mimic_score"], shown.table[TRUTH])
+    st.metric(
+        "Noisy kept",
+        f"{count(left)} of {count(noisy)}",
+        help=f"Known from the pool's column {TRUTH}.",
+        width="content",
+    )
+    st.metric(
+        "AUROC",
+        number(found),
+        help="How well the mimic score alone tells noisy samples from clean ones: 0.5 is chance, "
+        "1 is perfect.",
+        width="content",
+    )
+
+
+def direction(check: DirectionCheck | None) -> None:
+    """The verdict of the direction check, with its figures one click away."""
+    if check is None:
+        st.info("This run carries no direction check.", icon=":material/help:")
+        return
+    icon, colour, _ = _LEVELS[check.level]
+    with st.expander(f":{colour}[{icon}] **{plain(check.verdict)}**", key="direction"):
+        chart, facts = st.columns([3, 2], vertical_alignment="center")
+        with chart:
+            st.plotly_chart(
+                figures.segment_figure(check.segment, theme()),
+                key="segment",
+                config={"displayModeBar": False},
+                alt="Mean loss on the way from the model to the reference model",
+            )
+        with facts:
+            st.metric("Samples with a positive score", f"{100 * check.share_positive:.1f} %")
+            st.metric("Rank agreement with CLIP score", number(check.rank_with_clip_score))
+            st.metric("Rank agreement with loss", number(check.rank_with_loss))
+        if check.sweep:
+            st.caption("Candidate mimic layers on a small part of the pool")
+            st.dataframe(
+                pl.DataFrame(
+                    [
+                        {
+                            "mimic layers": ", ".join(one.mimic_layers),
+                            "samples": one.samples,
+                            "share positive": one.share_positive,
+                            "rank with CLIP score": one.rank_with_clip_score,
+                            "rank with loss": one.rank_with_loss,
+                            "mean score": one.mean_score,
+                        }
+                        for one in check.sweep
+                    ]
+                ),
+                hide_index=True,
+            )

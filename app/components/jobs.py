@@ -1,0 +1,126 @@
+"""The list of background jobs: progress, cancel, resume. All of it is read from the job table."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import streamlit as st
+
+from app import session
+from app.components.errors import empty_state, errors_shown, show_failure
+from app.text import count, duration, per_second, plain
+from mimic_core import jobs
+from mimic_core.jobstore import Job, JobStatus, JobStore
+
+POLL_SECONDS = 1.0
+_Colour = Literal["blue", "green", "red", "gray", "orange"]
+_LOOKS: dict[JobStatus, tuple[str, _Colour]] = {
+    "queued": (":material/schedule:", "blue"),
+    "running": (":material/progress_activity:", "blue"),
+    "done": (":material/check_circle:", "green"),
+    "failed": (":material/error:", "red"),
+    "cancelled": (":material/cancel:", "gray"),
+    "stale": (":material/heart_broken:", "orange"),
+}
+
+
+def active_jobs(store: JobStore) -> None:
+    """The jobs that are active, refreshed every second for as long as there are any."""
+    if any(job.active for job in store.jobs()):
+        st.fragment(run_every=POLL_SECONDS)(_poll)(store)
+
+
+def _poll(store: JobStore) -> None:
+    found = [job for job in store.jobs() if job.active]
+    if not found:
+        st.rerun()  # the whole page, which stops polling and lists the job among the ended ones
+    _cards(store, found)
+
+
+def ended_jobs(store: JobStore, *, limit: int = 8) -> None:
+    """The jobs that are not active, newest first."""
+    found = [job for job in store.jobs() if not job.active]
+    if not found:
+        empty_state(
+            "No ended jobs",
+            "Choose a pool and start scoring. A job runs on its own: close the page or the server, "
+            "and it goes on.",
+            icon=":material/schedule:",
+        )
+    _cards(store, found[:limit])
+    if len(found) > limit:
+        st.caption(f"{limit} of {count(len(found))} jobs")
+
+
+def _cards(store: JobStore, found: list[Job]) -> None:
+    for job in found:
+        with st.container(border=True, key=f"job-{job.job_id}"), errors_shown():
+            show_job(store, job)
+
+
+def show_job(store: JobStore, job: Job) -> None:
+    """One job: what it does, how far it is, and what can be done about it."""
+    icon, colour = _LOOKS[job.status]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{plain(pool_name(job.config.source.path))}** · {job.config.mode}")
+        st.badge(job.status, icon=icon, color=colour)
+        st.space("stretch")
+        _buttons(store, job)
+    if job.active:
+        _progress(job)
+    if job.failure is not None:
+        failure = job.failure
+        show_failure(
+            failure.problem, got=failure.got, allowed=failure.allowed, next_step=failure.next_step
+        )
+        if tail := store.log_tail(job):
+            with st.expander("What the worker printed"):
+                st.code(tail, language=None)
+    elif job.status == "stale":
+        st.warning(
+            "The worker has not been heard of for a while. What is finished is kept; resume it.",
+            icon=":material/heart_broken:",
+        )
+    for note in job.report.notes[-2:]:
+        st.caption(plain(note))
+
+
+def pool_name(path: str) -> str:
+    """The last part of the pool's path."""
+    return path.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1] or path
+
+
+def _progress(job: Job) -> None:
+    report = job.report
+    fraction = min(1.0, report.done / report.total) if report.total else 0.0
+    parts = [plain(report.phase) if report.phase else "starting"]
+    if report.total:
+        parts.append(f"{count(report.done)} of {count(report.total)} {report.unit}")
+    if report.rate:
+        parts.append(per_second(report.rate))
+    if report.remaining is not None:
+        parts.append(f"{duration(report.remaining)} left")
+    if report.skipped:
+        parts.append(f"{count(report.skipped)} skipped")
+    st.progress(fraction, text=" · ".join(parts))
+
+
+def _buttons(store: JobStore, job: Job) -> None:
+    if job.active:
+        if job.cancel_requested:
+            st.caption("stopping…")
+        elif st.button("Cancel", key=f"cancel-{job.job_id}", icon=":material/stop_circle:"):
+            store.cancel(job.job_id)
+            st.rerun()
+    if job.resumable and st.button("Resume", key=f"resume-{job.job_id}", icon=":material/replay:"):
+        jobs.resume(store, job.job_id)
+        st.rerun()
+    if (
+        job.status == "done"
+        and job.run_dir is not None
+        and st.button(
+            "Open", key=f"open-{job.job_id}", icon=":material/arrow_forward:", type="primary"
+        )
+    ):
+        session.choose_run(job.run_dir.name)
+        st.switch_page("views/explore.py")

@@ -1,0 +1,130 @@
+"""Choosing a pool: the demo, a path on this machine, or an uploaded zip; and looking at it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import streamlit as st
+
+from app import cache, session
+from app.cache import Preview
+from app.library import REPOSITORY, runs_root
+from app.text import count, plain
+from app.tiles import Tile, tile_grid
+from mimic_core.schema import Sample, SourceConfig, slug
+
+DEMO_POOL = REPOSITORY / "data_samples" / "pool"
+_CHUNK = 1 << 20
+_Kind = Literal["Demo pool", "On this machine", "Upload a zip"]
+_KINDS: tuple[_Kind, ...] = ("Demo pool", "On this machine", "Upload a zip")
+
+
+def pool_chooser() -> SourceConfig | None:
+    """The pool to be scored, with its columns; None until one is chosen."""
+    kind = st.segmented_control(
+        "Pool",
+        _KINDS,
+        required=True,
+        default=_KINDS[0],
+        key="pool_kind",
+        persist_state="session",
+        label_visibility="collapsed",
+    )
+    path = {_KINDS[0]: _demo, _KINDS[1]: _local, _KINDS[2]: _upload}[kind]()
+    if path is None:
+        return None
+    with st.popover("Columns", icon=":material/view_column:"):
+        st.caption("Left empty, they are guessed from the pool.")
+        image = _text("Image column", "image_column", "For tables: the column of images or paths.")
+        caption = _text("Caption column", "caption_column", "For tables and metadata.")
+    return SourceConfig(path=path, image_column=image, caption_column=caption)
+
+
+def _text(label: str, key: str, help_text: str) -> str | None:
+    return st.text_input(label, key=key, help=help_text, persist_state="session") or None
+
+
+def _demo() -> str:
+    st.caption(
+        "Drawn pictures with captions, some of them wrong on purpose. It comes with the app."
+    )
+    return tidy_path(DEMO_POOL)
+
+
+def _local() -> str | None:
+    text = st.text_input(
+        "Path",
+        key="pool_path",
+        placeholder="/data/shards, photos.zip, pairs.parquet, captions.csv",
+        help="A folder of webdataset shards or images, a zip, a parquet file or folder, or a table "
+        "of image paths and captions. Nothing is copied: images are read where they are.",
+        persist_state="session",
+    )
+    return text.strip() if text and text.strip() else None
+
+
+def _upload() -> str | None:
+    file = st.file_uploader(
+        "Zip of images and captions",
+        type="zip",
+        key="pool_upload",
+        help="Images with a text file of the same name beside each, or with a table of captions.",
+    )
+    stored = session.state().upload
+    if file is not None and (stored is None or stored[0] != file.file_id):
+        stored = (file.file_id, tidy_path(store_upload(file, file.name, runs_root())))
+        session.change(upload=stored)
+    if stored is None:
+        return None
+    st.caption(f"Stored as {plain(stored[1])}")
+    return stored[1]
+
+
+def store_upload(data: BinaryIO, name: str, root: Path) -> Path:
+    """Write an upload under ``root`` at once, so that neither memory nor the session holds it.
+
+    The name holds a hash of the content: the same zip again is the same file.
+    """
+    folder = root / "uploads"
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{os.getpid()}-{id(data)}.part"
+    checksum = hashlib.sha256()
+    data.seek(0)
+    with partial.open("wb") as out:
+        while chunk := data.read(_CHUNK):
+            checksum.update(chunk)
+            out.write(chunk)
+    target = folder / f"{slug(name)}-{checksum.hexdigest()[:12]}.zip"
+    partial.replace(target)
+    return target
+
+
+def tidy_path(path: Path) -> str:
+    """``path`` relative to the working directory where it lies inside, else absolute."""
+    path = path.resolve()
+    here = Path.cwd().resolve()
+    return path.relative_to(here).as_posix() if path.is_relative_to(here) else str(path)
+
+
+def pool_preview(source: SourceConfig) -> Preview:
+    """Show the first samples, the columns in use and how many samples there are."""
+    seen = cache.preview(source.path, source.image_column, source.caption_column)
+    size = count(seen.counted) if seen.complete else f"more than {count(seen.counted)}"
+    facts = [f"**{size}** samples", seen.layout, f"{count(seen.shards)} shards"]
+    if seen.image_column:
+        facts.append(f"images from {plain(seen.image_column)}")
+    if seen.caption_column:
+        facts.append(f"captions from {plain(seen.caption_column)}")
+    st.markdown(" · ".join(facts))
+    tiles = []
+    for number, (one, picture) in enumerate(zip(seen.found, seen.pictures, strict=True)):
+        if isinstance(one, Sample) and picture is not None:
+            tiles.append(Tile(one.uid, picture.uri, picture.reason, one.key, one.caption))
+        elif not isinstance(one, Sample):
+            reason = one.reason.replace("_", " ")
+            tiles.append(Tile(f"skip-{number}", None, reason, one.key, one.detail, "skipped"))
+    tile_grid(tiles, key="preview_tiles", on_open=None)
+    return seen

@@ -1,0 +1,215 @@
+"""The form that turns a pool into a ``RunConfig``: reference model, mode and main settings."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import streamlit as st
+
+from app.components.pool import tidy_path
+from app.library import REPOSITORY
+from mimic_core.errors import ConfigError
+from mimic_core.jobstore import JobOptions
+from mimic_core.schema import Mode, ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
+
+DEMO_REFERENCE = REPOSITORY / "data_samples" / "reference"
+SEED_HELP = "Decides the batches and the fresh weights: the same seed gives the same scores."
+TEMPERATURE_HELP = (
+    "Divides the mimic scores before the softmax that weighs a batch. Lower trusts the best "
+    "samples more; higher treats all alike. 0.05 did best on DataComp."
+)
+BATCH_HELP = (
+    "Each sample is scored against the others of its batch, so larger batches separate better; "
+    "256 and more is good. A pool smaller than this is refused."
+)
+EPOCHS_HELP = "Passes over the cached features. The score is the mean over them."
+SIDE_HELP = (
+    "Whose last projection starts fresh and learns. The image side is the default; the text side "
+    "is an alternative view."
+)
+_Reference = Literal["Demo reference", "open_clip", "Folder or checkpoint", "Random weights"]
+_REFERENCES: tuple[_Reference, ...] = (
+    "Demo reference",
+    "open_clip",
+    "Folder or checkpoint",
+    "Random weights",
+)
+_MODES: dict[Mode, str] = {
+    "probe": "**Probe**: one forward pass, then seconds; can be tuned live",
+    "snapshot": "**Snapshot**: any model against any reference, at fixed weights",
+}
+
+
+def settings_form(source: SourceConfig, counted: int) -> tuple[RunConfig, JobOptions]:
+    """Everything but the pool; ``counted`` is how many samples the pool holds, at least.
+
+    Raises:
+        ConfigError: The settings cannot be run as they are.
+    """
+    left, right = st.columns(2, gap="large")
+    with left:
+        reference = _reference()
+        sample = st.number_input(
+            "Sample size",
+            min_value=1,
+            value=None,
+            placeholder="all samples",
+            key="set_sample",
+            help="Score only this many, drawn at random by the seed. Empty scores the whole pool.",
+            persist_state="session",
+        )
+        options = _options()
+    with right:
+        mode = st.radio(
+            "Mode",
+            list(_MODES),
+            format_func=lambda mode: _MODES[mode],
+            key="set_mode",
+            persist_state="session",
+        )
+        scorer = _probe() if mode == "probe" else _snapshot()
+    smallest = min(int(sample), counted) if sample else counted
+    if scorer["batch_size"] > smallest:
+        st.warning(
+            "The batch size is larger than the number of samples; scoring will refuse it.",
+            icon=":material/warning:",
+        )
+    seed = scorer["seed"]
+    pool = source.model_copy(update={"sample": sample, "sample_seed": seed if sample else 0})
+    config = _config(mode, pool, reference, scorer)
+    return config, options
+
+
+def _config(mode: Mode, source: SourceConfig, reference: str, scorer: dict[str, Any]) -> RunConfig:
+    chosen = (ProbeConfig if mode == "probe" else SnapshotConfig).parse(scorer)
+    config: RunConfig = RunConfig.parse({"source": source, "reference": reference, mode: chosen})
+    return config
+
+
+def _reference() -> str:
+    kind = st.selectbox(
+        "Reference model",
+        _REFERENCES,
+        key="set_reference",
+        help="The better model that samples are measured against. In probe mode it is also the "
+        "model, with its last projection started afresh.",
+        persist_state="session",
+    )
+    if kind == "Demo reference":
+        return tidy_path(DEMO_REFERENCE)
+    labels = {
+        "open_clip": ("Architecture and weights", "ViT-B-32:laion2b_s34b_b79k"),
+        "Folder or checkpoint": ("Model folder, or ARCH:FILE", "ViT-B-32:/weights/epoch_32.pt"),
+        "Random weights": ("Architecture and seed", "ViT-B-32:random:0"),
+    }
+    label, example = labels[kind]
+    text = st.text_input(
+        label, key=f"set_{kind}", placeholder=example, persist_state="session"
+    ).strip()
+    if not text:
+        raise ConfigError(
+            "no reference model is named yet", next_step=f"type it, for example {example}"
+        )
+    return text
+
+
+def _number(label: str, key: str, default: Any, **options: Any) -> Any:
+    options.setdefault("min_value", 1)
+    return st.number_input(
+        label, value=default, key=f"set_{key}", persist_state="session", **options
+    )
+
+
+def _probe() -> dict[str, Any]:
+    plain = ProbeConfig()
+    side = st.segmented_control(
+        "Projection side",
+        ["image", "text"],
+        default=plain.side,
+        required=True,
+        key="set_side",
+        help=SIDE_HELP,
+        persist_state="session",
+    )
+    one, two = st.columns(2)
+    with one:
+        epochs = _number("Epochs", "epochs", plain.epochs, max_value=1000, help=EPOCHS_HELP)
+    with two:
+        batch = _number(
+            "Batch size", "batch", plain.batch_size, min_value=2, max_value=65_536, help=BATCH_HELP
+        )
+    return {"side": side, "epochs": int(epochs), "batch_size": int(batch), **_common()}
+
+
+def _snapshot() -> dict[str, Any]:
+    plain = SnapshotConfig()
+    model = st.text_input(
+        "Model to score",
+        key="set_model",
+        placeholder="empty: the reference with its mimic layers started afresh",
+        help="Same forms as the reference, and the same architecture.",
+        persist_state="session",
+    ).strip()
+    layers = st.text_input(
+        "Mimic layers",
+        key="set_layers",
+        placeholder="empty: last MLP projection of the image tower",
+        help="Exact parameter names, separated by commas. The geometry is measured on these.",
+        persist_state="session",
+    )
+    one, two = st.columns(2)
+    with one:
+        repeats = _number(
+            "Repeats",
+            "repeats",
+            plain.repeats,
+            max_value=10_000,
+            help="Draw the batches this often; more than one gives each score a standard error.",
+        )
+    with two:
+        batch = _number(
+            "Batch size", "batch", plain.batch_size, min_value=2, max_value=65_536, help=BATCH_HELP
+        )
+    return {
+        "model": model or None,
+        "mimic_layers": tuple(name.strip() for name in layers.split(",") if name.strip()),
+        "repeats": int(repeats),
+        "batch_size": int(batch),
+        **_common(),
+    }
+
+
+def _common() -> dict[str, Any]:
+    one, two = st.columns(2)
+    with one:
+        temperature = _number(
+            "Temperature",
+            "temperature",
+            0.05,
+            min_value=0.0001,
+            step=0.01,
+            format="%.4g",
+            help=TEMPERATURE_HELP,
+        )
+    with two:
+        seed = _number("Seed", "seed", 0, min_value=0, help=SEED_HELP)
+    return {"temperature": float(temperature), "seed": int(seed)}
+
+
+def _options() -> JobOptions:
+    with st.container(horizontal=True):
+        with_map = st.toggle(
+            "Make the map",
+            value=True,
+            key="set_map",
+            help="A 2-D picture of the pool (UMAP). Takes a minute or more after scoring.",
+            persist_state="session",
+        )
+        sweep = st.toggle(
+            "Compare mimic layers",
+            key="set_sweep",
+            help="Extends the direction check: scores a small part of the pool with several "
+            "candidate mimic layers.",
+            persist_state="session",
+        )
+    return JobOptions(map=with_map, sweep=sweep)

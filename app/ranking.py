@@ -1,0 +1,73 @@
+"""Which samples the gallery shows, and in which order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import polars as pl
+
+GalleryMode = Literal["lowest", "highest", "cutoff", "kept", "dropped"]
+GALLERY_MODES: tuple[GalleryMode, ...] = get_args(GalleryMode)
+PAGE_SIZE = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a ranking: ``rows`` (K,) int64 of the table, ranks ``first`` to ``last``."""
+
+    rows: np.ndarray
+    number: int
+    pages: int
+    first: int
+    last: int
+    total: int
+
+
+def ascending(table: pl.DataFrame, column: str) -> np.ndarray:
+    """Rows (M,) int64 of the samples that have a value of ``column``, lowest first, ties by uid."""
+    ranked = table.select("uid", column).with_row_index("row").drop_nulls(column)
+    if column == "uid":
+        return ranked.sort("uid")["row"].to_numpy().astype(np.int64)
+    return ranked.sort(column, "uid")["row"].to_numpy().astype(np.int64)
+
+
+def ranked_rows(
+    order: np.ndarray,
+    values: np.ndarray,
+    *,
+    mode: GalleryMode,
+    selected: np.ndarray,
+    cutoff: float | None,
+) -> np.ndarray:
+    """Rows (M,) int64 in the order in which ``mode`` shows them.
+
+    Args:
+        order: Rows by rising value (``ascending``).
+        values: The column (N,) float64; NaN where it is missing.
+        mode: ``lowest`` and ``highest`` first; ``cutoff``: nearest to it first; ``kept`` and
+            ``dropped``: highest first.
+        selected: Which samples are kept, bool (N,).
+        cutoff: Value that ``cutoff`` looks around; without one, the median.
+    """
+    if mode == "lowest":
+        return order
+    if mode == "highest":
+        return order[::-1]
+    if mode == "cutoff":
+        centre = float(np.median(values[order])) if cutoff is None and len(order) else cutoff or 0.0
+        return order[np.argsort(np.abs(values[order] - centre), kind="stable")]
+    wanted = selected if mode == "kept" else ~selected
+    rows: np.ndarray = order[wanted[order]][::-1]
+    return rows
+
+
+def page_of(rows: np.ndarray, number: int, *, size: int = PAGE_SIZE) -> Page:
+    """Page ``number`` (from 1) of ``rows``; a number out of range is taken to the nearest page."""
+    total = len(rows)
+    pages = max(1, -(-total // size))
+    number = min(max(1, number), pages)
+    start = (number - 1) * size
+    shown = rows[start : start + size]
+    return Page(shown, number, pages, start + 1 if total else 0, start + len(shown), total)

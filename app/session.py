@@ -1,0 +1,135 @@
+"""What the app remembers for one browser tab. The only module that touches ``st.session_state``.
+
+All of it is one frozen ``AppState``; widgets are shown from it and write back to it, so that a
+page switch, which drops the state of widgets it does not show, loses nothing. The run is also in
+the address (``?run=``), because a refresh drops the session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import streamlit as st
+
+from app.ranking import GalleryMode
+from app.raster import Box
+from mimic_core.cutoffs import Keep
+from mimic_core.filters import Recipe
+from mimic_core.schema import ProbeConfig
+
+HISTORY_LENGTH = 50
+_STATE = "mimicscope"
+_RUN_PARAMETER = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class AppState:
+    """The state of one tab.
+
+    Attributes:
+        run_id: The run that the pages show.
+        recipe: The selection of all views.
+        past: Recipes that undo goes back to, oldest first.
+        column: Number column of the histogram and the gallery.
+        colour: Column that colours the map.
+        gallery: What the gallery shows, on its page ``page``.
+        keep: The side that the next cutoff keeps.
+        lasso: What the next lasso does with the samples inside.
+        zoom: Visible part of the map; None is all of it.
+        opened: uid of the sample shown whole.
+        tuned: Probe settings in place of the run's own, until they are reset or saved.
+        asked: Probe settings as the controls say, until they are applied.
+        watched: The job that the tab waits for.
+        upload: Id of the file last uploaded, and where it was stored.
+    """
+
+    run_id: str | None = None
+    recipe: Recipe = Recipe()
+    past: tuple[Recipe, ...] = ()
+    column: str = "mimic_score"
+    colour: str = "mimic_score"
+    gallery: GalleryMode = "lowest"
+    page: int = 1
+    keep: Keep = "high"
+    lasso: Literal["keep", "drop"] = "keep"
+    zoom: Box | None = None
+    opened: str | None = None
+    tuned: ProbeConfig | None = None
+    asked: ProbeConfig | None = None
+    watched: str | None = None
+    upload: tuple[str, str] | None = None
+
+
+def state() -> AppState:
+    """The state as it is now; a new tab starts with the run that its address names."""
+    if _STATE not in st.session_state:
+        st.session_state[_STATE] = AppState(run_id=st.query_params.get(_RUN_PARAMETER))
+    current: AppState = st.session_state[_STATE]
+    return current
+
+
+def change(**changes: Any) -> None:
+    """Replace parts of the state."""
+    st.session_state[_STATE] = replace(state(), **changes)
+
+
+def choose_run(run_id: str | None) -> None:
+    """Look at another run: what belonged to the last one is forgotten."""
+    if run_id != state().run_id:
+        st.session_state[_STATE] = AppState(run_id=run_id, upload=state().upload)
+
+
+def keep_run_in_address() -> None:
+    """Write the run into the address, from which a page switch has taken it."""
+    run_id = state().run_id
+    if run_id is None:
+        st.query_params.pop(_RUN_PARAMETER, None)
+    elif st.query_params.get(_RUN_PARAMETER) != run_id:
+        st.query_params[_RUN_PARAMETER] = run_id
+
+
+def set_recipe(recipe: Recipe) -> None:
+    """Select by another recipe; the present one can be had back with ``undo``."""
+    current = state()
+    if recipe != current.recipe:
+        past = (*current.past, current.recipe)[-HISTORY_LENGTH:]
+        change(recipe=recipe, past=past, page=1)
+
+
+def undo() -> None:
+    """Go back to the recipe before the last change."""
+    current = state()
+    if current.past:
+        change(recipe=current.past[-1], past=current.past[:-1], page=1)
+
+
+def tune(asked: ProbeConfig, own: ProbeConfig) -> None:
+    """Score with other probe settings; the run's ``own`` ones end the tuned state."""
+    change(tuned=None if asked == own else asked, asked=None, page=1)
+
+
+def untune() -> None:
+    """Go back to the scores of the run."""
+    change(tuned=None, asked=None, page=1)
+
+
+def bind(key: str, value: Any) -> str:
+    """Make the widget of that key show ``value``, whatever it showed before; returns the key."""
+    st.session_state[key] = value
+    return key
+
+
+def value(key: str) -> Any:
+    """What the widget of that key holds now."""
+    return st.session_state.get(key)
+
+
+def binder(key: str, field: str, **also: Any) -> Callable[[], None]:
+    """A callback that stores the value of widget ``key`` in ``field`` of the state."""
+
+    def store() -> None:
+        change(**{field: value(key), **also})
+
+    return store

@@ -1,0 +1,57 @@
+"""Numbers and foreign text for the screen."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_SPOKEN = {"clip_score": "CLIP score", "mimic_score_se": "mimic score, standard error"}
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&])")
+
+
+def plain(text: str) -> str:
+    """``text`` so that markdown shows it letter by letter: no markup, no HTML, no icons."""
+    return _MARKDOWN.sub(r"\\\1", text).replace("\n", " ")
+
+
+def spoken(column: str) -> str:
+    """A column's name as people say it."""
+    return _SPOKEN.get(column, column.replace("_", " "))
+
+
+def count(number: int) -> str:
+    """A count with thousands separators."""
+    return f"{number:,}"
+
+
+def share(part: int, whole: int) -> str:
+    """``part`` of ``whole`` in per cent; a dash of nothing."""
+    return f"{100 * part / whole:.1f} %" if whole else "–"
+
+
+def number(value: Any) -> str:
+    """A cell of a table, short: four significant digits, a dash for a missing value."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """A time span in its two largest units, such as ``3 min 20 s``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def per_second(rate: float) -> str:
+    """A rate with as many digits as say something."""
+    return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s"

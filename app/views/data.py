@@ -1,0 +1,35 @@
+"""Data and scoring: choose a pool, look at it, start scoring it, follow the jobs."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app.components.errors import errors_shown
+from app.components.jobs import active_jobs, ended_jobs
+from app.components.pool import pool_chooser, pool_preview
+from app.components.settings import settings_form
+from app.library import runs_root
+from mimic_core.jobs import start_job
+from mimic_core.jobstore import JOBS_FILE, JobStore
+
+store = JobStore(runs_root() / JOBS_FILE)
+st.title("Data and scoring", anchor=False)
+
+active_jobs(store)
+with st.container(border=True, key="pool"):
+    st.subheader("1 · Pool", anchor=False)
+    source = pool_chooser()
+    seen = None
+    with errors_shown():
+        seen = pool_preview(source) if source is not None else None
+
+if source is not None and seen is not None:
+    with st.container(border=True, key="settings"), errors_shown():
+        st.subheader("2 · Reference and settings", anchor=False)
+        config, options = settings_form(source, seen.counted)
+        if st.button("Start scoring", type="primary", icon=":material/play_arrow:", key="start"):
+            start_job(store, config, options)
+            st.rerun()  # the job is shown at the top, and polled from now on
+
+st.subheader("Ended jobs", anchor=False)
+ended_jobs(store)

@@ -1,0 +1,45 @@
+"""Explore: distribution, map and extremes of a run, and the selection made on them."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app.components.conditions import condition_bar
+from app.components.errors import empty_state, errors_shown
+from app.components.gallery import gallery
+from app.components.header import direction, header, metrics
+from app.components.histogram import cutoff_score, histogram_panel
+from app.components.mapview import map_panel
+from app.components.shell import active_run
+from app.components.tune import tune_panel
+from app.shown import shown
+
+run = active_run()
+if run is None:
+    st.title("Explore", anchor=False)
+    empty_state(
+        "No finished run yet",
+        "Score a pool first; the demo pool takes about a minute.",
+        icon=":material/scatter_plot:",
+    )
+    st.page_link("views/data.py", label="Score a pool", icon=":material/play_arrow:")
+    st.stop()
+
+with st.sidebar, errors_shown():
+    tune_panel(run)
+
+view = shown()
+assert view is not None  # there is a run
+heading, figures = st.columns([5, 4], vertical_alignment="center", gap="large")
+with heading:
+    header(view)
+with figures:
+    metrics(view)
+condition_bar(view)
+left, right = st.columns(2, gap="medium")
+with left, st.container(border=True, key="panel_histogram"), errors_shown():
+    histogram_panel(view)
+with right, st.container(border=True, key="panel_map"), errors_shown():
+    map_panel(view)
+direction(view.run.record.direction_check)
+gallery(view, cutoff=cutoff_score(view))

@@ -1,0 +1,56 @@
+"""The app on a finished run that no model has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app.library import ROOT_VARIABLE
+from mimic_core.runs import Run
+from mimic_core.table import run_table
+from tests.fakes import fake_run
+
+MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
+STATE = "mimicscope"
+OpenApp = Callable[..., AppTest]
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A probe run of 130 samples with map and images. Read-only."""
+    return fake_run(tmp_path_factory.mktemp("runs"), n=130)
+
+
+@pytest.fixture(scope="session")
+def table(run: Run) -> pl.DataFrame:
+    return run_table(run)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the bundled run, or writes into the repository."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("app.library.BUNDLED_ROOT", tmp_path / "bundled")
+    monkeypatch.setattr("app.library.open_library.__defaults__", (tmp_path / "bundled",))
+
+
+@pytest.fixture
+def open_app(monkeypatch: pytest.MonkeyPatch) -> OpenApp:
+    """Open the app on a runs root, on one of its pages."""
+
+    def start(root: Path, page: str | None = None, run_id: str | None = None) -> AppTest:
+        monkeypatch.setenv(ROOT_VARIABLE, str(root))
+        app = AppTest.from_file(str(MAIN), default_timeout=120)
+        if run_id is not None:
+            app.query_params["run"] = run_id
+        app.run()
+        if page is not None:
+            app.switch_page(f"views/{page}.py").run()
+        assert not app.exception
+        return app
+
+    return start

@@ -1,0 +1,194 @@
+"""The closed forms of phase 2 against the losses of ``losses.py``, differentiated by torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from mimic_core import contrastive
+from mimic_core.contrastive import (
+    Embedded,
+    Head,
+    embedding_gradient,
+    normalise,
+    score_logits,
+    through_normalise,
+)
+from mimic_core.losses import clip_losses, siglip_losses
+from mimic_core.schema import LossName, Side
+
+few = settings(max_examples=40, deadline=None, derandomize=True)
+losses_names = st.sampled_from(["clip", "siglip"])
+blocks = st.sampled_from([None, 1, 2, 3, 5, 100])
+
+
+def _batch(size: int, seed: int, sides: str, width: int = 6) -> Embedded:
+    generator = torch.Generator().manual_seed(seed)
+    draw = torch.randn(4, size, width, generator=generator)
+    return Embedded(
+        F.normalize(draw[0], dim=1),
+        F.normalize(draw[1], dim=1),
+        draw[2] if "i" in sides else None,
+        draw[3] if "t" in sides else None,
+    )
+
+
+def _scored(batch: Embedded, head: Head, block: int | None = None) -> tuple[Tensor, Tensor]:
+    scored = score_logits(batch, head, block=block)
+    return scored.losses, scored.scores
+
+
+def _gradients(
+    batch: Embedded, head: Head, weights: Tensor, block: int | None = None
+) -> tuple[Tensor, Tensor]:
+    scored = score_logits(batch, head, block=block)
+    sides: tuple[Side, Side] = ("image", "text")
+    image, text = (
+        embedding_gradient(batch, head, scored, weights, side=side, block=block) for side in sides
+    )
+    return image, text
+
+
+def _head(loss: LossName, *, scalars: bool) -> Head:
+    bias = -2.0 if loss == "siglip" else 0.0
+    if not scalars:
+        return Head(loss, 9.0, bias)
+    return Head(loss, 9.0, bias, scale_tangent=0.7, bias_tangent=-0.3 if bias else 0.0)
+
+
+def _by_torch(batch: Embedded, head: Head) -> tuple[Tensor, Tensor]:
+    """Losses and minus their derivatives, float64, by forward mode through ``losses.py``."""
+
+    def dual(value: Tensor, tangent: Tensor | None) -> Tensor:
+        value = value.double()
+        zero = torch.zeros_like(value)
+        return forward_ad.make_dual(value, zero if tangent is None else tangent.double())
+
+    with forward_ad.dual_level():
+        image = dual(batch.image, batch.image_tangent)
+        text = dual(batch.text, batch.text_tangent)
+        scale = dual(torch.tensor(head.scale), torch.tensor(head.scale_tangent))
+        bias = dual(torch.tensor(head.bias), torch.tensor(head.bias_tangent))
+        losses = (
+            clip_losses(image, text, scale)
+            if head.loss == "clip"
+            else siglip_losses(image, text, scale, bias)
+        )
+        pair = forward_ad.unpack_dual(losses)
+        assert pair.tangent is not None
+        return pair.primal.clone(), -pair.tangent.clone()
+
+
+@few
+@given(
+    losses_names,
+    st.integers(1, 12),
+    st.integers(0, 999),
+    st.sampled_from(["i", "t", "it", ""]),
+    st.booleans(),
+    blocks,
+)
+@example("clip", 1, 0, "it", True, None)
+@example("siglip", 1, 0, "it", True, None)
+@example("clip", 2, 0, "i", False, 1)
+@example("siglip", 2, 0, "i", False, 1)
+def test_closed_forms_are_the_derivatives(
+    loss: LossName, size: int, seed: int, sides: str, scalars: bool, block: int | None
+) -> None:
+    batch, head = _batch(size, seed, sides), _head(loss, scalars=scalars)
+    losses, scores = _scored(batch, head, block)
+    expected_losses, expected_scores = _by_torch(batch, head)
+    assert losses.shape == scores.shape == (size,)
+    assert losses.dtype == scores.dtype == torch.float32
+    torch.testing.assert_close(losses.double(), expected_losses, rtol=1e-5, atol=2e-5)
+    torch.testing.assert_close(scores.double(), expected_scores, rtol=1e-4, atol=5e-5)
+
+
+@few
+@given(losses_names, st.integers(1, 12), st.integers(0, 999), blocks)
+@example("clip", 1, 0, None)
+@example("siglip", 2, 0, 1)
+def test_gradients_of_the_weighted_loss(
+    loss: LossName, size: int, seed: int, block: int | None
+) -> None:
+    batch, head = _batch(size, seed, ""), _head(loss, scalars=False)
+    weights = torch.rand(size, generator=torch.Generator().manual_seed(seed))
+    ours = _gradients(batch, head, weights, block)
+    image = batch.image.double().requires_grad_()
+    text = batch.text.double().requires_grad_()
+    losses = (
+        clip_losses(image, text, head.scale)
+        if loss == "clip"
+        else siglip_losses(image, text, head.scale, head.bias)
+    )
+    expected = torch.autograd.grad((weights.double() * losses).sum(), (image, text))
+    for got, want in zip(ours, expected, strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["clip", "siglip"])
+def test_a_large_batch_in_blocks_equals_the_whole(
+    loss: LossName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, head = _batch(1500, 3, "it", width=16), _head(loss, scalars=True)
+    weights = torch.rand(1500, generator=torch.Generator().manual_seed(1))
+    whole = _scored(batch, head, 1500)
+    gradients = _gradients(batch, head, weights, 1500)
+    seen: list[int] = []
+    plain = contrastive._blocks
+
+    def counted(*args: object, **kwargs: object) -> object:
+        for rows, logits, tangents in plain(*args, **kwargs):  # type: ignore[arg-type]
+            seen.append(logits.numel())
+            yield rows, logits, tangents
+
+    monkeypatch.setattr(contrastive, "_blocks", counted)
+    monkeypatch.setattr(contrastive, "BLOCK_ELEMENTS", 1500 * 64)
+    parts = _scored(batch, head)
+    assert len(seen) == 24  # ceil(1500 / 64)
+    assert max(seen) == 1500 * 64
+    scale = float(whole[1].abs().max())
+    torch.testing.assert_close(parts[0], whole[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(parts[1], whole[1], rtol=0, atol=1e-5 * scale)
+    for got, want in zip(_gradients(batch, head, weights), gradients, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5 * float(want.abs().max()))
+
+
+def test_logits_beyond_the_range_of_exp_do_not_overflow() -> None:
+    # logit_scale is clamped at 100, but a checkpoint may hold more
+    batch = _batch(8, 0, "it")
+    for block in (None, 3):
+        losses, scores = _scored(batch, Head("clip", 5000.0), block)
+        expected_losses, expected_scores = _by_torch(batch, Head("clip", 5000.0))
+        torch.testing.assert_close(losses.double(), expected_losses, rtol=1e-4, atol=1e-2)
+        torch.testing.assert_close(scores.double(), expected_scores, rtol=1e-3, atol=1e-1)
+
+
+@pytest.mark.parametrize("loss", ["clip", "siglip"])
+def test_well_fitted_pairs_have_no_negative_loss(loss: LossName) -> None:
+    # every term is at least zero; subtracting a separately rounded diagonal must not undo that
+    unit = F.normalize(torch.randn(64, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    losses, _ = _scored(Embedded(unit, unit), Head(loss, 100.0, -10.0))
+    assert float(losses.min()) >= 0.0
+
+
+@few
+@given(st.integers(1, 6), st.integers(2, 8), st.integers(0, 999))
+def test_normalise_and_its_derivatives(size: int, width: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    raw, tangent, gradient = torch.randn(3, size, width, generator=generator).double()
+    unit, along, norms = normalise(raw, tangent)
+    torch.testing.assert_close(unit, F.normalize(raw, dim=1))
+    torch.testing.assert_close(norms[:, 0], raw.norm(dim=1))
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(F.normalize(forward_ad.make_dual(raw, tangent), dim=1))
+        torch.testing.assert_close(along, dual.tangent)
+    leaf = raw.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(F.normalize(leaf, dim=1), leaf, gradient)
+    torch.testing.assert_close(through_normalise(gradient, unit, norms), expected)
+    assert normalise(raw)[1] is None

@@ -1,0 +1,236 @@
+"""Parquet files with embedded images."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mimic_core.errors import SourceError
+from mimic_core.schema import Locator, Skip, digest
+from mimic_core.sources import ImageError, arrow, parquet, read_image
+from tests.core.sources_pools import (
+    captions,
+    image_bytes,
+    indexed,
+    items,
+    opened,
+    samples,
+    skips,
+    write_image_rows,
+)
+
+PNG = image_bytes()
+
+
+def rows(count: int, **more: Any) -> list[dict[str, Any]]:
+    """Rows as Hugging Face stores them, each image different."""
+    return [
+        {
+            "image": {"bytes": image_bytes((n % 256, n // 256, 0)), "path": f"{n}.png"},
+            "caption": f"caption {n}",
+            **more,
+        }
+        for n in range(count)
+    ]
+
+
+def test_struct_images_are_read_by_row(tmp_path: Path) -> None:
+    written = rows(5)
+    source = opened(write_image_rows(tmp_path / "train.parquet", written))
+    assert (source.layout, source.image_column, source.caption_column, source.shards) == (
+        "parquet",
+        "image",
+        "caption",
+        ("train-00000",),
+    )
+    found = samples(source)
+    assert [s.key for s in found] == [f"{n:09d}" for n in range(5)]
+    assert found[3].image == Locator("parquet", "train.parquet", 3, -1, "image")
+    assert found[3].uid == digest(["train.parquet", "3", "caption 3", 0], length=32)
+    assert [read_image(source.root, s.image) for s in found] == [
+        row["image"]["bytes"] for row in written
+    ]
+
+
+def test_img2dataset_parquet_uses_its_columns_and_key(tmp_path: Path) -> None:
+    written = [{"key": "00007", "jpg": PNG, "txt": "words", "caption": "words", "url": "u"}]
+    source = opened(write_image_rows(tmp_path / "00000.parquet", written))
+    (sample,) = samples(source)
+    assert (source.image_column, source.caption_column) == ("jpg", "caption")
+    assert (sample.key, sample.caption, sample.meta) == (
+        "00007",
+        "words",
+        {"txt": "words", "url": "u"},
+    )
+    assert read_image(source.root, sample.image) == PNG
+
+
+def test_rows_are_cut_into_shards_and_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "ROWS_PER_SHARD", 4)
+    monkeypatch.setattr(arrow, "BATCH_ROWS", 3)
+    first = write_image_rows(tmp_path / "data" / "a.parquet", rows(9), row_group_size=5)
+    write_image_rows(tmp_path / "data" / "b.parquet", rows(1))
+    source = opened(tmp_path)
+    assert source.shards == (
+        "data-a-00000",
+        "data-a-00001",
+        "data-a-00002",
+        "data-b-00000",
+    )
+    assert [len(list(source.index(shard))) for shard in source.shards] == [4, 4, 1, 1]
+    found = samples(source)
+    assert len({s.uid for s in found}) == 10
+    expected = [row["image"]["bytes"] for row in [*rows(9), *rows(1)]]
+    assert [read_image(source.root, s.image) for s in found] == expected
+    backwards = [read_image(source.root, s.image) for s in reversed(found)]
+    assert backwards == expected[::-1]
+    alone = samples(opened(first))
+    assert [s.caption for s in alone] == [s.caption for s in found[:9]]
+
+
+def test_a_rewritten_file_is_read_anew(tmp_path: Path) -> None:
+    path = write_image_rows(tmp_path / "a.parquet", rows(1))
+    locator = samples(opened(path))[0].image
+    assert read_image(tmp_path, locator) == rows(1)[0]["image"]["bytes"]
+    write_image_rows(path, [{**rows(1)[0], "image": {"bytes": b"new bytes", "path": ""}}])
+    assert read_image(tmp_path, locator) == b"new bytes"
+
+
+def test_several_captions_of_a_row_are_several_samples(tmp_path: Path) -> None:
+    written = [
+        {"image": PNG, "captions": ["one", "two", "one"]},
+        {"image": PNG, "captions": []},
+        {"image": PNG, "captions": None},
+        {"image": PNG, "captions": [None, " ", "last"]},
+    ]
+    path = write_image_rows(tmp_path / "a.parquet", written)
+    source = opened(path, caption_column="captions")
+    found = items(source)
+    assert [item.reason if isinstance(item, Skip) else item.caption for item in found] == [
+        "one",
+        "two",
+        "one",
+        "empty_caption",
+        "empty_caption",
+        "empty_caption",
+        "empty_caption",
+        "last",
+    ]
+    good = [item for item in found if not isinstance(item, Skip)]
+    assert len({item.uid for item in good}) == 4
+    assert [item.image.offset for item in good] == [0, 0, 0, 3]
+
+
+def test_own_columns_of_every_dtype_are_kept(tmp_path: Path) -> None:
+    more = {
+        "is_noisy": True,
+        "number": 3,
+        "score": float("nan"),
+        "day": dt.date(2025, 1, 2),
+        "tags": ["a", "b"],
+        "nested": {"a": 1},
+        "thumbnail": {"bytes": b"x", "path": "p"},
+        "raw": b"x",
+    }
+    path = write_image_rows(tmp_path / "a.parquet", rows(1, **more))
+    source = opened(path, image_column="image")
+    frame, _ = indexed(source, tmp_path / "out")
+    own = {name: frame[name][0] for name in frame.columns[9:]}
+    assert own == {
+        "is_noisy": True,
+        "number": 3,
+        "score": None,
+        "day": "2025-01-02",
+        "tags": '["a", "b"]',
+        "nested": '{"a": 1}',
+    }
+    assert frame.schema["is_noisy"] == pl.Boolean
+
+
+def test_labels_without_a_caption_are_refused_until_one_is_chosen(tmp_path: Path) -> None:
+    written = [{"image": {"bytes": PNG, "path": None}, "label": "cat", "label_id": 3}]
+    path = write_image_rows(tmp_path / "a.parquet", written)
+    with pytest.raises(SourceError) as caught:
+        opened(path)
+    assert "no column that is clearly the caption" in caught.value.problem
+    assert caught.value.got == "'columns label'"
+    assert "--caption-column" in caught.value.next_step
+    with pytest.raises(SourceError) as caught:
+        opened(path, caption_column="label_id")
+    assert "not text but Int64" in caught.value.problem
+    assert caught.value.allowed == "label"
+    with pytest.raises(SourceError, match="no such column"):
+        opened(path, caption_column="nothing")
+    assert captions(opened(path, caption_column="label")) == {"000000000": "cat"}
+
+
+def test_several_image_columns_need_a_choice(tmp_path: Path) -> None:
+    path = write_image_rows(tmp_path / "a.parquet", [{"left": b"l", "right": b"r", "caption": "c"}])
+    with pytest.raises(SourceError) as caught:
+        opened(path)
+    assert caught.value.got == "'columns left, right'"
+    assert "--image-column" in caught.value.next_step
+    source = opened(path, image_column="right")
+    assert read_image(source.root, samples(source)[0].image) == b"r"
+
+
+def test_files_of_another_kind_are_refused_by_name(tmp_path: Path) -> None:
+    write_image_rows(tmp_path / "a.parquet", rows(1))
+    write_image_rows(tmp_path / "b.parquet", [{"image": PNG, "caption": 5}])
+    with pytest.raises(SourceError) as caught:
+        items(opened(tmp_path))
+    assert caught.value.problem == "b.parquet has no text in the column caption"
+
+
+def test_cells_that_hold_no_image_are_missing(tmp_path: Path) -> None:
+    written = [
+        {"image": {"bytes": PNG, "path": "p"}, "caption": "a"},
+        {"image": {"bytes": None, "path": "p"}, "caption": "b"},
+        {"image": None, "caption": "c"},
+    ]
+    source = opened(write_image_rows(tmp_path / "a.parquet", written))
+    found = samples(source)
+    assert read_image(source.root, found[0].image) == PNG
+    wrong = [
+        found[1].image,
+        found[2].image,
+        Locator("parquet", "a.parquet", 3, -1, "image"),
+        Locator("parquet", "a.parquet", 10**9, -1, "image"),
+        Locator("parquet", "a.parquet", -1, -1, "image"),
+        Locator("parquet", "a.parquet", 0, -1, "nothing"),
+        Locator("parquet", "a.parquet", 0, -1, "caption"),
+        Locator("parquet", "gone.parquet", 0, -1, "image"),
+        Locator("parquet", "../a.parquet", 0, -1, "image"),
+    ]
+    for locator in wrong:
+        with pytest.raises(ImageError) as caught:
+            read_image(source.root, locator)
+        assert caught.value.reason == "missing_image", locator
+
+
+def test_blank_captions_are_skipped(tmp_path: Path) -> None:
+    written = [{"image": PNG, "text": "good"}, {"image": PNG, "text": None}]
+    source = opened(write_image_rows(tmp_path / "a.parquet", written))
+    assert [(s.key, s.reason) for s in skips(source)] == [("000000001", "empty_caption")]
+
+
+def test_patterns_in_file_names_are_plain_names(tmp_path: Path) -> None:
+    write_image_rows(tmp_path / "[ab]*.parquet", rows(1))
+    write_image_rows(tmp_path / "a.parquet", rows(2))
+    source = opened(tmp_path / "[ab]*.parquet")
+    (sample,) = samples(source)
+    assert read_image(source.root, sample.image) == rows(1)[0]["image"]["bytes"]
+
+
+def test_fingerprint_follows_content(tmp_path: Path) -> None:
+    one = write_image_rows(tmp_path / "one" / "a.parquet", rows(3))
+    two = write_image_rows(tmp_path / "two" / "a.parquet", rows(3))
+    assert opened(one).fingerprint() == opened(two.parent).fingerprint()
+    write_image_rows(two, rows(4))
+    assert opened(one).fingerprint() != opened(two).fingerprint()

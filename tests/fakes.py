@@ -1,0 +1,243 @@
+"""A finished run on disk that no model has seen: the fixture of every test that reads runs.
+
+``fake_run`` writes pool, feature set, scores, skipped samples and map in the layout of
+``docs/formats.md``, through the real writers and without torch, the same bytes for the same
+arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import save
+
+from mimic_core import files, runs
+from mimic_core.featureset import FEATURES_DIR, FeatureSet, locate
+from mimic_core.layout import MapConfig, map_method
+from mimic_core.runs import DirectionCheck, Run, RunRecord
+from mimic_core.schema import (
+    MEASURED_COLUMNS,
+    SCHEMA_VERSION,
+    SKIP_COLUMNS,
+    ProbeConfig,
+    RunConfig,
+    ScoreBatch,
+    SnapshotConfig,
+    SourceConfig,
+    digest,
+)
+from tests.fake_pool import (
+    EMBEDDING_WIDTH,
+    SCRIPT_CAPTION,
+    TOPICS,
+    TRICKY_CAPTION,
+    Draw,
+    draw_pool,
+    samples_table,
+    write_images,
+)
+
+__all__ = ["SCRIPT_CAPTION", "TOPICS", "TRICKY_CAPTION", "fake_run"]
+
+FEATURE_WIDTH = 24
+PREPROCESSING = {"size": 32, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+CREATED_AT = "2026-01-02T03:04:05+00:00"
+
+
+def fake_run(
+    root: Path,
+    *,
+    n: int = 120,
+    seed: int = 0,
+    epochs: int = 3,
+    truth: bool = True,
+    with_map: bool = True,
+    images: bool = True,
+    snapshot: bool = False,
+) -> Run:
+    """Write a pool of ``n`` samples, its feature set and one finished run under ``root``.
+
+    Sample 0 is captioned ``SCRIPT_CAPTION`` and sample 1 ``TRICKY_CAPTION``; user columns are
+    ``topic``, ``aesthetic`` (a tenth missing) and, with ``truth``, ``is_noisy`` and ``noise_kind``
+    ("clean", "swapped_caption", "junk_caption"). Noisy samples score lower, with overlap.
+
+    Args:
+        root: The runs root; the pool goes to ``root/pools``.
+        n: Number of readable samples, at least 2; three more are skipped.
+        seed: Another seed is another pool and another run.
+        epochs: Epochs of the probe, or repeats of a snapshot.
+        truth: Whether the pool knows its noisy samples.
+        with_map: Whether the map is there already.
+        images: Whether the images exist (two webdataset shards of tiny PNGs).
+        snapshot: Whether the run is a snapshot instead of a probe.
+    """
+    draw = draw_pool(n, seed)
+    pool = root / "pools" / f"fake-{seed}"
+    samples = samples_table(draw, seed, truth=truth)
+    if images:
+        samples = write_images(pool, samples, draw.size)
+    features = _write_features(root, pool, samples, draw)
+    if with_map:
+        _write_map(features, draw)
+    return _write_run(root, pool, features, draw, epochs=epochs, snapshot=snapshot)
+
+
+def _write_features(root: Path, pool: Path, samples: pl.DataFrame, draw: Draw) -> FeatureSet:
+    shards = {"00000": (len(samples) + 1) // 2 + 2, "00001": len(samples) // 2 + 1}  # with skipped
+    fingerprint = hashlib.sha256(samples.write_ndjson().encode()).hexdigest()
+    path = root / FEATURES_DIR / f"{pool.name}-{digest([fingerprint])}"
+    arrays = {
+        "image_features": _widen(draw.embedding),
+        "text_features": _widen(draw.text),
+        "image_embedding": draw.embedding,
+        "text_embedding": draw.text,
+    }
+    info = {
+        "schema_version": SCHEMA_VERSION,
+        "fingerprint": fingerprint,
+        "sample": None,
+        "sample_seed": 0,
+        "columns": [None, None],
+        "model": ["fake-reference"],
+        "model_spec": "fake-reference",
+        "loss": "clip",
+        "preprocessing": PREPROCESSING,
+        "preprocessing_origin": "fake-reference",
+        "preprocessing_sha256": digest(PREPROCESSING, length=64),
+        "precision": "fp32",
+        "decoder": "Pillow",
+        "device": "cpu",
+        "arrays": sorted(arrays),
+        "layout": "webdataset",
+        "shards": shards,
+        "location": locate(pool, path),
+        "versions": {"mimicscope": "0.1.0"},
+    }
+    files.write_json(path / "features.json", info)
+    features = FeatureSet.open(path)
+    for shard in shards:
+        here = (samples["shard"] == shard).to_numpy()
+        rows = samples.filter(pl.Series(here))
+        plain = [name for name in rows.columns if name not in MEASURED_COLUMNS]
+        files.write_parquet(path / "index" / f"{shard}.parquet", rows.select(plain))
+        features.write_shard(
+            shard,
+            rows,
+            _skipped().filter(pl.col("shard") == shard),
+            {name: array[here].astype(np.float16) for name, array in arrays.items()},
+        )
+    _write_head(path)
+    return FeatureSet.open(path)
+
+
+def _write_head(path: Path) -> None:
+    """Projections (F, D) that cut the features down to the embedding, so that both agree."""
+    cut = np.eye(FEATURE_WIDTH, EMBEDDING_WIDTH, dtype=np.float32)
+    tensors = {
+        "logit_scale": np.array(20, np.float32),
+        "logit_bias": np.array(0, np.float32),
+        "image.weight": cut,
+        "text.weight": cut,
+    }
+    names = {"loss": "clip", "image": "visual.proj", "text": "text_projection"}
+    files.write_bytes(path / "head.safetensors", save(tensors, metadata=names))
+
+
+def _widen(embedding: np.ndarray) -> np.ndarray:
+    """Features (N, F) whose first columns are the embedding (N, D)."""
+    extra = np.sin(np.cumsum(embedding, axis=1)[:, : FEATURE_WIDTH - EMBEDDING_WIDTH])
+    return np.concatenate([embedding, extra], axis=1)
+
+
+def _skipped() -> pl.DataFrame:
+    rows = [
+        ("skipped-0", "00000", "corrupt_image", "the PNG ends early"),
+        ("skipped-1", "00000", "empty_caption", ""),
+        ("skipped-2", "00001", "missing_image", "no image beside the caption"),
+    ]
+    return pl.DataFrame(rows, schema=SKIP_COLUMNS, orient="row")
+
+
+def _write_map(features: FeatureSet, draw: Draw) -> None:
+    angle = 2 * np.pi * draw.topic / len(TOPICS)
+    place = np.stack([np.cos(angle), np.sin(angle)], axis=1) * 6
+    place = (place + draw.rng.normal(size=place.shape)).astype(np.float32)
+    uids = features.samples["uid"]
+    frame = pl.DataFrame({"uid": uids, "map_x": place[:, 0], "map_y": place[:, 1]})
+    files.write_parquet(features.path / "map.parquet", frame)
+    config = {**MapConfig().model_dump(mode="json"), "method": map_method(len(uids), MapConfig())}
+    files.write_json(features.path / "map.json", config)
+
+
+def _write_run(
+    root: Path, pool: Path, features: FeatureSet, draw: Draw, *, epochs: int, snapshot: bool
+) -> Run:
+    config = RunConfig(
+        source=SourceConfig(path=str(pool)),
+        reference="fake-reference",
+        probe=None if snapshot else ProbeConfig(epochs=epochs, batch_size=32),
+        snapshot=SnapshotConfig(repeats=epochs, batch_size=32) if snapshot else None,
+    )
+    name = runs.run_id(config, features.id, None)
+    record = RunRecord(
+        schema_version=SCHEMA_VERSION,
+        run_id=name,
+        status="running",
+        created_at=CREATED_AT,
+        config=config,
+        feature_set=features.id,
+        mimic_layers=("visual.proj",),
+        batch_size=32,
+        samples=len(features.samples),
+        skipped=len(features.skipped),
+        epochs=epochs,
+        versions={"mimicscope": "0.1.0"},
+        preprocessing=PREPROCESSING,
+        preprocessing_sha256=digest(PREPROCESSING, length=64),
+        decoder="Pillow",
+        self_check={"max_difference": 1e-9},
+        direction_check=_direction_check(),
+        timings={"features": 1.5, "probe": 0.25},
+    )
+    run = runs.start_run(root, record)
+    for epoch in range(epochs):
+        run.write_epoch(epoch, features.samples["uid"], _epoch(draw, epoch))
+    files.write_parquet(run.path / "skipped.parquet", features.skipped)
+    return run.update(status="done", finished_at=CREATED_AT)
+
+
+def _epoch(draw: Draw, epoch: int, *, batch_size: int = 32) -> list[ScoreBatch]:
+    """One epoch's batches: noisy samples score lower, and more so with every epoch."""
+    n = len(draw.topic)
+    rng = np.random.default_rng([epoch, n])
+    score = draw.utility * (1 + 0.3 * epoch) + 0.01 * rng.normal(size=n)
+    order = rng.permutation(n)
+    batches = []
+    for step, start in enumerate(range(0, n, batch_size)):
+        rows = order[start : start + batch_size]
+        weight = np.exp((score[rows] - score[rows].max()) / 0.05)
+        batches.append(
+            ScoreBatch(
+                epoch=epoch,
+                step=step,
+                rows=rows,
+                loss=(2.5 - 10 * score[rows] + 0.2 * rng.random(len(rows))).astype(np.float32),
+                mimic_score=score[rows].astype(np.float32),
+                mimic_weight=(weight / weight.sum()).astype(np.float32),
+            )
+        )
+    return batches
+
+
+def _direction_check() -> DirectionCheck:
+    return DirectionCheck(
+        segment=((0.0, 5.5), (0.25, 3.9), (0.5, 2.8), (0.75, 2.1), (1.0, 1.8)),
+        share_positive=0.78,
+        rank_with_clip_score=0.71,
+        rank_with_loss=-0.64,
+        level="good",
+        verdict="The loss falls all the way to the reference model, so scores point to it.",
+    )

@@ -1,0 +1,300 @@
+"""Who may import whom, and how long things may get: the rules of the design, enforced.
+
+Imports are read from the syntax tree, so nothing is executed and no import can hide in a branch.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("mimic_core", "app")
+MODULE_LINES, FUNCTION_LINES, VIEW_LINES = 300, 45, 80
+
+# The modules that compute with torch. Everything else in mimic_core must do without it, except
+# that the command line and the worker call the pipeline from inside a function.
+TORCH_SIDE = {
+    "checkpoints",
+    "clip",
+    "contrastive",
+    "direction",
+    "encoders",
+    "features",
+    "heads",
+    "inputs",
+    "loading",
+    "losses",
+    "mimic",
+    "models",
+    "pairs",
+    "pipeline",
+    "preprocessing",
+    "probe",
+    "projections",
+    "score",
+    "tuning",
+}
+CALLERS_OF_TORCH = {"mimic_core.cli_score", "mimic_core.jobs", "app.cache"}
+TORCH_PACKAGES = {"torch", "torchvision", "open_clip", "timm"}
+# app modules that draw widgets; all others there are plain functions on frames and figures.
+SCREEN = {"app.main", "app.session", "app.cache", "app.tiles"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module; ``lazy`` when it stands inside a function."""
+
+    module: str
+    lazy: bool
+    line: int
+
+
+def module_files() -> dict[str, Path]:
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+FILES = module_files()
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+@cache
+def imports(module: str) -> tuple[Import, ...]:
+    return tuple(_imports(tree_of(FILES[module]), lazy=False))
+
+
+def _imports(node: ast.AST, *, lazy: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            for alias in child.names:
+                yield Import(alias.name, lazy, child.lineno)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, "relative imports are not used"
+            assert child.module is not None
+            for alias in child.names:
+                full = f"{child.module}.{alias.name}"
+                yield Import(full if full in FILES else child.module, lazy, child.lineno)
+        inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from _imports(child, lazy=lazy or inside)
+
+
+def top_package(module: str) -> str:
+    return module.split(".", maxsplit=1)[0]
+
+
+def is_torch(module: str) -> bool:
+    parts = module.split(".")
+    on_torch_side = parts[0] == "mimic_core" and len(parts) > 1 and parts[1] in TORCH_SIDE
+    return parts[0] in TORCH_PACKAGES or on_torch_side
+
+
+def offences(modules: Iterator[str] | list[str], forbidden: object) -> list[str]:
+    assert callable(forbidden)
+    return [
+        f"{module}:{found.line} imports {found.module}"
+        for module in modules
+        for found in imports(module)
+        if forbidden(module, found)
+    ]
+
+
+CORE = [name for name in FILES if top_package(name) == "mimic_core"]
+APP = [name for name in FILES if top_package(name) == "app"]
+
+
+def test_the_core_knows_nothing_of_the_screen() -> None:
+    screen = {"streamlit", "plotly", "app"}
+    assert offences(CORE, lambda _, found: top_package(found.module) in screen) == []
+
+
+def test_the_list_of_torch_modules_is_up_to_date() -> None:
+    using = {
+        name.split(".")[1]
+        for name in CORE
+        for found in imports(name)
+        if top_package(found.module) in TORCH_PACKAGES and name not in CALLERS_OF_TORCH
+    }
+    assert using <= TORCH_SIDE
+    assert {f"mimic_core.{name}" for name in TORCH_SIDE} <= set(FILES)
+
+
+def test_only_the_torch_side_imports_torch_and_few_call_it_lazily() -> None:
+    def forbidden(module: str, found: Import) -> bool:
+        allowed = found.lazy and module in CALLERS_OF_TORCH
+        return is_torch(found.module) and not is_torch(module) and not allowed
+
+    assert offences([*CORE, *APP], forbidden) == []
+
+
+def test_importing_what_reads_runs_loads_no_torch() -> None:
+    light = [name for name in CORE if not is_torch(name) and not name.endswith("__main__")]
+    script = f"""
+import importlib, sys
+import mimic_core
+assert not [name for name in sys.modules if name.startswith("mimic_core.")], "not lazy"
+for name in {light!r}:
+    importlib.import_module(name)
+print(sorted({TORCH_PACKAGES!r} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+def test_errors_and_schema_depend_on_nothing_else_of_ours() -> None:
+    def forbidden(module: str, found: Import) -> bool:
+        return top_package(found.module) == "mimic_core" and found.module != "mimic_core.errors"
+
+    assert offences(["mimic_core.errors", "mimic_core.schema"], forbidden) == []
+
+
+def test_modules_do_not_import_each_other_in_circles() -> None:
+    graph = {
+        name: {i.module for i in imports(name) if not i.lazy and i.module in FILES}
+        for name in FILES
+    }
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"circle: {' -> '.join([*path, name])}"
+        if name not in done:
+            for other in sorted(graph[name]):
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_figures_and_other_plain_modules_of_the_app_do_without_streamlit() -> None:
+    plain = [
+        name
+        for name in APP
+        if name not in SCREEN and not name.startswith(("app.views", "app.components"))
+    ]
+    assert "app.figures" in plain
+    assert offences(plain, lambda _, found: top_package(found.module) == "streamlit") == []
+
+
+def test_views_stand_on_top_and_know_no_other_view() -> None:
+    def forbidden(module: str, found: Import) -> bool:
+        if found.module.startswith("app.views"):
+            return module != "app.main"
+        return found.module == "app.main"
+
+    assert offences(APP, forbidden) == []
+
+
+def test_components_and_views_leave_frames_and_files_to_the_modules_below() -> None:
+    heavy = {"polars", "numpy", "plotly", "sqlite3"}
+    views = [name for name in APP if name.startswith("app.views")]
+    assert offences(views, lambda _, found: top_package(found.module) in heavy) == []
+
+
+def attributes_of_streamlit(module: str) -> set[str]:
+    return {
+        node.attr
+        for node in ast.walk(tree_of(FILES[module]))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in {"st", "streamlit"}
+    }
+
+
+def test_only_one_module_touches_the_session_state() -> None:
+    touching = {name for name in APP if "session_state" in attributes_of_streamlit(name)}
+    assert touching == {"app.session"}
+
+
+def test_only_one_module_caches() -> None:
+    caches = {"cache_data", "cache_resource"}
+    assert {name for name in APP if caches & attributes_of_streamlit(name)} == {"app.cache"}
+
+
+def test_streamlit_is_imported_under_its_usual_name() -> None:
+    """The two tests before look for ``st.``, so nothing may be imported from inside it."""
+    for name in APP:
+        for node in ast.walk(tree_of(FILES[name])):
+            if isinstance(node, ast.ImportFrom):
+                assert top_package(node.module or "") != "streamlit", f"{name}:{node.lineno}"
+            if isinstance(node, ast.Import):
+                aliases = {a.asname for a in node.names if a.name == "streamlit"}
+                assert aliases <= {"st"}, f"{name}:{node.lineno}"
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_modules_and_functions_stay_short(module: str) -> None:
+    lines = len(FILES[module].read_text(encoding="utf-8").splitlines())
+    limit = VIEW_LINES if module.startswith("app.views.") else MODULE_LINES
+    assert lines <= limit, f"{lines} lines"
+    too_long = [
+        f"{node.name} at line {node.lineno}: {body_lines(node)} lines"
+        for node in ast.walk(tree_of(FILES[module]))
+        if isinstance(node, ast.FunctionDef) and body_lines(node) > FUNCTION_LINES
+    ]
+    assert too_long == []
+
+
+def body_lines(function: ast.FunctionDef) -> int:
+    """Lines of the body without the docstring."""
+    body = function.body
+    if ast.get_docstring(function) is not None:
+        body = body[1:]
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_every_module_says_what_it_is_and_never_evaluates_annotations(module: str) -> None:
+    assert ast.get_docstring(tree_of(FILES[module]))
+    only_lists = FILES[module].name == "__init__.py" or module.startswith("app.views.")
+    assert only_lists or "__future__" in {found.module for found in imports(module)}
+
+
+def committed_texts() -> Iterator[tuple[Path, str]]:
+    """Files that belong to the repository: no caches, environments, runs or hidden folders."""
+    shown = {".ci", ".github", ".streamlit", ".gitignore"}
+    passed_over = {"__pycache__", "runs", "build", "dist", "node_modules"}
+    for top in sorted(ROOT.iterdir()):
+        if (top.name.startswith(".") and top.name not in shown) or top.name in passed_over:
+            continue
+        for path in [top] if top.is_file() else sorted(top.rglob("*")):
+            inner = path.relative_to(ROOT).parts
+            if not path.is_file() or path.stat().st_size > 2_000_000 or "__pycache__" in inner:
+                continue
+            try:
+                yield path, path.read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                continue  # an image or an array
+
+
+def test_no_file_names_a_place_on_the_machine_where_it_was_made() -> None:
+    places = [f"/{name}/" for name in ("work", "root", "home", "Users")]
+    allowed = {"/home/you/"}  # how a document may name a folder of its reader
+    found = []
+    for path, text in committed_texts():
+        for place in places:
+            for line in text.splitlines():
+                start = line.find(place)
+                inside_a_word = start > 0 and (
+                    line[start - 1].isalnum() or line[start - 1] in "._-"
+                )
+                if start >= 0 and not inside_a_word and not any(a in line for a in allowed):
+                    found.append(f"{path.relative_to(ROOT)}: {line.strip()[:80]}")
+    assert found == []

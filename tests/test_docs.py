@@ -1,0 +1,214 @@
+"""What the documents promise is true: commands parse, the example runs, the tree is complete.
+
+Code blocks that are checked stand below an HTML comment that names them, such as
+``<!-- tree -->``, which readers do not see.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from mimic_core.__main__ import app
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
+CALLS = ("python -m mimic_core", "mimicscope")
+
+# Words that the glossary gives up in favour of others. Those that also have a plain meaning
+# ("index", "projection", "bad") are left to the reader of a change.
+UNWANTED = {
+    "chunk": "shard",
+    "chunks": "shards",
+    "committee": "ensemble",
+    "corpus": "pool",
+    "data point": "sample",
+    "datapoint": "sample",
+    "datapoints": "samples",
+    "experiment": "run",
+    "item": "sample",
+    "items": "samples",
+    "quality score": "mimic score",
+    "student": "model",
+    "tau": "temperature",
+    "teacher": "reference model",
+    "top_p": "retention rate",
+}
+
+needs_readme = pytest.mark.skipif(not README.exists(), reason="there is no README yet")
+
+
+def marked_block(name: str) -> str:
+    """The code block below the marker ``name`` in the README."""
+    found = re.search(
+        rf"<!-- {re.escape(name)} -->\s*```\w*\n(.*?)```", README.read_text("utf-8"), re.DOTALL
+    )
+    assert found, f"README.md has no code block below <!-- {name} -->"
+    return found[1]
+
+
+def code_blocks(text: str) -> Iterator[str]:
+    for block in re.finditer(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        yield block[1].replace("\\\n", " ")
+
+
+def documented_calls() -> list[tuple[str, str]]:
+    """(document, arguments) of every call of the command line in a code block."""
+    calls = []
+    for document in DOCUMENTS:
+        if not document.exists():
+            continue
+        for block in code_blocks(document.read_text("utf-8")):
+            for command in re.split(r"\n|&&|\|", block):
+                for call in CALLS:
+                    before, called, arguments = command.partition(call + " ")
+                    if called and re.fullmatch(r"[\s$]*([\w./]*/)?", before):
+                        calls.append((document.name, arguments.strip()))
+    return calls
+
+
+def parse(arguments: list[str]) -> None:
+    """Parse ``arguments`` as the command line does, without running anything."""
+    command: Any = typer.main.get_command(app)
+    name = "mimicscope"
+    while hasattr(command, "commands") and not arguments[0].startswith("-"):
+        name, *arguments = arguments
+        assert name in command.commands, f"there is no command {name}"
+        command = command.commands[name]
+    try:
+        command.make_context(name, list(arguments))
+    except typer.Exit:
+        assert "--help" in arguments
+
+
+@pytest.mark.parametrize(("document", "arguments"), documented_calls())
+def test_documented_commands_parse(document: str, arguments: str) -> None:
+    parse(shlex.split(arguments, comments=True))
+
+
+def test_the_parser_of_documented_commands_finds_mistakes() -> None:
+    parse(["runs", "show", "a-run"])
+    parse(["score", "--help"])
+    with pytest.raises(AssertionError, match="no command nonsense"):
+        parse(["nonsense"])
+    with pytest.raises(Exception, match="No such option: --nonsense"):
+        parse(["runs", "show", "a-run", "--nonsense"])
+    with pytest.raises(Exception, match="Missing parameter: run"):
+        parse(["runs", "show"])
+
+
+@needs_readme
+def test_every_command_is_documented() -> None:
+    told = {arguments.split()[0] for _, arguments in documented_calls()}
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert {name for name, command in commands.items() if not command.hidden} <= told
+
+
+@needs_readme
+def test_the_readme_shows_how_to_open_the_app_and_how_to_test() -> None:
+    assert marked_block("open-command").strip().endswith("python -m mimic_core app")
+    assert marked_block("test-command").strip().endswith("python -m pytest")
+
+
+@needs_readme
+def test_the_tree_in_the_readme_is_complete() -> None:
+    names = set(re.findall(r"[\w.-]+", marked_block("tree")))
+    passed_over = {"__pycache__", "runs", "build", "dist"}
+    tops = {p.name for p in ROOT.iterdir() if not p.name.startswith(".")} - passed_over
+    inside = {
+        path.name
+        for package in ("mimic_core", "app")
+        for path in (ROOT / package).iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert (tops | inside) - names - {"py.typed"} == set()
+
+
+@needs_readme
+def test_the_training_loop_in_the_readme_trains() -> None:
+    """The example may use ``model``, ``reference``, ``layers``, ``batches`` and ``optimizer``."""
+    import torch
+
+    from tests.core.tiny import IMAGE_MLP, clip_vit
+
+    model = clip_vit(0)
+    before = model.get_parameter(IMAGE_MLP).detach().clone()
+    generator = torch.Generator().manual_seed(0)
+    batches = [
+        (
+            torch.randn(4, 3, 16, 16, generator=generator),
+            torch.randint(1, 64, (4, 8), generator=generator),
+        )
+        for _ in range(2)
+    ]
+    names: dict[str, Any] = {
+        "model": model,
+        "reference": clip_vit(1),
+        "layers": [IMAGE_MLP],
+        "batches": batches,
+        "images": batches[0][0],
+        "texts": batches[0][1],
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+    }
+    example = compile(marked_block("example: training-loop"), str(README), "exec")
+    exec(example, names)  # noqa: S102 - the README is ours
+    assert names["scores"].shape == (4,)
+    assert names["weights"].sum().item() == pytest.approx(1, abs=1e-5)
+    assert not torch.equal(model.get_parameter(IMAGE_MLP), before)
+
+
+def screen_texts(path: Path) -> Iterator[tuple[int, str]]:
+    """Sentences in the code: strings with a space that are no docstrings."""
+    tree = ast.parse(path.read_text("utf-8"))
+    docstrings = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if is_text and id(node) not in docstrings and " " in node.value.strip():
+            yield node.lineno, node.value
+
+
+def unwanted_words(text: str) -> list[str]:
+    lower = text.lower()
+    return [
+        f"{word!r}: {use}"
+        for word, use in UNWANTED.items()
+        if re.search(rf"(?<![\w-]){word}(?![\w-])", lower)
+    ]
+
+
+def test_the_screen_and_the_errors_speak_the_words_of_the_glossary() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {word}"
+        for package in ("app", "mimic_core")
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for line, text in screen_texts(path)
+        for word in unwanted_words(text)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_documents_speak_the_words_of_the_glossary(document: Path) -> None:
+    if not document.exists():
+        pytest.skip("not written yet")
+    lines = document.read_text("utf-8").splitlines()
+    prose = [line for line in lines if not line.startswith("|")]  # the glossary is a table
+    found = [f"{n}: {w}" for n, line in enumerate(prose, 1) for w in unwanted_words(line)]
+    assert found == []
+
+
+def test_the_search_for_unwanted_words_finds_them() -> None:
+    assert unwanted_words("Items of the Corpus") == ["'corpus': pool", "'items': samples"]
+    assert unwanted_words("a shard of the pool, itemised") == []
