@@ -6,7 +6,7 @@ The public Python API, module by module (importing this package loads none of th
 - ``mimic_core.mimic``      task vector, forward-mode scores and weights for your own training loop
 - ``mimic_core.losses``     per-sample CLIP, SigLIP and cross-entropy losses
 - ``mimic_core.models``     load a model or a reference model
-- ``mimic_core.sources``    open a pool of any layout: ``open_source(path)``
+- ``mimic_core.sources``    open a pool of any layout: ``open_source(config)``
 - ``mimic_core.probe``, ``mimic_core.score``   the scorers behind ``score_pool``
 - ``mimic_core.runs``       open a finished run
 - ``mimic_core.table``      a run as one polars row per sample

@@ -82,18 +82,21 @@ def score_logits(batch: Embedded, head: Head, *, block: int | None = None) -> Sc
     """
     if head.loss == "siglip":
         return _siglip(batch, head, block)
-    row_lse, row_dot, kept = [], [], None
-    column = _RunningSoftmax(len(batch), batch.image.device)
-    for _, logits, tangents in _blocks(batch, head, block):
-        row_lse.append(torch.logsumexp(logits, 1))
-        row_dot.append((torch.exp(logits - row_lse[-1][:, None]) * tangents).sum(1))
+    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    column, kept = _RunningSoftmax(len(batch), batch.image.device), None
+    for rows, logits, tangents in _blocks(batch, head, block):
+        lse = torch.logsumexp(logits, 1)
+        mean = (torch.exp(logits - lse[:, None]) * tangents).sum(1)
+        # The positive pairs' logits, from the same products as the sums: so no loss is below zero.
+        own, own_tangents = (m.diagonal(offset=rows.start) for m in (logits, tangents))
+        parts.append((lse, mean, own.clone(), own_tangents.clone()))
         column.add(logits, tangents)
         kept = logits if len(logits) == len(batch) else None
-    rows, columns = torch.cat(row_lse), column.lse()
-    diagonal, diagonal_dot = _diagonal(batch, head)
-    losses = 0.5 * (rows + columns) - diagonal
-    scores = diagonal_dot - 0.5 * (torch.cat(row_dot) + column.mean())
-    return ScoredLogits(losses, scores, rows, columns, kept)
+    row_lse, row_mean, own, own_tangents = (torch.cat(part) for part in zip(*parts, strict=True))
+    column_lse = column.lse()
+    losses = 0.5 * (row_lse + column_lse) - own
+    scores = own_tangents - 0.5 * (row_mean + column.mean())
+    return ScoredLogits(losses, scores, row_lse, column_lse, kept)
 
 
 def embedding_gradient(
@@ -171,17 +174,6 @@ def _logit_blocks(
         return
     for rows, logits, _ in _blocks(Embedded(batch.image, batch.text), head, block):
         yield rows, logits
-
-
-def _diagonal(batch: Embedded, head: Head) -> tuple[Tensor, Tensor]:
-    """The positive pairs' logits (B,) and their derivatives (B,)."""
-    cosines = (batch.image * batch.text).sum(1)
-    tangents = head.scale_tangent * cosines + head.bias_tangent
-    if batch.image_tangent is not None:
-        tangents = tangents + head.scale * (batch.image_tangent * batch.text).sum(1)
-    if batch.text_tangent is not None:
-        tangents = tangents + head.scale * (batch.image * batch.text_tangent).sum(1)
-    return head.scale * cosines + head.bias, tangents
 
 
 class _RunningSoftmax:

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from mimic_core import clip
 from mimic_core.contrastive import Embedded
 from mimic_core.errors import ScoreError
+from mimic_core.forward_mode import directional_derivative
 from mimic_core.loading import LoadedBatch
-from mimic_core.mimic import TaskVector, directional_derivative
+from mimic_core.mimic import TaskVector
 from mimic_core.models import autocast
 from mimic_core.projections import find_projection, without_projection
 from mimic_core.schema import Precision, Side
@@ -176,7 +177,7 @@ def _tower_with_tangent(
 
     if side not in tangent_sides(vector.layers):
         return forward()[0], None
-    return directional_derivative(module, vector, forward)[0]
+    return directional_derivative(module, vector.unit(), forward)[0]
 
 
 def _half(what: str, values: Tensor) -> Tensor:

@@ -18,25 +18,20 @@ Letters: B batch. Pure functions on torch modules; nothing here knows of files o
 from __future__ import annotations
 
 import difflib
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mimic_core.errors import ModelError, ScoreError
+from mimic_core.forward_mode import directional_derivative
 from mimic_core.losses import require_finite
 from mimic_core.schema import Method
 
 # ``cos`` needs one reverse pass per sample, each through the whole batch: quadratic in B.
 COS_MAX_BATCH = 512
-
-# Models for which fused attention refused a tangent once, so that the failed try is paid once.
-_needs_math: weakref.WeakKeyDictionary[nn.Module, set[frozenset[str]]] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -90,9 +85,9 @@ def task_vector(model: nn.Module, reference: nn.Module, layers: Sequence[str]) -
                 next_step="choose a model and a reference of one architecture",
             )
         directions[name] = other.detach().to(ours[name]) - ours[name].detach()
-    squares = torch.stack([d.double().square().sum().cpu() for d in directions.values()])
-    norm = float(squares.sum().sqrt())
-    if norm == 0.0 or not torch.isfinite(squares).all():
+    # Python's floats are doubles; not every device has them.
+    norm = math.hypot(*(float(torch.linalg.vector_norm(d)) for d in directions.values()))
+    if norm == 0.0 or not math.isfinite(norm):
         raise ScoreError(
             "the task vector has no direction: model and reference "
             + ("are equal on the mimic layers" if norm == 0.0 else "differ by a non-finite value"),
@@ -131,7 +126,7 @@ def mimic_scores(
     """
     if method == "cos":
         return _cosine_scores(model, vector, per_sample_loss)
-    losses, tangents = directional_derivative(model, vector, lambda: (per_sample_loss(),))[0]
+    losses, tangents = directional_derivative(model, vector.unit(), lambda: (per_sample_loss(),))[0]
     require_finite(losses)
     if tangents is None:
         raise ScoreError(
@@ -140,32 +135,6 @@ def mimic_scores(
             next_step="choose mimic layers that the forward pass uses",
         )
     return losses, -tangents.float()
-
-
-def directional_derivative(
-    model: nn.Module, vector: TaskVector, forward: Callable[[], tuple[Tensor, ...]]
-) -> list[tuple[Tensor, Tensor | None]]:
-    """Outputs of ``forward`` with their derivatives along ``v / ||v||`` on the mimic layers.
-
-    Only the mimic layers carry a tangent: everything upstream of them is a plain forward pass.
-    Fused attention kernels have no forward-mode formula, so where a tangent meets one the pass is
-    repeated, and from then on made, with the plain kernel.
-
-    Returns:
-        One (value, tangent) for each output; the tangent (detached, the value's shape) is None
-        where the output does not depend on the mimic layers.
-    """
-    known = _needs_math.setdefault(model, set())
-    layers = frozenset(vector.layers)
-    if layers not in known:
-        try:
-            return _one_pass(model, vector, forward)
-        except (NotImplementedError, RuntimeError) as error:
-            if not _is_missing_formula(error):
-                raise
-            known.add(layers)
-    with _plain_attention():
-        return _one_pass(model, vector, forward)
 
 
 def mimic_weights(scores: Tensor, *, temperature: float) -> Tensor:
@@ -202,57 +171,6 @@ def require_layer(name: str, parameters: Mapping[str, object]) -> None:
     )
 
 
-def _one_pass(
-    model: nn.Module, vector: TaskVector, forward: Callable[[], tuple[Tensor, ...]]
-) -> list[tuple[Tensor, Tensor | None]]:
-    with forward_ad.dual_level():
-        with _dual_parameters(model, vector.unit()):
-            outputs = forward()
-        pairs = [forward_ad.unpack_dual(out) for out in outputs]  # type: ignore[no-untyped-call]
-        return [(p.primal, None if p.tangent is None else p.tangent.detach()) for p in pairs]
-
-
-@contextmanager
-def _dual_parameters(model: nn.Module, tangents: Mapping[str, Tensor]) -> Iterator[None]:
-    """Put dual tensors in the place of parameters; a tied parameter is replaced at every name."""
-    tangent_of = {id(model.get_parameter(name)): t for name, t in tangents.items()}
-    swapped: list[tuple[nn.Module, str, nn.Parameter]] = []
-    duals: dict[int, Tensor] = {}
-    for module in model.modules():
-        for name, parameter in module._parameters.items():  # noqa: SLF001
-            if parameter is not None and id(parameter) in tangent_of:
-                swapped.append((module, name, parameter))
-    try:
-        for module, name, parameter in swapped:
-            key = id(parameter)
-            if key not in duals:
-                tangent = tangent_of[key].to(parameter)
-                duals[key] = forward_ad.make_dual(parameter, tangent)  # type: ignore[no-untyped-call]
-            # A dual tensor is no Parameter, so it goes past nn.Module's own setter.
-            module._parameters[name] = duals[key]  # type: ignore[assignment]  # noqa: SLF001
-        yield
-    finally:
-        for module, name, parameter in swapped:
-            module._parameters[name] = parameter  # noqa: SLF001
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Math attention and no fused multi-head path inside; both are as before on leaving."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
-
-
-def _is_missing_formula(error: Exception) -> bool:
-    text = str(error)
-    return "forward AD" in text or "forward-mode" in text or "jvp" in text.lower()
-
-
 def _cosine_scores(
     model: nn.Module, vector: TaskVector, per_sample_loss: Callable[[], Tensor]
 ) -> tuple[Tensor, Tensor]:
@@ -268,7 +186,7 @@ def _cosine_scores(
     finally:
         for parameter, wanted in zip(parameters, before, strict=True):
             parameter.requires_grad_(wanted)
-    return losses, torch.where(norms > 0, scores / norms.clamp_min(1e-38), 0.0)
+    return losses, cosines(scores, norms)
 
 
 def gradient_norms(losses: Tensor, parameters: Sequence[Tensor]) -> Tensor:
@@ -289,6 +207,17 @@ def gradient_norms(losses: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         gradients: Sequence[Tensor | None] = torch.autograd.grad(
             loss, parameters, retain_graph=True, allow_unused=True
         )
-        squares = [g.float().square().sum() for g in gradients if g is not None]
-        norms.append(torch.stack(squares).sum().sqrt())
+        norms.append(_norm([g.float() for g in gradients if g is not None]))
     return torch.stack(norms)
+
+
+def cosines(scores: Tensor, norms: Tensor) -> Tensor:
+    """Projections (B,) divided by the norms (B,) of their gradients; 0 where there is no gradient."""
+    return torch.where(norms > 0, scores / norms, 0.0)
+
+
+def _norm(gradients: Sequence[Tensor]) -> Tensor:
+    """Norm of all ``gradients`` together; the squares of tiny ones do not vanish."""
+    peak = torch.stack([gradient.abs().max() for gradient in gradients]).max()
+    safe = torch.where(peak > 0, peak, 1.0)
+    return peak * torch.stack([(g / safe).square().sum() for g in gradients]).sum().sqrt()

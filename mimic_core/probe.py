@@ -173,8 +173,7 @@ class Probe:
         if self.config.method == "cos":
             weight = self.weight.clone().requires_grad_(True)
             attached = self._autograd_losses(weight, features, others)
-            gradient_norms = mimic.gradient_norms(attached, [weight])
-            scores = torch.where(gradient_norms > 0, scores / gradient_norms.clamp_min(1e-38), 0)
+            scores = mimic.cosines(scores, mimic.gradient_norms(attached, [weight]))
         return scores, scored, batch, norms
 
     def _autograd_losses(self, weight: Tensor, features: Tensor, others: Tensor) -> Tensor:

@@ -152,5 +152,5 @@ def _reverse_score(loss: Tensor, parameters: list[nn.Parameter], vector: TaskVec
     total = 0.0
     for gradient, direction in zip(gradients, vector.directions.values(), strict=True):
         if gradient is not None:
-            total -= float((gradient.double() * direction.double()).sum())
+            total -= float((gradient.cpu().double() * direction.cpu().double()).sum())
     return total / vector.norm

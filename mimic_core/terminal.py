@@ -23,6 +23,7 @@ from mimic_core.errors import Interrupted
 from mimic_core.meter import Meter, duration
 from mimic_core.progress import Progress
 
+STOPPING = b"\nstopping at the next safe place; press Ctrl-C again to stop at once\n"
 PLAIN_SECONDS = 5.0  # between two lines where no bar can be drawn
 
 
@@ -58,6 +59,7 @@ def stop_on_signals(*, kill: Callable[[int], None] = os._exit) -> Iterator[StopF
         if flag:
             kill(128 + signal.SIGINT)
         flag.set()
+        os.write(2, STOPPING)  # a print could be inside another print that the signal interrupts
 
     def watch() -> None:
         while signal.sigwait({signal.SIGINT}) and not closing.is_set():

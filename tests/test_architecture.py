@@ -28,6 +28,7 @@ TORCH_SIDE = {
     "direction",
     "encoders",
     "features",
+    "forward_mode",
     "heads",
     "inputs",
     "loading",

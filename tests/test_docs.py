@@ -165,6 +165,19 @@ def test_the_training_loop_in_the_readme_trains() -> None:
     assert not torch.equal(model.get_parameter(IMAGE_MLP), before)
 
 
+@needs_readme
+def test_the_recipe_in_the_readme_filters(tmp_path: Path) -> None:
+    from mimic_core.filters import Recipe, apply
+    from mimic_core.table import run_table
+    from tests.fakes import fake_run
+
+    recipe = Recipe.from_yaml(marked_block("recipe"))
+    table = run_table(fake_run(tmp_path, n=60))
+    selection = apply(recipe, table)
+    assert 0 < selection.kept < selection.total
+    assert set(selection.drops) == set(recipe.names)
+
+
 def screen_texts(path: Path) -> Iterator[tuple[int, str]]:
     """Sentences in the code: strings with a space that are no docstrings."""
     tree = ast.parse(path.read_text("utf-8"))

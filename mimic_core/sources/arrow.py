@@ -163,12 +163,15 @@ def read_cell(path: Path, column: str, row: int) -> bytes:
     """The image bytes in row ``row`` of ``column``.
 
     Raises:
-        ImageError: There is no such file, row or column, or the cell is null.
+        ImageError: There is no such file, row or column, the cell is null, or the file damaged.
     """
     try:
         data = _image_column(FileState.of(path), column).cell(row)
-    except FAILURES as error:
+    except (FileNotFoundError, KeyError) as error:
         raise ImageError("missing_image", f"{path.name}: {error}") from error
+    except FAILURES as error:
+        detail = f"{path.name} row {row}: {type(error).__name__}: {error}"
+        raise ImageError("corrupt_image", detail) from error
     if not isinstance(data, bytes):
         raise ImageError("missing_image", f"{path.name}: row {row} has no bytes in {column}")
     check_image_size(len(data), f"{path.name} row {row}")

@@ -17,8 +17,10 @@ from mimic_core.sources.sidecar import check_text
 
 _DELIMITERS = "\t,;|"
 _INTEGER = r"^(?:0|-?[1-9][0-9]{0,17})$"  # no leading zeros: 007 is a name, not a number
+# At most 15 digits before the point: a longer number is an id that a float would change.
 _FLOAT = (
-    r"^[+-]?(?:(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?|nan|inf(?:inity)?)$"
+    r"^[+-]?(?:(?:(?:0|[1-9][0-9]{0,14})(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?"
+    r"|nan|inf(?:inity)?)$"
 )
 
 

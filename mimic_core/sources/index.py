@@ -22,6 +22,7 @@ from mimic_core.errors import SourceError
 from mimic_core.schema import SAMPLE_COLUMNS, SKIP_COLUMNS, Sample, Skip, SourceConfig
 from mimic_core.sources.base import Source
 from mimic_core.sources.columns import (
+    CHUNK_ROWS,
     OWN,
     cast_column,
     column,
@@ -38,6 +39,13 @@ class _Survey:
     words: list[np.ndarray] = field(default_factory=list)  # per shard (N, 2) uint64
     dtypes: dict[str, pl.DataType] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
+
+    def add_columns(self, samples: pl.DataFrame) -> None:
+        """Widen the dtypes of the user's columns by those of a part of the pool."""
+        for name in samples.columns[len(SAMPLE_COLUMNS) :]:
+            raw = name.removeprefix(OWN)
+            known = self.dtypes.get(raw, pl.Null())
+            self.dtypes[raw] = common_dtype(known, samples.schema[name])
 
 
 def preview(source: Source, n: int) -> list[Sample | Skip]:
@@ -66,10 +74,11 @@ def build_index(source: Source, config: SourceConfig, directory: Path) -> None:
         start = 0
         for position, shard in enumerate(source.shards):
             stop = start + len(survey.words[position])
-            samples = pl.read_parquet(Path(draft) / f"{position}.samples")
             skipped = pl.read_parquet(Path(draft) / f"{position}.skipped")
-            kept = _final(samples, names, survey.dtypes).filter(pl.Series(chosen[start:stop]))
-            repeated = _duplicates(samples.filter(pl.Series(~unique[start:stop])))
+            parts = _draft_parts(Path(draft), position)
+            final = pl.concat([_final(part, names, survey.dtypes) for part in parts])
+            kept = final.filter(pl.Series(chosen[start:stop]))
+            repeated = _duplicates(final.filter(pl.Series(~unique[start:stop])))
             files.write_parquet(directory / "index" / f"{shard}.parquet", kept)
             files.write_parquet(
                 directory / "index" / f"{shard}.skipped.parquet", pl.concat([skipped, repeated])
@@ -81,18 +90,28 @@ def _draft(source: Source, folder: Path) -> _Survey:
     """Read every shard once, leaving its samples and skips in ``folder``."""
     survey = _Survey()
     for position, shard in enumerate(source.shards):
-        rows = list(source.index(shard))
-        samples = _sample_frame([row for row in rows if isinstance(row, Sample)])
-        skips = [row for row in rows if isinstance(row, Skip)]
-        survey.words.append(sampling.uid_words(samples["uid"]))
-        survey.reasons.update(skip.reason for skip in skips)
-        for name in samples.columns[len(SAMPLE_COLUMNS) :]:
-            raw = name.removeprefix(OWN)
-            known = survey.dtypes.get(raw, pl.Null())
-            survey.dtypes[raw] = common_dtype(known, samples.schema[name])
-        samples.write_parquet(folder / f"{position}.samples")
-        _skip_frame(skips).write_parquet(folder / f"{position}.skipped")
+        rows = source.index(shard)
+        words = [np.empty((0, 2), np.uint64)]
+        skips: list[pl.DataFrame] = [_skip_frame([])]
+        for part in itertools.count():
+            chunk = list(itertools.islice(rows, CHUNK_ROWS))
+            samples = _sample_frame([row for row in chunk if isinstance(row, Sample)])
+            samples.write_parquet(folder / f"{position}.{part:05d}.samples")
+            words.append(sampling.uid_words(samples["uid"]))
+            skips.append(_skip_frame([row for row in chunk if isinstance(row, Skip)]))
+            survey.add_columns(samples)
+            if len(chunk) < CHUNK_ROWS:
+                break
+        skipped = pl.concat(skips)
+        skipped.write_parquet(folder / f"{position}.skipped")
+        survey.reasons.update(skipped["reason"].to_list())
+        survey.words.append(np.concatenate(words))
     return survey
+
+
+def _draft_parts(folder: Path, position: int) -> list[pl.DataFrame]:
+    """The drafted samples of one shard, in order."""
+    return [pl.read_parquet(file) for file in sorted(folder.glob(f"{position}.*.samples"))]
 
 
 def _sample_frame(samples: list[Sample]) -> pl.DataFrame:

@@ -77,8 +77,14 @@ class ParquetSource(Lean):
         """The rows of one virtual shard, in the order of the file."""
         shard_position(self.shards, shard)
         piece = self._pieces[shard]
+        try:
+            rows = self._read(piece)
+        except SourceError as error:
+            detail = f"rows from {piece.start} on: {error.problem}"
+            yield Skip("", shard, "unreadable_shard", detail)
+            return
         ordinals = Ordinals()
-        for row in self._read(piece).iter_rows(named=True):
+        for row in rows.iter_rows(named=True):
             cell = row["caption"]
             for caption in (cell or [None]) if isinstance(cell, list) else [cell]:
                 try:

@@ -20,7 +20,6 @@ MemberKind = Literal["file", "folder", "link", "special"]
 _BLOCK = 512
 _END = bytes(_BLOCK)
 _REGULAR = (b"0", b"\0")
-_MAX_PAX_BYTES = 4096
 
 # Records of a pax header that say nothing about where and what the member is. webdataset writes
 # one before every member, because its times have fractions.
@@ -95,8 +94,6 @@ def _plain_header(header: bytes, file: BinaryIO) -> tuple[str, int] | int | None
     if size is None or checksum != 256 + sum(header[:148]) + sum(header[156:]):
         return None
     if kind == b"x":
-        if size > _MAX_PAX_BYTES:
-            return None
         return size if _HARMLESS_PAX.fullmatch(file.read(size)) else None
     name, prefix = _text(header[:100]), _text(header[345:500])
     if not name or name.endswith("/"):  # the oldest tars mark folders so

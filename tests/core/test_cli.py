@@ -431,6 +431,7 @@ def test_a_signal_to_all_processes_ends_the_command_quietly_with_130(
         _, said = command.communicate(timeout=60)
     assert command.returncode == 130
     assert "run the same command to resume" in said
+    assert ("press Ctrl-C again" in said) == (number == signal.SIGINT)
     assert "Traceback" not in said
     assert "KeyboardInterrupt" not in said
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mimic_core import sampling
 from mimic_core.errors import SourceError
 from mimic_core.schema import SAMPLE_COLUMNS, SKIP_COLUMNS, Locator, Sample, Skip, SourceConfig
-from mimic_core.sources import build_index, columns, read_image
+from mimic_core.sources import build_index, columns, index, read_image
 from mimic_core.sources.columns import column, column_dtype, stored_names
 from tests.core.sources_pools import (
     image_bytes,
@@ -269,6 +269,20 @@ def test_any_column_is_stored_without_loss_of_rows(values: list[Any]) -> None:
             assert cell in {value, str(value), str(value).lower()}
         else:
             assert cell == (float(value) if isinstance(cell, float) else value)
+
+
+def test_a_large_shard_is_drafted_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[Sample | Skip] = [sample(n, n=n if n < 6 else f"x{n}") for n in range(11)]
+    rows[4] = Skip("k", "a", "empty_caption", "why")
+    rows.append(sample(2))
+    whole, skipped = indexed(pool(*rows), tmp_path / "whole")
+    for size in (1, 3, 4, 12):
+        monkeypatch.setattr(index, "CHUNK_ROWS", size)
+        parts = indexed(pool(*rows), tmp_path / f"{size}")
+        assert parts[0].equals(whole)
+        assert parts[1].equals(skipped)
+    assert whole["n"].to_list() == ["0", "1", "2", "3", "5", *(f"x{n}" for n in range(6, 11))]
+    assert skipped["reason"].to_list() == ["empty_caption", "duplicate_uid"]
 
 
 def test_odd_column_names_are_stored(tmp_path: Path) -> None:

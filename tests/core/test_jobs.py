@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,14 @@ def test_of_processes_that_race_for_a_job_one_starts_it_and_one_runs_it(tmp_path
         racer.join()
     assert sum(is_new for is_new, _ in outcomes) == 1
     assert sum(has_claimed for _, has_claimed in outcomes) == 1
+
+
+def test_a_database_that_several_make_at_once_is_made_well(tmp_path: Path) -> None:
+    for number in range(20):  # the collision is a matter of luck
+        store = JobStore(tmp_path / f"{number}" / "jobs.sqlite")
+        with ThreadPoolExecutor(4) as pool:
+            tries = [pool.submit(store.enqueue, make_config(), OPTIONS, tmp_path) for _ in range(4)]
+        assert sum(is_new for _, is_new in (one.result() for one in tries)) == 1
 
 
 # The worker, in this process

@@ -126,6 +126,31 @@ def test_csv_columns_are_typed_over_the_whole_table(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("texts", "values"),
+    [
+        (["12345678901234567890", "1"], ["12345678901234567890", "1"]),  # an id, not a float
+        (["123456789012345678", "-1"], [123456789012345678, -1]),
+        (["1.5", "2"], [1.5, 2.0]),
+        (["1.", ".5e1"], [1.0, 5.0]),
+        (["+1", "1"], [1.0, 1.0]),
+        (["inf", "-Infinity"], [None, None]),
+        (["00", "1"], ["00", "1"]),
+        (["1e5", "0x10"], ["1e5", "0x10"]),
+        (["TRUE", "false"], [True, False]),
+        (["yes", "no"], ["yes", "no"]),
+        (["", " "], [None, " "]),
+        (["1,5", "2"], ["1,5", "2"]),
+    ],
+)
+def test_csv_values_are_typed_only_when_nothing_is_lost(
+    tmp_path: Path, texts: list[str], values: list[Any]
+) -> None:
+    rows = [f"i/a.png;caption;{text}" for text in texts]
+    folder(tmp_path, "t.csv", "\n".join(["filename;caption;x", *rows]))
+    assert [s.meta["x"] for s in samples(opened(tmp_path))] == values
+
+
 def test_quoted_newlines_quotes_and_nul_stay_in_the_caption(tmp_path: Path) -> None:
     text = 'filename,caption\ni/a.png,"two\nlines, ""quoted"""\ni/b.png,nul \0 <script>\n'
     folder(tmp_path, "t.csv", text)

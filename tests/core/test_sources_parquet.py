@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mimic_core.errors import SourceError
@@ -218,6 +222,37 @@ def test_blank_captions_are_skipped(tmp_path: Path) -> None:
     written = [{"image": PNG, "text": "good"}, {"image": PNG, "text": None}]
     source = opened(write_image_rows(tmp_path / "a.parquet", written))
     assert [(s.key, s.reason) for s in skips(source)] == [("000000001", "empty_caption")]
+
+
+def test_rows_that_cannot_be_read_are_one_skip(tmp_path: Path) -> None:
+    offsets = np.array([0, 3], np.int32)
+    text = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(offsets), pa.py_buffer(b"a\xff\xff")]
+    )
+    pq.write_table(pa.table({"image": [PNG], "caption": text}), tmp_path / "a.parquet")
+    (skip,) = items(opened(tmp_path / "a.parquet"))
+    assert isinstance(skip, Skip)
+    assert (skip.key, skip.shard, skip.reason) == ("", "a-00000", "unreadable_shard")
+    assert skip.detail.startswith("rows from 0 on: a.parquet cannot be read as Parquet")
+    assert "UTF8" in skip.detail
+
+
+@pytest.mark.parametrize("place", [4, 60, -300, -9])
+def test_damaged_files_are_refused_or_skipped(tmp_path: Path, place: int) -> None:
+    path = write_image_rows(tmp_path / "a.parquet", rows(20), row_group_size=5)
+    data = bytearray(path.read_bytes())
+    data[place : place + 3] = b"\xff\x00\xff"
+    path.write_bytes(data)
+    try:
+        found = items(opened(path))
+    except SourceError:
+        return
+    for item in found:
+        if isinstance(item, Skip):
+            assert item.reason == "unreadable_shard"
+        else:
+            with contextlib.suppress(ImageError):
+                read_image(tmp_path, item.image)
 
 
 def test_patterns_in_file_names_are_plain_names(tmp_path: Path) -> None:

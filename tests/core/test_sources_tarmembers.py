@@ -117,6 +117,15 @@ def test_damage_never_gives_other_errors_or_endless_reading(
     assert all(m.offset + m.size <= cut for m in found if m.kind == "file")
 
 
+def test_a_member_that_is_cut_off_is_never_given() -> None:
+    rows = [(name, tarfile.REGTYPE, bytes(600), 0, 0) for name in ("one", "two")]
+    data = tar_of(rows, tarfile.USTAR_FORMAT)
+    reader = read_members(io.BytesIO(data[: 512 + 1024 + 512 + 599]))
+    assert next(reader) == Member("one", 512, 600)
+    with pytest.raises(DamageError, match="member two is cut off"):
+        next(reader)
+
+
 def test_no_end_mark_is_damage() -> None:
     data = tar_of([("a", tarfile.REGTYPE, b"x", 0, 0)], tarfile.USTAR_FORMAT)
     reader = read_members(io.BytesIO(data[:1024]))

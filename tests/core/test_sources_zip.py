@@ -36,17 +36,15 @@ PAIRS: dict[str, bytes | str] = {"x/a.png": PNG, "x/a.txt": "one", "x/b.png": PN
 def test_zip_gives_the_uids_captions_and_images_of_its_folder(
     tmp_path: Path, files: dict[str, bytes | str], prefix: str
 ) -> None:
-    folder = opened(write_files(tmp_path / "folder", files))
+    folder = write_files(tmp_path / "folder", files)
     packed = {prefix + name: data for name, data in files.items()}
     packed["__MACOSX/._captions.csv"] = "no"
     packed[f"{prefix}.DS_Store"] = "no"
     zipped = opened(write_zip(tmp_path / "pool.zip", packed))
     assert zipped.layout == "zip"
-    expected, found = samples(folder), samples(zipped)
-    if files is PAIRS and not prefix:  # a zip of one folder opens as that folder
-        expected = samples(opened(tmp_path / "folder" / "x"))
-    if files is PAIRS and prefix:
-        expected = samples(opened(tmp_path / "folder" / "x"))
+    # A zip opens at the first folder that holds more than one folder: x, where all pairs are.
+    expected = samples(opened(folder / "x" if files is PAIRS else folder))
+    found = samples(zipped)
     assert [(s.uid, s.caption) for s in found] == [(s.uid, s.caption) for s in expected]
     assert [read_image(zipped.root, s.image) for s in found] == [
         files[name] for name in sorted(files) if name.endswith("png")

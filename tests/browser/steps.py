@@ -1,0 +1,90 @@
+"""What a person does on the pages, as functions of a playwright page."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+Corner = tuple[float, float]
+
+
+def open_explore(page: Any, url: str) -> None:
+    """Open the app and wait for both charts."""
+    page.goto(url)
+    page.wait_for_selector(".st-key-map .nsewdrag")
+    settle(page)
+
+
+def settle(page: Any) -> None:
+    """Wait until the script has run and the page shows its result."""
+    page.wait_for_timeout(300)  # the rerun starts a moment after the event
+    page.wait_for_function(
+        "() => !document.querySelector('[data-testid=stStatusWidget], [data-stale=true]')"
+    )
+    page.wait_for_timeout(200)
+
+
+def kept(page: Any) -> tuple[int, int]:
+    """The counts on the screen: kept, total."""
+    text = page.locator('[data-testid="stMetricValue"]').first.inner_text()
+    numbers = re.findall(r"[\d,]+", text)
+    return int(numbers[0].replace(",", "")), int(numbers[1].replace(",", ""))
+
+
+def field(page: Any, key: str) -> float:
+    """The number in an input."""
+    return float(page.locator(f".st-key-{key} input").input_value().replace(",", ""))
+
+
+def drag_cutoff(page: Any, start: float, end: float) -> None:
+    """Drag over the histogram between two shares of its width."""
+    box = page.locator(".st-key-histogram .nsewdrag").bounding_box()
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] * start, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * end, y + 20, steps=8)
+    page.mouse.up()
+    settle(page)
+
+
+def lasso(page: Any, *, centre: Corner, radius: float) -> None:
+    """Draw a circle on the map; ``centre`` and ``radius`` are shares of its height."""
+    box = page.locator(".st-key-map .nsewdrag").bounding_box()
+    x = box["x"] + box["width"] / 2 + centre[0] * box["height"]
+    y = box["y"] + box["height"] / 2 + centre[1] * box["height"]
+    reach = radius * box["height"]
+    page.mouse.move(x + reach, y)
+    page.mouse.down()
+    for step in range(1, 25):
+        angle = step / 24 * 2 * math.pi
+        page.mouse.move(x + reach * math.cos(angle), y + reach * math.sin(angle))
+    page.mouse.up()
+    settle(page)
+
+
+def go_to(page: Any, name: str) -> None:
+    """Switch to another page by the sidebar."""
+    page.locator('[data-testid="stSidebarNavLink"]', has_text=name).click()
+    page.wait_for_selector(f'h1:has-text("{name}")')
+    settle(page)
+
+
+def download(page: Any, key: str, folder: Path) -> Path:
+    """Click a download button and save what comes."""
+    with page.expect_download() as waiting:
+        page.locator(f".st-key-{key} button").first.click()
+    target = folder / waiting.value.suggested_filename
+    waiting.value.save_as(target)
+    return target
+
+
+def inside(point: Corner, corners: list[Corner]) -> bool:
+    """Whether a point lies in a polygon, by the winding number: independent of the code tested."""
+    turns = 0.0
+    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
+        first = math.atan2(y0 - point[1], x0 - point[0])
+        second = math.atan2(y1 - point[1], x1 - point[0])
+        turns += (second - first + math.pi) % (2 * math.pi) - math.pi
+    return abs(turns) > math.pi

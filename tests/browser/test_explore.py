@@ -1,0 +1,140 @@
+"""Dragging, lassoing, opening and exporting in a real browser, on a run that no model has seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from mimic_core.runs import Run
+from mimic_core.table import run_table
+from tests.browser import steps
+from tests.browser.conftest import serving
+from tests.fakes import SCRIPT_CAPTION, fake_run
+
+pytestmark = pytest.mark.browser
+N = 400
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return fake_run(tmp_path_factory.mktemp("runs"), n=N)
+
+
+@pytest.fixture(scope="module")
+def url(run: Run, browser: Any) -> Iterator[str]:  # no server where there is no browser
+    del browser
+    with serving(run.path.parent) as address:
+        yield f"{address}/?run={run.id}"
+
+
+def test_dragging_on_the_histogram_sets_the_cutoff(url: str, page: Any, run: Run) -> None:
+    steps.open_explore(page, url)
+    assert steps.kept(page) == (N, N)
+    steps.drag_cutoff(page, 0.5, 1.02)
+    scores = run_table(run)["mimic_score"].to_numpy()
+    low, high = float(scores.min()), float(scores.max())
+    cutoff = steps.field(page, "cut_score")
+    assert cutoff == pytest.approx((low + high) / 2, abs=0.02 * (high - low))
+    assert steps.field(page, "cut_kept") == steps.kept(page)[0]
+    assert steps.kept(page)[0] == pytest.approx((scores >= cutoff).sum(), abs=1)  # 5 digits shown
+    steps.drag_cutoff(page, 0.2, 0.6)
+    assert page.get_by_text("Kept by the band").is_visible()
+
+
+def test_selecting_exporting_and_reading_back_gives_the_same_uids(
+    url: str, page: Any, run: Run, tmp_path: Path
+) -> None:
+    steps.open_explore(page, url)
+    steps.drag_cutoff(page, 0.35, 1.02)
+    steps.lasso(page, centre=(0.0, -0.25), radius=0.22)
+    on_screen, total = steps.kept(page)
+    assert 0 < on_screen < total == N
+    steps.go_to(page, "Export")
+    recipe = yaml.safe_load(steps.download(page, "download_recipe", tmp_path).read_text())
+    file = steps.download(page, "download_data", tmp_path)
+    manifest = json.loads(steps.download(page, "download_manifest", tmp_path).read_text())
+    cutoff, region = (named["condition"] for named in recipe["conditions"])
+    corners = [tuple(corner) for corner in region["polygon"]]
+    expected = {
+        row["uid"]
+        for row in run_table(run).iter_rows(named=True)
+        if np.float32(row["mimic_score"]) >= np.float32(cutoff["min"])
+        and steps.inside((row["map_x"], row["map_y"]), corners)
+    }
+    written = pl.read_parquet(file)
+    assert set(written["uid"]) == expected
+    assert len(written) == len(expected) == on_screen == manifest["kept"]
+    assert (manifest["run_id"], manifest["recipe"]) == (run.id, recipe)
+
+
+def test_a_sample_opens_and_the_arrow_key_steps_on(url: str, page: Any, run: Run) -> None:
+    steps.open_explore(page, url)
+    ranked = run_table(run).sort("mimic_score", "uid")
+    page.locator(f'.tile[data-uid="{ranked["uid"][0]}"]').click()
+    drawer = page.locator('[data-testid="stDialog"]')
+    drawer.get_by_text(f"rank 1 of {N}").wait_for()
+    assert ranked["uid"][0] in drawer.inner_text()
+    assert drawer.locator("img").first.evaluate("image => image.naturalWidth") > 0
+    page.keyboard.press("ArrowRight")
+    drawer.get_by_text(f"rank 2 of {N}").wait_for()
+    assert ranked["uid"][1] in drawer.inner_text()
+    page.keyboard.press("Escape")
+    drawer.wait_for(state="detached")
+    assert steps.kept(page) == (N, N)
+
+
+def test_a_hostile_caption_is_shown_as_text(url: str, page: Any, run: Run) -> None:
+    steps.open_explore(page, url)
+    hostile = run_table(run).filter(pl.col("caption") == SCRIPT_CAPTION)["uid"][0]
+    order = run_table(run).sort("mimic_score", "uid")["uid"].to_list()
+    rank = page.locator(".st-key-gallery_rank input")
+    rank.fill(str(order.index(hostile) + 1))
+    rank.press("Enter")
+    steps.settle(page)
+    tile = page.locator(f'.tile[data-uid="{hostile}"]')
+    assert SCRIPT_CAPTION in tile.inner_text()
+    assert tile.locator("script").count() == 0
+    tile.click()
+    page.locator('[data-testid="stDialog"]').get_by_text(SCRIPT_CAPTION).wait_for()
+
+
+def test_zoom_keeps_the_selection_and_redraws_the_map(url: str, page: Any) -> None:
+    steps.open_explore(page, url)
+    steps.lasso(page, centre=(0.0, -0.25), radius=0.2)
+    before = steps.kept(page)
+    picture = ".st-key-map .layer-below image, .st-key-map image"
+    whole = page.locator(picture).first.get_attribute("href")
+    page.locator(".st-key-zoom_in button").first.click()
+    steps.settle(page)
+    page.wait_for_function(
+        "([path, old]) => document.querySelector(path)?.getAttribute('href') !== old",
+        arg=[picture, whole],
+    )
+    assert steps.kept(page) == before
+    page.locator(".st-key-zoom_out button").first.click()
+    steps.settle(page)
+    assert steps.kept(page) == before
+
+
+def test_a_refresh_comes_back_to_the_run(url: str, page: Any, run: Run) -> None:
+    steps.open_explore(page, url)
+    steps.go_to(page, "Export")
+    assert run.id in page.url
+    page.reload()
+    page.wait_for_selector('h1:has-text("Export")')
+    assert run.id in page.url
+
+
+@pytest.mark.parametrize("width", [420, 1440])
+def test_nothing_is_wider_than_the_window(url: str, page: Any, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    steps.open_explore(page, url)
+    wide = page.evaluate("() => document.querySelector('[data-testid=stMain]').scrollWidth")
+    assert wide <= width
