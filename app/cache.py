@@ -7,8 +7,10 @@ copied), which is safe because nobody changes them.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +19,7 @@ import numpy as np
 import polars as pl
 import streamlit as st
 
-from app import pictures, ranking, raster
+from app import columns, pictures, ranking, raster
 from app.colours import DARK, LIGHT, Colouring, colour_by
 from app.figures import HISTOGRAM_BINS
 from app.pictures import Picture
@@ -90,6 +92,14 @@ def tuned_scores(key: TableKey) -> pl.DataFrame:
     return tuning.tune(run(key).features, ProbeConfig.model_validate_json(key.tuned))
 
 
+@st.cache_resource(show_spinner=False)
+def prepare_tuning() -> threading.Thread:
+    """Import torch beside the page, once, so that the first change of a setting need not wait."""
+    thread = threading.Thread(target=import_module, args=["mimic_core.tuning"], name="import torch")
+    thread.start()
+    return thread
+
+
 @st.cache_data(max_entries=64, show_spinner=False)
 def tuning_seconds(path: str, tuned: str) -> float:
     """About how long tuning the run at ``path`` takes, in seconds."""
@@ -151,6 +161,25 @@ def picture(root: str, place: tuple[Hashable, ...], side: int) -> Picture:
 def selection(key: TableKey, recipe_yaml: str) -> Selection:
     """What a recipe keeps of a table."""
     return filters.apply(Recipe.from_yaml(recipe_yaml), table(key))
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def numbers(key: TableKey) -> list[str]:
+    """Columns that can take the score's place."""
+    return columns.number_columns(table(key))
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def categories(key: TableKey) -> list[str]:
+    """Columns with few values."""
+    return columns.category_columns(table(key))
+
+
+@st.cache_data(max_entries=24, show_spinner=False)
+def auroc(key: TableKey, truth: str) -> float | None:
+    """How well a low mimic score tells the samples of which ``truth`` is true."""
+    frame = table(key)
+    return stats.auroc(-frame["mimic_score"], frame[truth])
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)

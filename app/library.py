@@ -12,6 +12,8 @@ from mimic_core.schema import RunConfig
 
 ROOT_VARIABLE = "MIMICSCOPE_RUNS"
 REPOSITORY = Path(__file__).resolve().parents[1]
+DEMO_POOL = REPOSITORY / "data_samples" / "pool"
+DEMO_REFERENCE = REPOSITORY / "data_samples" / "reference"
 BUNDLED_ROOT = REPOSITORY / "data_samples" / "runs"
 
 

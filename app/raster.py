@@ -15,9 +15,10 @@ from PIL import Image
 
 from app.colours import Theme
 
-ASPECT = 1.25  # width of the map's chart over its height, about
+ASPECT = 1.45  # width of the map's chart over its height, about
 MARGIN = 0.04  # of the height, on each side
 LONG_SIDE = 1200  # pixels; about twice the chart's size on screen, so that edges look smooth
+_RADII = ((1_000, 8), (3_000, 7), (10_000, 5), (40_000, 3), (200_000, 2), (float("inf"), 1))
 _GREY_STRENGTH = 0.45
 _COLOUR_STRENGTH = 0.85
 
@@ -88,8 +89,8 @@ def draw(
 
 
 def _radius(points: int) -> int:
-    """Radius of a point in pixels: 6 for a thousand points, 1 for a million."""
-    return int(np.clip(round(11 - 1.7 * np.log10(max(points, 1))), 1, 6))
+    """Radius of a point in pixels: smaller the more there are, which also bounds the work."""
+    return next(radius for most, radius in _RADII if points <= most)
 
 
 def _disc(radius: int) -> np.ndarray:

@@ -203,18 +203,24 @@ def _damaged(path: Path, error: Exception) -> ModelError:
     )
 
 
+def _no_weights(path: Path, loaded: object) -> ModelError:
+    return ModelError(
+        "the checkpoint holds no state dict",
+        got=type(loaded).__name__,
+        allowed="a mapping of parameter names to tensors",
+        next_step=f"save model.state_dict() and use that file instead of {path.name}",
+    )
+
+
 def _tensors(path: Path, loaded: object) -> dict[str, Tensor]:
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise ModelError(
-            "the checkpoint holds no state dict",
-            got=type(loaded).__name__,
-            allowed="a mapping of parameter names to tensors",
-            next_step=f"save model.state_dict() and use that file instead of {path.name}",
-        )
+    if not isinstance(loaded, Mapping):
+        raise _no_weights(path, loaded)
     tensors = {str(k): v for k, v in loaded.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise _no_weights(path, loaded)
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return tensors

@@ -57,11 +57,21 @@ def _one_pass(
     direction: Mapping[str, Tensor],
     forward: Callable[[], tuple[Tensor, ...]],
 ) -> list[tuple[Tensor, Tensor | None]]:
-    with forward_ad.dual_level():
+    with _outside_inference_mode(), forward_ad.dual_level():
         with _dual_parameters(model, direction), _tangents_in_kind(model):
             outputs = forward()
         pairs = [forward_ad.unpack_dual(out) for out in outputs]  # type: ignore[no-untyped-call]
         return [(p.primal, None if p.tangent is None else p.tangent.detach()) for p in pairs]
+
+
+@contextmanager
+def _outside_inference_mode() -> Iterator[None]:
+    """Inference mode keeps no tangents; without gradients its tensors can be used outside it."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(mode=False), torch.no_grad():
+        yield
 
 
 @contextmanager
@@ -104,8 +114,8 @@ def _tangents_in_kind(model: nn.Module) -> Iterator[None]:
             return output
         return forward_ad.make_dual(value, tangent.to(value.dtype))  # type: ignore[no-untyped-call]
 
-    norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm | nn.GroupNorm)]
-    hooks = [norm.register_forward_hook(match) for norm in norms]
+    leaves = [module for module in model.modules() if next(module.children(), None) is None]
+    hooks = [leaf.register_forward_hook(match) for leaf in leaves]
     try:
         yield
     finally:

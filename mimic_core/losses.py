@@ -7,6 +7,9 @@ are always float32 (float64 stays float64).
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,9 +29,10 @@ def clip_losses(image: Tensor, text: Tensor, logit_scale: Tensor | float) -> Ten
     Returns:
         Losses (B,): loss i = 1/2 (CE over row i + CE over column i of the logits).
     """
-    logits = logit_scale * (_wide(image) @ _wide(text).T)
-    rows, columns = torch.logsumexp(logits, 1), torch.logsumexp(logits, 0)
-    return 0.5 * (rows + columns) - logits.diagonal()
+    with _full_precision(image):
+        logits = logit_scale * (_wide(image) @ _wide(text).T)
+        rows, columns = torch.logsumexp(logits, 1), torch.logsumexp(logits, 0)
+        return 0.5 * (rows + columns) - logits.diagonal()
 
 
 def siglip_losses(
@@ -46,9 +50,10 @@ def siglip_losses(
     Returns:
         Losses (B,).
     """
-    logits = logit_scale * (_wide(image) @ _wide(text).T) + logit_bias
-    signs = 2 * torch.eye(len(logits), dtype=logits.dtype, device=logits.device) - 1
-    return -F.logsigmoid(signs * logits).sum(1)
+    with _full_precision(image):
+        logits = logit_scale * (_wide(image) @ _wide(text).T) + logit_bias
+        signs = 2 * torch.eye(len(logits), dtype=logits.dtype, device=logits.device) - 1
+        return -F.logsigmoid(signs * logits).sum(1)
 
 
 def cross_entropy_losses(logits: Tensor, labels: Tensor) -> Tensor:
@@ -61,25 +66,37 @@ def cross_entropy_losses(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         Losses (B,).
     """
-    return F.cross_entropy(_wide(logits), labels, reduction="none")
+    # torch would pass over labels of -100 with a loss of 0; no label has this number.
+    with _full_precision(logits):
+        return F.cross_entropy(
+            _wide(logits), labels, reduction="none", ignore_index=torch.iinfo(torch.int64).min
+        )
 
 
-def require_finite(losses: Tensor, *, step: int | None = None) -> None:
-    """Refuse losses that are infinite or NaN: every score of their batch would be wrong.
+def require_finite(
+    values: Tensor, *, what: Literal["loss", "score"] = "loss", step: int | None = None
+) -> None:
+    """Refuse losses or scores that are infinite or NaN: their whole batch would be wrong.
 
     Raises:
-        ScoreError: Names how many of the (B,) losses are not finite and the first of them.
+        ScoreError: Names how many of the (B,) values are not finite and the first of them.
     """
-    broken = ~torch.isfinite(losses)
+    broken = ~torch.isfinite(values)
     if bool(broken.any()):
         first = int(broken.nonzero()[0])
+        plural = "losses" if what == "loss" else "scores"
         where = "" if step is None else f" in step {step}"
         raise ScoreError(
-            f"{int(broken.sum())} of {len(losses)} losses are not finite{where}",
-            got=f"loss {float(losses[first])} at position {first} of the batch",
-            allowed="finite losses",
+            f"{int(broken.sum())} of {len(values)} {plural} are not finite{where}",
+            got=f"{what} {float(values[first].detach())} at position {first} of the batch",
+            allowed=f"finite {plural}",
             next_step="use --precision fp32, and check the checkpoint for non-finite weights",
         )
+
+
+def _full_precision(values: Tensor) -> AbstractContextManager[object]:
+    """Autocast would run the products in low precision; here it is switched off."""
+    return torch.autocast(values.device.type, enabled=False)
 
 
 def _wide(values: Tensor) -> Tensor:

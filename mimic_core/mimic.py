@@ -84,7 +84,7 @@ def task_vector(model: nn.Module, reference: nn.Module, layers: Sequence[str]) -
                 allowed="the same parameter names and shapes in both",
                 next_step="choose a model and a reference of one architecture",
             )
-        directions[name] = other.detach().to(ours[name]) - ours[name].detach()
+        directions[name] = _wide(other).to(ours[name].device) - _wide(ours[name])
     # Python's floats are doubles; not every device has them.
     norm = math.hypot(*(float(torch.linalg.vector_norm(d)) for d in directions.values()))
     if norm == 0.0 or not math.isfinite(norm):
@@ -127,6 +127,13 @@ def mimic_scores(
     if method == "cos":
         return _cosine_scores(model, vector, per_sample_loss)
     losses, tangents = directional_derivative(model, vector.unit(), lambda: (per_sample_loss(),))[0]
+    if losses.ndim != 1:
+        raise ScoreError(
+            "the function must return one loss for each sample",
+            got=f"shape {tuple(losses.shape)}",
+            allowed="shape (B,)",
+            next_step='leave out the mean over the batch (reduction="none")',
+        )
     require_finite(losses)
     if tangents is None:
         raise ScoreError(
@@ -134,7 +141,9 @@ def mimic_scores(
             got=", ".join(vector.layers),
             next_step="choose mimic layers that the forward pass uses",
         )
-    return losses, -tangents.float()
+    scores = -tangents.float()
+    require_finite(scores, what="score")
+    return losses, scores
 
 
 def mimic_weights(scores: Tensor, *, temperature: float) -> Tensor:
@@ -144,7 +153,7 @@ def mimic_weights(scores: Tensor, *, temperature: float) -> Tensor:
         temperature: Divides the scores first; lower concentrates on the highest.
 
     Raises:
-        ScoreError: The temperature is not a positive number.
+        ScoreError: The temperature is not a positive number, or a score is not finite.
     """
     if not 0 < temperature < float("inf"):
         raise ScoreError(
@@ -153,7 +162,10 @@ def mimic_weights(scores: Tensor, *, temperature: float) -> Tensor:
             allowed="above 0, typically 0.03 to 1",
             next_step="choose another temperature",
         )
-    return torch.softmax(scores / temperature, dim=0)
+    require_finite(scores, what="score")
+    # The highest score becomes 0 first, so that a low temperature cannot overflow.
+    divisor = max(temperature, torch.finfo(scores.dtype).tiny)
+    return torch.softmax((scores - scores.max()) / divisor, dim=0)
 
 
 def require_layer(name: str, parameters: Mapping[str, object]) -> None:
@@ -211,8 +223,14 @@ def gradient_norms(losses: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     return torch.stack(norms)
 
 
+def _wide(tensor: Tensor) -> Tensor:
+    """Detached, in float32 or better: differences of half-precision weights are not rounded."""
+    detached = tensor.detach()
+    return detached if detached.dtype == torch.float64 else detached.float()
+
+
 def cosines(scores: Tensor, norms: Tensor) -> Tensor:
-    """Projections (B,) divided by the norms (B,) of their gradients; 0 where there is no gradient."""
+    """Projections (B,) divided by the norms (B,) of the gradients; 0 for a zero gradient."""
     return torch.where(norms > 0, scores / norms, 0.0)
 
 

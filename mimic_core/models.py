@@ -143,7 +143,7 @@ def fresh_weight(name: str, shape: tuple[int, ...], generator: torch.Generator) 
     if len(shape) < 2:
         return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
     # nn.Linear and convolutions store (out, in, ...); CLIP's bare projections store (in, out).
-    fan_in = torch.Size(shape[1:]).numel() if name.endswith(".weight") else shape[0]
+    fan_in = math.prod(shape[1:]) if name.endswith("weight") else shape[0]
     return torch.randn(shape, generator=generator) / math.sqrt(fan_in)
 
 

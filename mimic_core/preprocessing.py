@@ -131,8 +131,13 @@ def _chosen(choice: str) -> tuple[dict[str, Any], str]:
             raise ModelError(
                 f"the preprocessing file is not JSON ({error})", got=choice, next_step="correct it"
             ) from error
-        written = written.get("preprocess_cfg", written)
-        if {"mean", "std"} <= set(written) and set(written) <= set(PREPROCESS_KEYS):
+        if isinstance(written, dict):
+            written = written.get("preprocess_cfg", written)
+        if (
+            isinstance(written, dict)
+            and {"mean", "std"} <= set(written)
+            and set(written) <= set(PREPROCESS_KEYS)
+        ):
             return written, f"chosen: {path.name}"
     raise ModelError(
         "the preprocessing is neither a known name nor a JSON file with mean and std",

@@ -98,11 +98,11 @@ class Probe:
 
     def self_check(self) -> float:
         """Largest difference between our scores and reverse mode on two samples, relative to the
-        largest score of their batch.
+        largest score of their batch. It is the projection that is compared, also for ``cos``.
         """
         draw = next(self._draws(0))
         features, others = self._load(draw.rows)
-        scores = self._score(features, others)[0]
+        scores = self._score(features, others)[1].scores
         weight = self.weight.clone().requires_grad_(True)
         direction = self._target - self.weight
         worst = 0.0

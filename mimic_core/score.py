@@ -69,6 +69,7 @@ class Snapshot:
             batch = Embedded(image, text, parts[2], parts[3])
             scored = score_logits(batch, self._head)
             require_finite(scored.losses, step=draw.step)
+            require_finite(scored.scores, what="score", step=draw.step)
             weights = mimic.mimic_weights(scored.scores, temperature=self.config.temperature)
             columns = (scored.losses, scored.scores, weights)
             kept = [values[: draw.scored].cpu().numpy() for values in columns]
@@ -118,14 +119,18 @@ def _scalars(vector: TaskVector) -> list[str]:
 
 
 def self_check(module: nn.Module, vector: TaskVector, batch: LoadedBatch) -> float:
-    """Largest difference between two-phase scores and reverse mode over a small batch, relative to
-    its largest score. Runs in float32 whatever the run's precision.
+    """Largest difference between two-phase scores and reverse mode over a small batch.
+
+    Relative to the batch's largest score, or to a hundredth of the largest derivative that a logit
+    can have: where the model tells the samples apart with ease, both scores are rounding errors.
+    Runs in float32 whatever the run's precision.
 
     The parameters' ``requires_grad`` is as before on return.
     """
     with torch.no_grad():
         embedded = embed_with_tangents(module, vector, batch, device=batch.tokens.device)
-        ours = score_logits(embedded, head_with_tangents(module, vector)).scores
+        head = head_with_tangents(module, vector)
+        ours = score_logits(embedded, head).scores
     parameters = [module.get_parameter(name) for name in vector.layers]
     before = [parameter.requires_grad for parameter in parameters]
     try:
@@ -137,7 +142,14 @@ def self_check(module: nn.Module, vector: TaskVector, batch: LoadedBatch) -> flo
         for parameter, wanted in zip(parameters, before, strict=True):
             parameter.requires_grad_(wanted)
     difference = (ours.cpu() - torch.tensor(expected)).abs().max()
-    return float(difference) / max(float(ours.abs().max()), 1e-30)
+    return float(difference) / max(float(ours.abs().max()), 0.01 * _steepest(embedded, head), 1e-30)
+
+
+def _steepest(embedded: Embedded, head: Head) -> float:
+    """A bound on the derivatives of the logits: embeddings have length 1."""
+    tangents = [t for t in (embedded.image_tangent, embedded.text_tangent) if t is not None]
+    along = sum(float(tangent.norm(dim=1).max()) for tangent in tangents)
+    return head.scale * along + abs(head.scale_tangent) + abs(head.bias_tangent)
 
 
 def module_losses(module: nn.Module, batch: LoadedBatch) -> Tensor:

@@ -7,8 +7,8 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from app import selecting, session
-from app.shown import Shown, category_columns
+from app import cache, selecting, session
+from app.shown import Shown
 from app.text import count, plain
 from mimic_core.filters import Category, Recipe
 
@@ -60,7 +60,7 @@ def _add(shown: Shown) -> None:
 
     st.text_input("Caption contains", key="add_text", on_change=by_text, placeholder="a word")
     st.toggle("Keep those captions", value=True, key="add_text_keep")
-    columns = category_columns(shown.table)
+    columns = cache.categories(shown.key)
     if not columns:
         return
     column = st.selectbox("Category column", columns, key="add_column")

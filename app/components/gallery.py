@@ -75,7 +75,7 @@ def _go_to_rank(total: int) -> None:
         min_value=1,
         max_value=total,
         value=None,
-        placeholder="go to rank",
+        placeholder="rank…",
         key="gallery_rank",
         on_change=go,
         label_visibility="collapsed",

@@ -7,12 +7,10 @@ from typing import Literal
 import polars as pl
 import streamlit as st
 
-from app import figures
-from app.components.jobs import pool_name
-from app.components.shell import theme
+from app import cache, figures
+from app.components.shell import pool_title, reference_title, theme
 from app.shown import Shown
 from app.text import count, number, plain, share
-from mimic_core import stats
 from mimic_core.runs import CheckLevel, DirectionCheck
 
 TRUTH = "is_noisy"
@@ -33,7 +31,7 @@ def _heading(shown: Shown) -> None:
     record = shown.run.record
     config = record.config
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.title(plain(shown.run.id.rsplit("-", 2)[0]), anchor=False, width="content")
+        st.title(plain(pool_title(shown.run)), anchor=False, width="content")
         st.badge(config.mode, icon=":material/bolt:" if config.probe else ":material/photo_camera:")
         if record.direction_check is not None:
             icon, colour, label = _LEVELS[record.direction_check.level]
@@ -43,7 +41,7 @@ def _heading(shown: Shown) -> None:
     parts = [
         f"{count(shown.total)} samples",
         f"{count(record.skipped)} skipped",
-        f"reference {plain(pool_name(config.reference))}",
+        f"reference model {plain(reference_title(shown.run))}",
         f"mimic layers {plain(', '.join(record.mimic_layers)) or '–'}",
     ]
     st.caption(" · ".join(parts))
@@ -61,7 +59,7 @@ def metrics(shown: Shown) -> None:
 def _truth_metrics(shown: Shown) -> None:
     noisy = int(shown.table[TRUTH].sum())
     left = int(shown.table[TRUTH].filter(pl.Series(shown.selected)).sum())
-    found = stats.auroc(-shown.table["mimic_score"], shown.table[TRUTH])
+    found = cache.auroc(shown.key, TRUTH)
     st.metric(
         "Noisy kept",
         f"{count(left)} of {count(noisy)}",

@@ -13,7 +13,7 @@ from app import cache, figures, selecting, session
 from app.components.shell import theme
 from app.figures import Span
 from app.selecting import Band
-from app.shown import Shown, number_columns
+from app.shown import Shown
 from app.text import count, plain, spoken
 from mimic_core.cutoffs import Keep
 from mimic_core.filters import Recipe
@@ -45,8 +45,8 @@ def cutoff_score(shown: Shown) -> float | None:
 
 def _top(shown: Shown, values: np.ndarray, ends: Band) -> None:
     column = session.state().column
-    columns = number_columns(shown.table)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    columns = cache.numbers(shown.key)
+    with st.container(horizontal=True, vertical_alignment="center"):
         st.selectbox(
             "Column",
             columns,

@@ -58,8 +58,8 @@ def _cards(store: JobStore, found: list[Job]) -> None:
             show_job(store, job)
 
 
-def show_job(store: JobStore, job: Job) -> None:
-    """One job: what it does, how far it is, and what can be done about it."""
+def show_job(store: JobStore, job: Job, *, notes: int = 2) -> None:
+    """One job: what it does, how far it is, what can be done about it, its newest ``notes``."""
     icon, colour = _LOOKS[job.status]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{plain(pool_name(job.config.source.path))}** · {job.config.mode}")
@@ -81,7 +81,7 @@ def show_job(store: JobStore, job: Job) -> None:
             "The worker has not been heard of for a while. What is finished is kept; resume it.",
             icon=":material/heart_broken:",
         )
-    for note in job.report.notes[-2:]:
+    for note in job.report.notes[::-1][:notes]:
         st.caption(plain(note))
 
 

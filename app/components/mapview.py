@@ -17,7 +17,7 @@ from app.components.worker import watch, watched_job, watching
 from app.figures import HOVER_POINTS
 from app.library import BUNDLED_ROOT, located
 from app.selecting import Corner
-from app.shown import Shown, category_columns, number_columns
+from app.shown import Shown
 from app.text import spoken
 from mimic_core.jobs import start_job
 from mimic_core.jobstore import JOBS_FILE, JobOptions, JobStore
@@ -62,8 +62,8 @@ def map_panel(shown: Shown) -> None:
 
 def _controls(shown: Shown) -> None:
     state = session.state()
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        options = [*number_columns(shown.table), *category_columns(shown.table)]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        options = [*cache.numbers(shown.key), *cache.categories(shown.key)]
         st.selectbox(
             "Colour by",
             options,

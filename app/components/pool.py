@@ -11,12 +11,11 @@ import streamlit as st
 
 from app import cache, session
 from app.cache import Preview
-from app.library import REPOSITORY, runs_root
+from app.library import DEMO_POOL, runs_root
 from app.text import count, plain
 from app.tiles import Tile, tile_grid
 from mimic_core.schema import Sample, SourceConfig, slug
 
-DEMO_POOL = REPOSITORY / "data_samples" / "pool"
 _CHUNK = 1 << 20
 _Kind = Literal["Demo pool", "On this machine", "Upload a zip"]
 _KINDS: tuple[_Kind, ...] = ("Demo pool", "On this machine", "Upload a zip")

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import streamlit as st
 
 from app.components.pool import tidy_path
-from app.library import REPOSITORY
+from app.library import DEMO_REFERENCE
 from mimic_core.errors import ConfigError
 from mimic_core.jobstore import JobOptions
-from mimic_core.schema import Mode, ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
+from mimic_core.schema import (
+    Method,
+    Mode,
+    Precision,
+    ProbeConfig,
+    RunConfig,
+    SnapshotConfig,
+    SourceConfig,
+    Weighting,
+)
 
-DEMO_REFERENCE = REPOSITORY / "data_samples" / "reference"
 SEED_HELP = "Decides the batches and the fresh weights: the same seed gives the same scores."
 TEMPERATURE_HELP = (
     "Divides the mimic scores before the softmax that weighs a batch. Lower trusts the best "
@@ -27,6 +35,7 @@ SIDE_HELP = (
     "Whose last projection starts fresh and learns. The image side is the default; the text side "
     "is an alternative view."
 )
+NAMED_PREPROCESSING = ("openai", "imagenet", "siglip")  # of mimic_core.preprocessing (torch)
 _Reference = Literal["Demo reference", "open_clip", "Folder or checkpoint", "Random weights"]
 _REFERENCES: tuple[_Reference, ...] = (
     "Demo reference",
@@ -59,6 +68,7 @@ def settings_form(source: SourceConfig, counted: int) -> tuple[RunConfig, JobOpt
             persist_state="session",
         )
         options = _options()
+        model = {"reference": reference, **_model_settings()}
     with right:
         mode = st.radio(
             "Mode",
@@ -76,14 +86,30 @@ def settings_form(source: SourceConfig, counted: int) -> tuple[RunConfig, JobOpt
         )
     seed = scorer["seed"]
     pool = source.model_copy(update={"sample": sample, "sample_seed": seed if sample else 0})
-    config = _config(mode, pool, reference, scorer)
+    chosen = (ProbeConfig if mode == "probe" else SnapshotConfig).parse(scorer)
+    config: RunConfig = RunConfig.parse({"source": pool, **model, mode: chosen})
     return config, options
 
 
-def _config(mode: Mode, source: SourceConfig, reference: str, scorer: dict[str, Any]) -> RunConfig:
-    chosen = (ProbeConfig if mode == "probe" else SnapshotConfig).parse(scorer)
-    config: RunConfig = RunConfig.parse({"source": source, "reference": reference, mode: chosen})
-    return config
+def _model_settings() -> dict[str, Any]:
+    """How the reference model is run; the defaults are right for almost everyone."""
+    with st.expander("Model settings", icon=":material/settings:"):
+        preprocess = st.selectbox(
+            "Image preprocessing",
+            [None, *NAMED_PREPROCESSING],
+            format_func=lambda name: name or "the checkpoint's own",
+            key="set_preprocess",
+            help="A checkpoint that does not say how its images were prepared needs this.",
+            persist_state="session",
+        )
+        precision = st.selectbox(
+            "Precision",
+            get_args(Precision),
+            key="set_precision",
+            help="Of the forward pass. bf16 is faster on accelerators; scores differ by some 3 %.",
+            persist_state="session",
+        )
+    return {"preprocess": preprocess, "precision": precision}
 
 
 def _reference() -> str:
@@ -138,7 +164,56 @@ def _probe() -> dict[str, Any]:
         batch = _number(
             "Batch size", "batch", plain.batch_size, min_value=2, max_value=65_536, help=BATCH_HELP
         )
-    return {"side": side, "epochs": int(epochs), "batch_size": int(batch), **_common()}
+    basic = {"side": side, "epochs": int(epochs), "batch_size": int(batch), **_common()}
+    return basic | _training()
+
+
+def _training() -> dict[str, Any]:
+    """How the fresh projection learns."""
+    plain = ProbeConfig()
+    with st.expander("Training settings", icon=":material/settings:"):
+        one, two = st.columns(2)
+        weighting = one.selectbox(
+            "Weighting",
+            get_args(Weighting),
+            key="set_weighting",
+            help="Mimic weights are Grad-Mimic; uniform is ordinary training, for comparison.",
+            persist_state="session",
+        )
+        method = two.selectbox(
+            "Score",
+            get_args(Method),
+            key="set_method",
+            format_func=lambda name: {"proj": "projection", "cos": "cosine"}[name],
+            help="The projection of the gradient on the task vector, or the cosine between them.",
+            persist_state="session",
+        )
+        rate = one.number_input(
+            "Learning rate",
+            min_value=1e-8,
+            value=plain.learning_rate,
+            step=1e-4,
+            format="%.3g",
+            key="set_rate",
+            help="AdamW's.",
+            persist_state="session",
+        )
+        decay = two.number_input(
+            "Weight decay",
+            min_value=0.0,
+            value=plain.weight_decay,
+            step=1e-5,
+            format="%.3g",
+            key="set_decay",
+            help="AdamW's.",
+            persist_state="session",
+        )
+    return {
+        "weighting": weighting,
+        "method": method,
+        "learning_rate": float(rate),
+        "weight_decay": float(decay),
+    }
 
 
 def _snapshot() -> dict[str, Any]:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import colours, session
 from app.colours import Theme
-from app.library import Library, open_library, runs_root
+from app.library import DEMO_POOL, DEMO_REFERENCE, Library, located, open_library, runs_root
 from app.text import count, plain
 from mimic_core.runs import Run
 
@@ -58,8 +58,22 @@ def sidebar() -> None:
 
 def run_label(run: Run) -> str:
     """A run in the picker: pool, mode, size, and the end of its id, which tells twins apart."""
-    pool, mode, identity = run.id.rsplit("-", 2)
-    return f"{pool} · {mode} · {count(run.record.samples)} · {identity[-4:]}"
+    record = run.record
+    return f"{pool_title(run)} · {record.config.mode} · {count(record.samples)} · {run.id[-4:]}"
+
+
+def pool_title(run: Run) -> str:
+    """The pool's name as a heading."""
+    path = Path(located(run.record.config).source.path)
+    return "Demo pool" if path.resolve() == DEMO_POOL else run.id.rsplit("-", 2)[0]
+
+
+def reference_title(run: Run) -> str:
+    """The reference model's name: for files and folders, the last part of the path."""
+    reference = located(run.record.config).reference
+    if Path(reference).resolve() == DEMO_REFERENCE:
+        return "of the demo"
+    return Path(reference).name if Path(reference).exists() else reference
 
 
 def active_run() -> Run | None:

@@ -36,4 +36,4 @@ def _poll(store: JobStore) -> None:
         session.choose_run(job.run_dir.name)
         st.rerun()
     with st.container(border=True, key=f"watched-{job.job_id}"), errors_shown():
-        show_job(store, job)
+        show_job(store, job, notes=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from app import cache
 from app.components.conditions import condition_bar
 from app.components.errors import empty_state, errors_shown
 from app.components.gallery import gallery
@@ -30,7 +31,7 @@ with st.sidebar, errors_shown():
 
 view = shown()
 assert view is not None  # there is a run
-heading, figures = st.columns([5, 4], vertical_alignment="center", gap="large")
+heading, figures = st.columns([5, 4], vertical_alignment="center")
 with heading:
     header(view)
 with figures:
@@ -43,3 +44,5 @@ with right, st.container(border=True, key="panel_map"), errors_shown():
     map_panel(view)
 direction(view.run.record.direction_check)
 gallery(view, cutoff=cutoff_score(view))
+if run.record.config.probe is not None:
+    cache.prepare_tuning()  # last, so that the page is there first

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from app.components.settings import DEMO_REFERENCE
+from app.library import DEMO_REFERENCE
 from mimic_core.export import replay
 from mimic_core.jobstore import JOBS_FILE, JobStore
 from mimic_core.runs import open_run

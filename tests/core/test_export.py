@@ -26,6 +26,7 @@ from mimic_core.export import (
     replay,
     selected_rows,
 )
+from mimic_core.export_formats import datacomp_bytes
 from mimic_core.filters import Absolute, Percentile, Recipe, Region, Selection, Uids, apply
 from mimic_core.runs import Run
 from mimic_core.table import run_table
@@ -192,7 +193,7 @@ uid_texts = st.binary(min_size=16, max_size=16).map(bytes.hex)
 @given(st.lists(uid_texts, unique=True, max_size=20))
 def test_datacomp_holds_any_uids(uids: list[str]) -> None:
     table = pl.DataFrame({"uid": pl.Series(uids, dtype=pl.String)})
-    data = export_bytes(apply(Recipe(), table), table, format="datacomp")
+    data = datacomp_bytes(table)
     expected = np.array([(int(u[:16], 16), int(u[16:], 16)) for u in uids], np.dtype("u8,u8"))
     expected.sort()
     assert np.load(io.BytesIO(data)).tolist() == expected.tolist()

@@ -76,6 +76,7 @@ def kept(condition: Condition, table: pl.DataFrame = TABLE) -> str:
         (Text(contains="dog"), "ce"),
         (Text(contains="Dog", match_case=True), "c"),
         (Text(contains="."), "ed"),  # no pattern
+        (Text(contains=".", match_case=True), "ed"),
         (Text(column="topic", contains="y"), "a"),
         (Region.box((0, 2), (0, 1)), "cab"),
         (Region.box((10, 30), (0.15, 0.5), columns=("width", "score")), "ab"),

@@ -399,11 +399,26 @@ def test_scores_under_autocast_do_not_use_a_cached_cast_without_tangent(layer: s
     assert oracle.relative_difference(scores, exact.double()) < 0.05
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["clip", "siglip", "vit", "resnet", "convnext"])
+def test_every_kind_of_norm_lets_tangents_through_autocast(name: str, dtype: torch.dtype) -> None:
+    case = tiny.CASES[name]
+    model, reference = case.build(0), case.build(1)
+    images, targets = case.draw(8, 0)
+    vector = task_vector(model, reference, case.layers("several"))
+    hooks = [len(module._forward_hooks) for module in model.modules()]
+    _, exact = mimic_scores(model, vector, lambda: case.ours(model, images, targets))
+    with torch.autocast("cpu", dtype):
+        _, scores = mimic_scores(model, vector, lambda: case.ours(model, images, targets))
+    assert oracle.relative_difference(scores, exact.double()) < 0.1
+    assert [len(module._forward_hooks) for module in model.modules()] == hooks
+
+
 def test_half_precision_weights_give_float32_scores() -> None:
     model, reference = nn.Linear(8, 3).bfloat16(), nn.Linear(8, 3)
     x, labels = torch.randn(4, 8, dtype=torch.bfloat16), torch.tensor([0, 1, 2, 0])
     vector = task_vector(model, reference, ["weight"])
-    assert vector.directions["weight"].dtype == torch.bfloat16
+    assert vector.directions["weight"].dtype == torch.float32
 
     def losses() -> Tensor:
         return F.cross_entropy(model(x).float(), labels, reduction="none")

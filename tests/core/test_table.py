@@ -103,6 +103,14 @@ def test_scores_meet_their_samples_by_uid_and_not_by_position(tmp_path: Path) ->
     assert sample_table(run.features, shuffled).equals(run_table(run))
 
 
+def test_places_meet_their_samples_by_uid_and_not_by_position(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, n=30)
+    expected = run_table(run)
+    places = run.features.path / "map.parquet"
+    files.write_parquet(places, pl.read_parquet(places).reverse())
+    assert run_table(run).equals(expected)
+
+
 def test_without_a_map_the_coordinates_are_null(tmp_path: Path) -> None:
     table = run_table(fake_run(tmp_path, n=10, with_map=False))
     assert table.select(MAP_COLUMNS).null_count().row(0) == (10, 10)

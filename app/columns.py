@@ -1,0 +1,34 @@
+"""Which columns of a table can do what on the screen."""
+
+from __future__ import annotations
+
+import polars as pl
+
+MAX_CHOICES = 40  # a text column with more values is not offered as a category
+_NOT_NUMBERS = {"image_offset", "image_length", "map_x", "map_y"}
+_NOT_CATEGORIES = {"uid", "key", "caption", "image_kind", "image_path", "image_member"}
+_FIRST = ("mimic_score", "clip_score", "loss", "mimic_weight", "mimic_score_se")
+
+
+def number_columns(table: pl.DataFrame) -> list[str]:
+    """Columns that can take the score's place: numbers, scores first."""
+    numbers = [
+        name
+        for name, dtype in table.schema.items()
+        if dtype.is_numeric() and name not in _NOT_NUMBERS
+    ]
+    return sorted(numbers, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+
+
+def category_columns(table: pl.DataFrame) -> list[str]:
+    """Columns with few values: booleans and short lists of texts; the user's own come first."""
+    found = [
+        name
+        for name, dtype in table.schema.items()
+        if name not in _NOT_CATEGORIES
+        and (
+            dtype == pl.Boolean
+            or (dtype in (pl.String, pl.Categorical) and table[name].n_unique() <= MAX_CHOICES)
+        )
+    ]
+    return sorted(found, key=lambda name: name == "shard")
