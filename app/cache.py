@@ -8,6 +8,7 @@ copied), which is safe because nobody changes them.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 from importlib import import_module
@@ -21,7 +22,7 @@ import streamlit as st
 
 from app import columns, pictures, ranking, raster
 from app.colours import DARK, LIGHT, Colouring, colour_by
-from app.figures import HISTOGRAM_BINS
+from app.figures import HISTOGRAM_BINS, HOVER_POINTS
 from app.pictures import Picture
 from app.ranking import GalleryMode
 from app.raster import Box
@@ -62,9 +63,14 @@ def _stamp(file: Path) -> int:
     return file.stat().st_mtime_ns if file.exists() else 0
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
+@st.cache_resource(max_entries=512, show_spinner=False)
 def _run(path: str, stamp: int) -> Run:  # noqa: ARG001 - part of the key
     return open_run(Path(path))
+
+
+def run_at(path: Path) -> Run:
+    """The run at ``path``, read again only when its ``run.json`` has changed."""
+    return _run(str(path), _stamp(path / "run.json"))
 
 
 def run(key: TableKey) -> Run:
@@ -119,7 +125,8 @@ class Preview:
     caption_column: str | None
     found: tuple[Sample | Skip, ...]
     pictures: tuple[Picture | None, ...]
-    counted: int
+    samples: int
+    skipped: int
     complete: bool
 
 
@@ -133,7 +140,7 @@ def preview(path: str, image_column: str | None, caption_column: str | None) -> 
     )
     found = tuple(sources.preview(source, PREVIEW_SAMPLES))
     seen = (one for shard in source.shards for one in source.index(shard))
-    counted = sum(1 for _ in islice(seen, COUNTED_SAMPLES))
+    kinds = Counter(isinstance(one, Sample) for one in islice(seen, COUNTED_SAMPLES))
     return Preview(
         layout=source.layout,
         shards=len(source.shards),
@@ -146,7 +153,8 @@ def preview(path: str, image_column: str | None, caption_column: str | None) -> 
             else None
             for one in found
         ),
-        counted=counted,
+        samples=kinds[True],
+        skipped=kinds[False],
         complete=next(seen, None) is None,
     )
 
@@ -236,3 +244,13 @@ def map_picture(
         theme=DARK if dark else LIGHT,
     )
     return png, box
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def hover_sample(key: TableKey, column: str, box: Box) -> pl.DataFrame:
+    """At most ``HOVER_POINTS`` rows inside ``box``, evenly spread over the table."""
+    names = list(dict.fromkeys(["map_x", "map_y", "mimic_score", "caption", column]))
+    frame = table(key).select(names)
+    here = np.flatnonzero(box.holds(frame["map_x"].to_numpy(), frame["map_y"].to_numpy()))
+    step = max(1, -(-len(here) // HOVER_POINTS))
+    return frame[here[::step]]

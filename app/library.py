@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,15 +35,17 @@ def runs_root() -> Path:
     return Path(os.environ.get(ROOT_VARIABLE) or "runs").resolve()
 
 
-def open_library(root: Path, bundled: Path = BUNDLED_ROOT) -> Library:
-    """Open every run under ``root``, then those under ``bundled``."""
+def open_library(
+    root: Path, bundled: Path | None = None, *, opener: Callable[[Path], Run] = open_run
+) -> Library:
+    """Open every run under ``root``, then those under ``bundled`` (None: those that come along)."""
     runs: list[Run] = []
     damaged: list[tuple[Path, MimicError]] = []
-    for place in dict.fromkeys([root.resolve(), bundled.resolve()]):
+    for place in dict.fromkeys([root.resolve(), (bundled or BUNDLED_ROOT).resolve()]):
         here = []
         for file in place.glob("*/run.json"):
             try:
-                here.append(open_run(file.parent))
+                here.append(opener(file.parent))
             except MimicError as error:
                 damaged.append((file.parent, error))
         here.sort(key=lambda run: (run.record.created_at, run.id), reverse=True)

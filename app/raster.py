@@ -84,7 +84,7 @@ def draw(
     )
     picture = Image.alpha_composite(Image.fromarray(below, "RGBA"), Image.fromarray(above, "RGBA"))
     out = io.BytesIO()
-    picture.save(out, format="PNG", compress_level=4)
+    picture.save(out, format="PNG", compress_level=2)
     return out.getvalue()
 
 
@@ -123,5 +123,6 @@ def _layer(
         tone = np.repeat(rgb[:, channel], len(stamp))[inside]
         total = np.bincount(flat, weights=tone, minlength=height * width)
         picture[hit, channel] = (total[hit] / count[hit]).round()
-    picture[hit, 3] = (255 * (1 - (1 - strength) ** count[hit])).round()
+    opacity = 1 - (1 - strength) ** np.arange(int(count.max(initial=0)) + 1)
+    picture[hit, 3] = (255 * opacity).round()[count[hit]]
     return picture.reshape(height, width, 4)

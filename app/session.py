@@ -42,7 +42,8 @@ class AppState:
         tuned: Probe settings in place of the run's own, until they are reset or saved.
         asked: Probe settings as the controls say, until they are applied.
         watched: The job that the tab waits for.
-        upload: Id of the file last uploaded, and where it was stored.
+        upload: Id of the pool last uploaded, and where it was stored.
+        loaded: Id of the recipe file last applied.
     """
 
     run_id: str | None = None
@@ -60,6 +61,7 @@ class AppState:
     asked: ProbeConfig | None = None
     watched: str | None = None
     upload: tuple[str, str] | None = None
+    loaded: str | None = None
 
 
 def state() -> AppState:
@@ -79,6 +81,11 @@ def choose_run(run_id: str | None) -> None:
     """Look at another run: what belonged to the last one is forgotten."""
     if run_id != state().run_id:
         st.session_state[_STATE] = AppState(run_id=run_id, upload=state().upload)
+
+
+def go_on_with(run_id: str) -> None:
+    """Look at a run of the same pool with the same selection, such as the tuned one once saved."""
+    change(run_id=run_id, tuned=None, asked=None, opened=None, watched=None, page=1)
 
 
 def keep_run_in_address() -> None:

@@ -46,7 +46,7 @@ def write_features(folder: Path, samples: int, width: int) -> FeatureSet:
         "logit_bias": torch.tensor(0.0),
         "image.weight": torch.randn(width, width) * width**-0.5,
     }
-    metadata = {"loss": "clip", "image": "visual.proj"}
+    metadata = {"names": json.dumps({"loss": "clip", "image": "visual.proj"})}
     files.write_bytes(folder / "head.safetensors", save(head, metadata=metadata))
     features = FeatureSet.open(folder)
     generator = np.random.default_rng(0)

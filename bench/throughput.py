@@ -87,27 +87,31 @@ def make_setting(arch: str, batch: int, batches: int, device: torch.device) -> S
     return Setting(loaded, model, task_vector(model, loaded.module, layers), data, device)
 
 
-def run_forward(setting: Setting) -> None:
+def run_forward(setting: Setting) -> Tensor:
     """CLIP scores by a plain forward pass."""
+    scores = []
     with torch.no_grad():
         for batch in setting.data:
             image = clip.encode_image(setting.model, batch.images, normalize=True)
             text = clip.encode_text(setting.model, batch.tokens, normalize=True)
-            (image * text).sum(1).cpu()
+            scores.append((image * text).sum(1).cpu())
+    return torch.cat(scores)
 
 
-def run_snapshot(setting: Setting) -> None:
+def run_snapshot(setting: Setting) -> Tensor:
     """Mimic scores in two phases, as snapshot mode computes them."""
+    scores = []
     head = head_with_tangents(setting.model, setting.vector)
     with torch.no_grad():
         for batch in setting.data:
             embedded = embed_with_tangents(
                 setting.model, setting.vector, batch, device=setting.device
             )
-            score_logits(embedded, head).scores.cpu()
+            scores.append(score_logits(embedded, head).scores.cpu())
+    return torch.cat(scores)
 
 
-def run_probe(setting: Setting) -> None:
+def run_probe(setting: Setting) -> Tensor:
     """Features to disk, then five epochs, as probe mode computes them."""
     encoder = ReferenceEncoder(setting.loaded.module, setting.device, "fp32", ("image", "text"))
     encoded = [encoder.encode(batch) for batch in setting.data]
@@ -128,30 +132,30 @@ def run_probe(setting: Setting) -> None:
         store_head(features, setting.loaded.module, ("image", "text"))
         config = ProbeConfig(batch_size=len(setting.data[0].rows), epochs=5)
         probe = Probe(features, config, device=setting.device)
-        for epoch in range(config.epochs):
-            for _ in probe.run(epoch):
-                pass
+        visits = [batch for epoch in range(config.epochs) for batch in probe.run(epoch)]
+    return torch.cat([torch.from_numpy(batch.mimic_score) for batch in visits])
 
 
-def run_reverse(setting: Setting) -> None:
+def run_reverse(setting: Setting) -> Tensor:
     """One reverse pass per sample, restricted to the mimic layers."""
+    scores = []
     parameters = [setting.model.get_parameter(name) for name in setting.vector.layers]
     directions = [setting.vector.directions[name] for name in setting.vector.layers]
     for parameter in parameters:
         parameter.requires_grad_(True)
     for batch in setting.data:
-        scores = []
         for loss in module_losses(setting.model, batch):
             gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
             products = [(g * v).sum() for g, v in zip(gradients, directions, strict=True)]
             scores.append(-torch.stack(products).sum() / setting.vector.norm)
-        torch.stack(scores).cpu()
     for parameter in parameters:
         parameter.requires_grad_(False)
+    return torch.stack(scores).cpu()
 
 
-def run_vmap(setting: Setting) -> None:
+def run_vmap(setting: Setting) -> Tensor:
     """Every sample's gradient materialised by vmap, then multiplied with the task vector."""
+    scores = []
     names = setting.vector.layers
     parameters = {name: setting.model.get_parameter(name).detach() for name in names}
     wrapper = _Losses(setting.model)
@@ -166,7 +170,8 @@ def run_vmap(setting: Setting) -> None:
         products = [
             (gradients[name] * setting.vector.directions[name]).flatten(1).sum(1) for name in names
         ]
-        (-torch.stack(products).sum(0) / setting.vector.norm).cpu()
+        scores.append((-torch.stack(products).sum(0) / setting.vector.norm).cpu())
+    return torch.cat(scores)
 
 
 class _Losses(nn.Module):
@@ -181,13 +186,23 @@ class _Losses(nn.Module):
         return module_losses(self.model, batch)
 
 
-WAYS: dict[str, Callable[[Setting], None]] = {
+WAYS: dict[str, Callable[[Setting], Tensor]] = {
     "forward": run_forward,
     "snapshot": run_snapshot,
     "probe": run_probe,
     "reverse": run_reverse,
     "vmap": run_vmap,
 }
+
+
+def require_equal_scores(setting: Setting) -> None:
+    """Stop unless the three exact ways give the same scores: else their costs mean nothing."""
+    ours = run_snapshot(setting)
+    for name in ("reverse", "vmap"):
+        difference = float((WAYS[name](setting) - ours).abs().max() / ours.abs().max())
+        print(f"{name} against snapshot: largest relative difference {difference:.1e}")
+        if difference > 1e-4:
+            sys.exit(f"the scores by {name} differ from ours")
 
 
 def measure(setting: Setting, rounds: int) -> dict[str, float]:
@@ -250,6 +265,7 @@ def main() -> None:
     if arguments.memory_of:
         print(_own_peak(arguments.memory_of, setting))
         return
+    require_equal_scores(setting)
     seconds = measure(setting, max(arguments.rounds, 1))
     memory = {way: peak_memory(way, arguments) for way in ("forward", "snapshot")}
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

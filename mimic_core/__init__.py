@@ -11,6 +11,7 @@ The public Python API, module by module (importing this package loads none of th
 - ``mimic_core.runs``       open a finished run
 - ``mimic_core.table``      a run as one polars row per sample
 - ``mimic_core.filters``    recipes and selections
+- ``mimic_core.cutoffs``    one cutoff as score, percentile and count
 - ``mimic_core.export``     selections as files
 - ``mimic_core.layout``     the 2-D map
 - ``mimic_core.stats``      histograms, rank agreement, AUROC

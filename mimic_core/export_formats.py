@@ -40,14 +40,14 @@ def parquet_bytes(rows: pl.DataFrame) -> bytes:
 def csv_bytes(rows: pl.DataFrame) -> bytes:
     """All columns; null is an empty cell, an empty text is ``""``, nested values are JSON text."""
     _refuse_binary(rows, "csv")
-    nested = [_json_text(rows[name]) for name in rows.select(cs.nested()).columns]
+    nested = [_json_text(rows[name]) for name in _nested_columns(rows)]
     return rows.with_columns(nested).write_csv().encode()
 
 
 def jsonl_bytes(rows: pl.DataFrame) -> bytes:
     """One JSON object per line with all columns, null for missing values."""
     _refuse_binary(rows, "jsonl")
-    for name in rows.select(cs.nested()).columns:
+    for name in _nested_columns(rows):
         _json_text(rows[name])  # a NaN inside would be written as null without a word
     return rows.write_ndjson().encode()
 
@@ -73,6 +73,10 @@ WRITERS: dict[Format, Callable[[pl.DataFrame], bytes]] = {
     "jsonl": jsonl_bytes,
     "datacomp": datacomp_bytes,
 }
+
+
+def _nested_columns(rows: pl.DataFrame) -> list[str]:
+    return [name for name, dtype in rows.schema.items() if dtype.is_nested()]
 
 
 def _json_text(column: pl.Series) -> pl.Series:

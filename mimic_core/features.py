@@ -19,12 +19,11 @@ from torch import Tensor
 
 from mimic_core import files
 from mimic_core.encoders import Encoder
-from mimic_core.errors import ScoreError
 from mimic_core.featureset import FEATURES_DIR, FeatureSet, locate
 from mimic_core.loading import (
     BatchDataset,
-    BatchPlan,
     LoadedBatch,
+    SampleLoader,
     default_workers,
     load_batches,
     plan_batches,
@@ -136,7 +135,7 @@ def fill(
     progress.phase("images", total, done=total - left)
     if not plans:
         return
-    dataset = _dataset(index, plans, source, model)
+    dataset = BatchDataset(plans, index.path / "index", loader_for(source, model))
     chosen = default_workers(left) if workers is None else workers
     collected: dict[int, _Shard] = defaultdict(_Shard)
     for batch in load_batches(dataset, workers=chosen, device=device):
@@ -197,50 +196,9 @@ def _without_tensors(batch: LoadedBatch) -> LoadedBatch:
     return replace(batch, images=nothing, image_of=nothing, tokens=nothing)
 
 
-def load_some(
-    index: FeatureSet, source: Source, model: LoadedModel, device: torch.device, *, count: int
-) -> LoadedBatch:
-    """Up to ``count`` readable samples of the pool, spread over a shard, for checks.
-
-    Raises:
-        ScoreError: No shard holds two readable samples.
-    """
-    counts: dict[str, int] = index.info["shards"]
-    for shard, height in counts.items():
-        plan = BatchPlan(shard, 0, min(height, count), last_of_shard=True)
-        batch = _dataset(index, [plan], source, model)[0]
-        if len(batch.rows) >= 2:
-            return batch.to(device)
-    raise ScoreError(
-        "no shard of the pool has two readable samples at its start",
-        got=f"{sum(counts.values())} indexed samples in {len(counts)} shards",
-        allowed="at least 2",
-        next_step="look at the pool's preview for the reasons why samples are skipped",
-    )
-
-
-def load_two(
-    index: FeatureSet, source: Source, model: LoadedModel, device: torch.device
-) -> LoadedBatch:
-    """Two readable samples, with different images and captions where the first few allow it."""
-    batch = load_some(index, source, model, device, count=16)
-    tokens, images = batch.tokens, batch.image_of
-    differs = (tokens != tokens[0]).any(1) & (images != images[0])
-    second = int(differs.int().argmax()) or 1
-    rows = torch.tensor([0, second], device=device)
-    return replace(batch, rows=batch.rows[[0, second]], tokens=tokens[rows], image_of=images[rows])
-
-
-def _dataset(
-    index: FeatureSet, plans: Sequence[BatchPlan], source: Source, model: LoadedModel
-) -> BatchDataset:
-    return BatchDataset(
-        plans,
-        index_folder=index.path / "index",
-        root=source.root,
-        preprocess=image_transform(model.preprocessing),
-        tokenizer=model.tokenizer,
-    )
+def loader_for(source: Source, model: LoadedModel) -> SampleLoader:
+    """Loads samples of ``source`` as ``model`` wants them."""
+    return SampleLoader(source.root, image_transform(model.preprocessing), model.tokenizer)
 
 
 def versions() -> dict[str, str]:

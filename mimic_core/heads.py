@@ -5,6 +5,7 @@ Letters: F feature width, D embedding width.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from mimic_core.projections import Projection, find_projection
 from mimic_core.schema import Side
 
 _FILE = "head.safetensors"
+# One entry: safetensors writes several in a random order, and equal runs would differ in bytes.
+_NAMES = "names"
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,16 @@ def store_head(features: FeatureSet, module: nn.Module, sides: tuple[Side, ...])
         return
     head = contrastive_head(module)
     tensors = {"logit_scale": torch.tensor(head.scale), "logit_bias": torch.tensor(head.bias)}
-    names: dict[str, str] = {"loss": head.loss}
+    names = {"loss": str(head.loss)}
     for side in sides:
         projection = find_projection(module, side)
         names[side] = projection.name
         tensors[f"{side}.weight"] = projection.weight.float().cpu().contiguous()
         if projection.bias is not None:
             tensors[f"{side}.bias"] = projection.bias.float().cpu().contiguous()
-    files.write_bytes(features.path / _FILE, save(tensors, metadata=names))
+    files.write_bytes(
+        features.path / _FILE, save(tensors, metadata={_NAMES: json.dumps(names, sort_keys=True)})
+    )
 
 
 def read_head(features: FeatureSet) -> ReferenceHead:
@@ -73,7 +78,7 @@ def read_head(features: FeatureSet) -> ReferenceHead:
             next_step="score the pool with a reference first",
         )
     with safe_open(path, framework="pt") as file:
-        names = file.metadata()
+        names = json.loads(file.metadata()[_NAMES])
         tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     sides: tuple[Side, ...] = ("image", "text")
     return ReferenceHead(

@@ -26,6 +26,7 @@ from mimic_core.sources import ImageError, decode_image, read_image
 
 # Below this many samples, starting worker processes costs more than they save.
 MIN_SAMPLES_FOR_WORKERS = 4096
+MAX_ASPECT = 100
 
 
 @dataclass
@@ -79,39 +80,32 @@ class BatchPlan:
     last_of_shard: bool
 
 
-class BatchDataset(Dataset[LoadedBatch]):
-    """Loads planned batches; picklable, and small whatever the size of the pool."""
+class SampleLoader:
+    """Reads, decodes, preprocesses and tokenises indexed samples; picklable.
+
+    Args:
+        root: Folder to which the locators are relative.
+        preprocess: RGB image to tensor (3, H, W).
+        tokenizer: Captions to tokens (B, L).
+    """
 
     def __init__(
-        self,
-        plans: Sequence[BatchPlan],
-        *,
-        index_folder: Path,
-        root: Path,
-        preprocess: Callable[[Any], Tensor],
-        tokenizer: Tokenizer,
+        self, root: Path, preprocess: Callable[[Any], Tensor], tokenizer: Tokenizer
     ) -> None:
-        self._plans = plans
-        self._index_folder = index_folder
         self._root = root
         self._preprocess = preprocess
         self._tokenizer = tokenizer
 
-    def __len__(self) -> int:
-        return len(self._plans)
-
-    def __getitem__(self, number: int) -> LoadedBatch:
-        plan = self._plans[number]
-        index = _read_index(self._index_folder / f"{plan.shard}.parquet")
-        slice_ = index.slice(plan.start, plan.stop - plan.start)
-        images, sizes, image_of, skips = self._load_images(slice_)
+    def load(self, rows: pl.DataFrame) -> LoadedBatch:
+        """The readable ones of ``rows``, an index table or a part of one."""
+        images, sizes, image_of, skips = self._load_images(rows)
         readable = np.flatnonzero(image_of >= 0)
-        captions = slice_["caption"].gather(readable).to_list()
+        captions = rows["caption"].gather(readable).to_list()
         return LoadedBatch(
-            shard=plan.shard,
-            last_of_shard=plan.last_of_shard,
-            size=len(slice_),
-            rows=readable + plan.start,
+            shard="",
+            last_of_shard=False,
+            size=len(rows),
+            rows=readable,
             images=torch.stack(images) if images else torch.empty(0),
             image_of=torch.from_numpy(image_of[readable]),
             tokens=self._tokenizer(captions) if captions else torch.empty(0, dtype=torch.long),
@@ -138,6 +132,7 @@ class BatchDataset(Dataset[LoadedBatch]):
             if locator not in known:
                 try:
                     image = decode_image(read_image(self._root, locator))
+                    _require_moderate_shape(*image.size)
                     known[locator] = len(images)
                     images.append(self._preprocess(image))
                     sizes.append(image.size)
@@ -149,6 +144,39 @@ class BatchDataset(Dataset[LoadedBatch]):
             else:
                 image_of[number] = found
         return images, sizes, image_of, skips
+
+
+class BatchDataset(Dataset[LoadedBatch]):
+    """Planned batches of a feature set's index; small whatever the size of the pool."""
+
+    def __init__(
+        self, plans: Sequence[BatchPlan], index_folder: Path, loader: SampleLoader
+    ) -> None:
+        self._plans = plans
+        self._index_folder = index_folder
+        self._loader = loader
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def __getitem__(self, number: int) -> LoadedBatch:
+        plan = self._plans[number]
+        index = _read_index(self._index_folder / f"{plan.shard}.parquet")
+        batch = self._loader.load(index.slice(plan.start, plan.stop - plan.start))
+        return replace(
+            batch,
+            shard=plan.shard,
+            last_of_shard=plan.last_of_shard,
+            rows=batch.rows + plan.start,
+        )
+
+
+def _require_moderate_shape(width: int, height: int) -> None:
+    """Refuse hair-thin images: resizing their short side would make gigabytes of the long one."""
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(
+            "oversized_image", f"{width} x {height} pixels, the limit is {MAX_ASPECT} to 1"
+        )
 
 
 @lru_cache(maxsize=2)

@@ -201,19 +201,28 @@ def _cosine_scores(
     return losses, cosines(scores, norms)
 
 
+def require_cosine_batch(method: Method, batch_size: int) -> None:
+    """Refuse method ``cos`` for batches so large that it would be slow beyond use.
+
+    Raises:
+        ScoreError: Method ``cos`` with more than ``COS_MAX_BATCH`` samples.
+    """
+    if method == "cos" and batch_size > COS_MAX_BATCH:
+        raise ScoreError(
+            "the batch is too large for method cos, which needs one reverse pass per sample",
+            got=batch_size,
+            allowed=f"at most {COS_MAX_BATCH} samples",
+            next_step="use method proj, which has no such limit, or a smaller batch size",
+        )
+
+
 def gradient_norms(losses: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """Norm (B,) of each loss's gradient over all ``parameters`` together, by reverse mode.
 
     Raises:
         ScoreError: More than ``COS_MAX_BATCH`` losses; the cost grows with the square of B.
     """
-    if len(losses) > COS_MAX_BATCH:
-        raise ScoreError(
-            "the batch is too large for method cos, which needs one reverse pass per sample",
-            got=len(losses),
-            allowed=f"at most {COS_MAX_BATCH} samples",
-            next_step="use method proj, which has no such limit, or a smaller batch size",
-        )
+    require_cosine_batch("cos", len(losses))
     norms = []
     for loss in losses:
         gradients: Sequence[Tensor | None] = torch.autograd.grad(

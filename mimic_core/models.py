@@ -265,8 +265,8 @@ def _tokenizer(spec: ModelSpec) -> Tokenizer:
 
 
 def _require_finite_weights(module: nn.Module, spec: ModelSpec) -> None:
-    for name, parameter in module.named_parameters():
-        if not torch.isfinite(parameter).all():
+    for name, tensor in module.state_dict().items():
+        if not torch.isfinite(tensor).all():
             raise ModelError(
                 f"the checkpoint holds non-finite weights in {name}",
                 got=spec.text,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from mimic_core import direction, features, files, score
+from mimic_core import direction, features, files, mimic, score, spot
 from mimic_core.errors import ScoreError
 from mimic_core.featureset import FeatureSet
 from mimic_core.inputs import Inputs, open_inputs
@@ -57,6 +57,8 @@ def score_pool(
     """
     if config.snapshot is not None:
         score.require_projection_method(config.snapshot)
+    else:
+        mimic.require_cosine_batch(config.scorer.method, config.scorer.batch_size)
     say = progress or Silent()
     job = _Job(config, runs_root.resolve(), pick_device(device), workers, sweep, say)
     return job.run()
@@ -90,7 +92,7 @@ class _Job:
             inputs = open_inputs(self.config, self.runs_root, self.device, self.progress.note)
         run = start_run(self.runs_root, self._record(inputs))
         swept = run.record.direction_check is not None and run.record.direction_check.sweep
-        if run.done and (swept or not self.sweep):
+        if run.done and inputs.cached.complete and (swept or not self.sweep):
             self.progress.note(f"run {run.id} is finished already")
             return run
         with self._timed("checks"):
@@ -131,7 +133,7 @@ class _Job:
         """Snapshot runs: compare two samples with reverse mode before the long pass begins."""
         if inputs.pair is None:
             return 0.0
-        batch = features.load_two(inputs.cached, inputs.source, inputs.reference, self.device)
+        batch = spot.load_two(inputs.cached, inputs.source, inputs.reference, self.device)
         return _require_agreement(score.self_check(inputs.pair.module, inputs.pair.vector, batch))
 
     def _score(self, run: Run, inputs: Inputs, difference: float) -> _Scored:
@@ -141,7 +143,7 @@ class _Job:
             segment = probe.segment_losses(direction.POSITIONS)
             epochs = self.config.probe.epochs
             # Training cannot start in the middle: an interrupted probe runs again from epoch 0.
-            self._epochs(run, inputs.cached, probe, epochs, keep_finished=False)
+            self._epochs(run, inputs.cached, probe, epochs, keep_finished=run.done)
             return _Scored(probe.mimic_layers, probe.batch_size, epochs, difference, segment)
         # Snapshot mode has all three.
         assert self.config.snapshot is not None
@@ -217,7 +219,7 @@ class _Job:
         )
 
     def _some(self, inputs: Inputs, count: int) -> LoadedBatch:
-        return features.load_some(
+        return spot.load_some(
             inputs.cached, inputs.source, inputs.reference, self.device, count=count
         )
 

@@ -41,6 +41,7 @@ TORCH_SIDE = {
     "probe",
     "projections",
     "score",
+    "spot",
     "tuning",
 }
 CALLERS_OF_TORCH = {"mimic_core.cli_score", "mimic_core.jobs", "app.cache"}

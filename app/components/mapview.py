@@ -5,8 +5,6 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-import numpy as np
-import polars as pl
 import streamlit as st
 
 from app import cache, figures, raster, selecting, session
@@ -14,7 +12,6 @@ from app.components.errors import empty_state
 from app.components.histogram import drags
 from app.components.shell import theme
 from app.components.worker import watch, watched_job, watching
-from app.figures import HOVER_POINTS
 from app.library import BUNDLED_ROOT, located
 from app.selecting import Corner
 from app.shown import Shown
@@ -40,7 +37,7 @@ def map_panel(shown: Shown) -> None:
     figure = figures.map_figure(
         png,
         box=box,
-        sample=_hover_sample(shown, colour, box),
+        sample=cache.hover_sample(shown.key, colour, box),
         colouring=cache.colouring(shown.key, colour, dark=tones.dark),
         outlines=selecting.regions(shown.recipe),
         theme=tones,
@@ -103,15 +100,6 @@ def _controls(shown: Shown) -> None:
 def _box_of_selection(shown: Shown) -> raster.Box:
     x, y = shown.table["map_x"].to_numpy(), shown.table["map_y"].to_numpy()
     return raster.box_around(x[shown.selected], y[shown.selected])
-
-
-def _hover_sample(shown: Shown, colour: str, box: raster.Box) -> pl.DataFrame:
-    """At most ``HOVER_POINTS`` rows inside the box, evenly spread over the table."""
-    x, y = shown.table["map_x"].to_numpy(), shown.table["map_y"].to_numpy()
-    here = np.flatnonzero(box.holds(x, y))
-    step = max(1, -(-len(here) // HOVER_POINTS))
-    names = list(dict.fromkeys(["map_x", "map_y", "mimic_score", "caption", colour]))
-    return shown.table[here[::step], names]
 
 
 def _lassoed() -> None:

@@ -111,8 +111,11 @@ def tidy_path(path: Path) -> str:
 def pool_preview(source: SourceConfig) -> Preview:
     """Show the first samples, the columns in use and how many samples there are."""
     seen = cache.preview(source.path, source.image_column, source.caption_column)
-    size = count(seen.counted) if seen.complete else f"more than {count(seen.counted)}"
-    facts = [f"**{size}** samples", seen.layout, f"{count(seen.shards)} shards"]
+    more = "" if seen.complete else "more than "
+    shards = "1 shard" if seen.shards == 1 else f"{count(seen.shards)} shards"
+    facts = [f"**{more}{count(seen.samples)}** samples", seen.layout, shards]
+    if seen.skipped:
+        facts.insert(1, f"{more}{count(seen.skipped)} to be skipped")
     if seen.image_column:
         facts.append(f"images from {plain(seen.image_column)}")
     if seen.caption_column:

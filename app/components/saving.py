@@ -9,9 +9,12 @@ from pathlib import Path
 import polars as pl
 import streamlit as st
 
+from app import session
+from app.components.errors import errors_shown
 from app.shown import Shown
 from app.text import count, plain, share
 from mimic_core.export import SUFFIXES, Format, export, export_bytes, manifest_for
+from mimic_core.filters import Recipe, apply
 from mimic_core.schema import slug
 
 _FORMATS: dict[Format, tuple[str, str, str]] = {
@@ -114,7 +117,7 @@ def _stem(shown: Shown) -> str:
 
 def _on_disk(shown: Shown, chosen: Format, name: str) -> None:
     """Write to a folder of this machine: the way for selections too large for a download."""
-    with st.expander("Write to a folder on this machine", icon=":material/folder:"):
+    with st.expander("Write to a folder on this machine", icon=":material/folder:"), errors_shown():
         folder = st.text_input("Folder", key="export_folder", placeholder="/data/exports")
         overwrite = st.toggle("Replace files that are there", key="export_overwrite")
         if st.button("Write", key="export_write", disabled=not folder.strip()):
@@ -130,12 +133,26 @@ def _on_disk(shown: Shown, chosen: Format, name: str) -> None:
             st.success("Written: " + ", ".join(plain(str(path)) for path in paths))
 
 
+def _load_recipe(shown: Shown) -> None:
+    """Select by a saved recipe, once it has been tried on this run."""
+    file = st.file_uploader("Recipe", type=["yaml", "yml"], key="load_recipe")
+    if file is None or file.file_id == session.state().loaded:
+        return
+    recipe = Recipe.from_yaml(file.getvalue().decode(errors="replace"))
+    apply(recipe, shown.table)  # raises if the run lacks a column
+    session.change(loaded=file.file_id)
+    session.set_recipe(recipe)
+    st.rerun()
+
+
 def recipe_text(shown: Shown) -> None:
     """The recipe as the file that the command reads."""
     text = shown.recipe.to_yaml()
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader("Recipe", anchor=False, width="content")
         st.space("stretch")
+        with st.popover("Load", icon=":material/upload_file:", type="tertiary"), errors_shown():
+            _load_recipe(shown)
         st.download_button(
             RECIPE_NAME,
             data=text,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import streamlit as st
 
-from app import colours, session
+from app import cache, colours, session
 from app.colours import Theme
 from app.library import DEMO_POOL, DEMO_REFERENCE, Library, located, open_library, runs_root
-from app.text import count, plain
+from app.text import plain
 from mimic_core.runs import Run
 
 STYLE = Path(__file__).resolve().parents[1] / "style.css"
@@ -27,7 +28,7 @@ def theme() -> Theme:
 
 def library() -> Library:
     """The runs there are now."""
-    return open_library(runs_root())
+    return open_library(runs_root(), opener=cache.run_at)
 
 
 def sidebar() -> None:
@@ -57,9 +58,9 @@ def sidebar() -> None:
 
 
 def run_label(run: Run) -> str:
-    """A run in the picker: pool, mode, size, and the end of its id, which tells twins apart."""
-    record = run.record
-    return f"{pool_title(run)} · {record.config.mode} · {count(record.samples)} · {run.id[-4:]}"
+    """A run in the picker: pool, mode, and when it was made (UTC), which tells twins apart."""
+    made = datetime.fromisoformat(run.record.created_at)
+    return f"{pool_title(run)}, {run.record.config.mode}, {made:%d %b %H:%M}"
 
 
 def pool_title(run: Run) -> str:

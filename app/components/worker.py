@@ -32,8 +32,7 @@ def _poll(store: JobStore) -> None:
     if job is None:
         return
     if job.status == "done" and job.run_dir is not None:
-        session.change(watched=None)
-        session.choose_run(job.run_dir.name)
+        session.go_on_with(job.run_dir.name)
         st.rerun()
     with st.container(border=True, key=f"watched-{job.job_id}"), errors_shown():
         show_job(store, job, notes=0)

@@ -12,6 +12,7 @@ from app.components.header import direction, header, metrics
 from app.components.histogram import cutoff_score, histogram_panel
 from app.components.mapview import map_panel
 from app.components.shell import active_run
+from app.components.skipped import skipped_samples
 from app.components.tune import tune_panel
 from app.shown import shown
 
@@ -43,6 +44,7 @@ with left, st.container(border=True, key="panel_histogram"), errors_shown():
 with right, st.container(border=True, key="panel_map"), errors_shown():
     map_panel(view)
 direction(view.run.record.direction_check)
+skipped_samples(view)
 gallery(view, cutoff=cutoff_score(view))
 if run.record.config.probe is not None:
     cache.prepare_tuning()  # last, so that the page is there first

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import posixpath
+import re
 import stat
 import warnings
 from pathlib import Path
@@ -25,6 +26,8 @@ MAX_PIXELS = 100_000_000  # 300 MB as RGB, in every worker
 MAX_IMAGE_BYTES = 256 * 1024 * 1024
 
 # Pillow's other plugins call programs or read further files; pools have no use for them.
+# Pillow names the buffer with its address, which differs from run to run.
+_ADDRESS = re.compile(r"<_io\.BytesIO object at 0x[0-9a-f]+>")
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
@@ -142,7 +145,8 @@ def decode_image(data: bytes) -> Image.Image:
         except Image.DecompressionBombError as error:
             raise ImageError("oversized_image", str(error)) from error
         except Exception as error:  # hostile bytes make Pillow's plugins raise errors of any type
-            raise ImageError("corrupt_image", f"{type(error).__name__}: {error}") from error
+            detail = _ADDRESS.sub("these bytes", str(error))
+            raise ImageError("corrupt_image", f"{type(error).__name__}: {detail}") from error
 
 
 def _check_pixels(pixels: int) -> None:

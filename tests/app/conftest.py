@@ -35,7 +35,6 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the bundled run, or writes into the repository."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("app.library.BUNDLED_ROOT", tmp_path / "bundled")
-    monkeypatch.setattr("app.library.open_library.__defaults__", (tmp_path / "bundled",))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from app.components.histogram import drags
 from app.components.mapview import corners
+from app.selecting import set_kept
 from app.session import AppState
 from mimic_core.filters import Recipe
 from mimic_core.runs import Run
@@ -346,6 +347,29 @@ def test_export_shows_recipe_and_command(run: Run, open_app: OpenApp) -> None:
     assert Recipe.from_yaml(recipe) == state(app).recipe
     assert command.startswith(f"python -m mimic_core export {run.id} --format parquet")
     assert metric(app, "Dropped") == "100"
+
+
+def load_recipe(app: AppTest, text: str) -> None:
+    app.file_uploader(key="load_recipe").set_value(
+        [("recipe.yaml", text.encode(), "application/yaml")]
+    )
+    app.run()
+
+
+def test_a_saved_recipe_is_applied_and_can_be_undone(run: Run, open_app: OpenApp) -> None:
+    app = open_app(run.path.parent, "export")
+    recipe = set_kept(Recipe(), "clip_score", 12, keep="low")
+    load_recipe(app, recipe.to_yaml())
+    assert metric(app, "Kept") == "12 of 130"
+    app.button(key="undo").click().run()
+    assert metric(app, "Kept") == "130 of 130"
+
+
+def test_a_recipe_that_does_not_fit_changes_nothing(run: Run, open_app: OpenApp) -> None:
+    app = open_app(run.path.parent, "export")
+    load_recipe(app, set_kept(Recipe(), "beauty", 12, keep="low").to_yaml())
+    assert "beauty" in app.error[0].value
+    assert state(app).recipe == Recipe()
 
 
 def test_export_writes_exactly_what_is_selected(

@@ -15,7 +15,13 @@ from PIL import Image
 
 from data_samples.captions import write_caption
 from data_samples.check import PoolSample, auroc, auroc_by_kind, clip_scores, read_pool
-from data_samples.make_pool import SMALLEST_POOL, plan_pool, write_pool
+from data_samples.make_pool import (
+    POOL_SEED,
+    POOL_SIZE,
+    SMALLEST_POOL,
+    plan_pool,
+    write_pool,
+)
 from data_samples.noise import (
     CLEAN,
     MISMATCHED_OR_JUNK,
@@ -23,9 +29,9 @@ from data_samples.noise import (
     share_no_thing,
     wrong_attribute,
 )
-from data_samples.objects import all_things, plural, with_article
+from data_samples.objects import Thing, all_things, plural, with_article
 from data_samples.render import FONT_PATH, render
-from data_samples.scenes import draw_scene
+from data_samples.scenes import Scene, draw_scene
 from mimic_core.errors import ConfigError
 
 DEMO_DIR = Path(__file__).parents[2] / "data_samples"
@@ -78,6 +84,13 @@ def test_three_in_ten_samples_are_noisy_in_the_planned_shares(pool: list[PoolSam
     assert sum(counts[kind] for kind in MISMATCHED_OR_JUNK) > 300
 
 
+def test_readme_states_the_number_of_samples_of_each_kind_of_noise() -> None:
+    readme = (DEMO_DIR / "README.md").read_text(encoding="utf-8")
+
+    for kind, share in NOISE_SHARES.items():
+        assert f"| `{kind}` | {round(share * 2000)} |" in readme
+
+
 def test_is_noisy_says_the_same_as_noise_kind(pool: list[PoolSample]) -> None:
     for sample in pool:
         assert sample.meta["is_noisy"] is (sample.meta["noise_kind"] != CLEAN), sample.key
@@ -128,6 +141,14 @@ def test_demo_data_stays_under_25_megabytes() -> None:
     assert sum(sizes) <= 25 * MEGABYTE
 
 
+def test_committed_pool_is_the_one_that_the_scripts_plan(pool: list[PoolSample]) -> None:
+    plan = plan_pool(POOL_SIZE, POOL_SEED)
+
+    assert [(sample.uid, sample.caption, sample.noise_kind or CLEAN) for sample in plan] == [
+        (sample.meta["uid"], sample.caption, sample.meta["noise_kind"]) for sample in pool
+    ]
+
+
 @needs_font
 def test_same_seed_writes_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
     shards = [
@@ -170,6 +191,19 @@ def test_swapped_captions_come_from_pictures_that_show_nothing_in_common() -> No
         assert share_no_thing(sample.scene, owner.scene)
 
 
+def test_scenes_with_one_thing_in_common_are_not_swapped() -> None:
+    first, second, third, fourth = all_things()[:4]
+    rng = random.Random(2)
+    scene = draw_scene(first, (first, second), rng)
+
+    def showing(*things: Thing) -> Scene:
+        template = scene.placements[0]
+        return replace(scene, placements=tuple(replace(template, thing=one) for one in things))
+
+    assert share_no_thing(showing(first, second), showing(third, fourth))
+    assert not share_no_thing(showing(first, second), showing(third, second))
+
+
 def test_wrong_attribute_names_the_right_object_and_records_what_is_wrong() -> None:
     rng = random.Random(0)
     things = all_things()
@@ -181,6 +215,8 @@ def test_wrong_attribute_names_the_right_object_and_records_what_is_wrong() -> N
         what = spoiled.detail.split()[0].rstrip(",")
         wrongs[what] += 1
         told = spoiled.detail.rsplit("told ")[-1]
+        shown = {scene.background.colour, scene.background.second_colour, scene.position}
+        assert told not in shown, spoiled
         if what != "position":
             assert told in spoiled.text.lower(), spoiled
     assert set(wrongs) == {"background", "number", "position", "colour"}

@@ -1,0 +1,1 @@
+"""Demo pool and tiny reference model of Mimicscope, with the scripts that make them."""
