@@ -66,3 +66,10 @@ def located(config: RunConfig) -> RunConfig:
         reference = str(REPOSITORY / reference)
     pool = config.source.model_copy(update={"path": source})
     return config.model_copy(update={"source": pool, "reference": reference})
+
+
+def tidy_path(path: Path) -> str:
+    """``path`` relative to the working directory where it lies inside, else absolute."""
+    path = path.resolve()
+    here = Path.cwd().resolve()
+    return path.relative_to(here).as_posix() if path.is_relative_to(here) else str(path)

@@ -145,53 +145,46 @@ def _typed_cutoff(shown: Shown, column: str, values: np.ndarray, ends: Band) -> 
     recipe, keep = shown.recipe, _side(shown, column)
     now = ends.low or ends.high
 
-    def typed(key: str, change: Callable[..., Recipe], *, whole: bool = False) -> None:
-        value = session.value(key)
-        session.set_recipe(
-            change(recipe, column, int(value) if whole and value is not None else value, keep=keep)
-        )
+    def typed(key: str, change: Callable[..., Recipe]) -> None:
+        session.set_recipe(change(recipe, column, session.value(key), keep=keep))
 
     score, percentile, kept = st.columns(3, vertical_alignment="bottom")
-    with score:
-        st.number_input(
-            "Cutoff",
-            value=None,
-            placeholder="no cutoff",
-            step=_step(values),
-            format="%.5g",
-            key=session.bind("cut_score", None if now is None else now.score),
-            on_change=typed,
-            args=("cut_score", selecting.set_score),
-            help="Samples at the cutoff are kept.",
-        )
-    with percentile:
-        st.number_input(
-            "Percentile",
-            min_value=0.0,
-            max_value=100.0,
-            value=None,
-            placeholder="–",
-            step=1.0,
-            format="%.4g",
-            key=session.bind("cut_percentile", None if now is None else now.percentile),
-            on_change=typed,
-            args=("cut_percentile", selecting.set_percentile),
-            help="Share of the samples below the cutoff, in per cent.",
-        )
-    with kept:
-        st.number_input(
-            f"Kept of {count(len(values))}",
-            min_value=1,
-            max_value=len(values),
-            value=None,
-            placeholder=count(len(values)),
-            step=1,
-            key=session.bind("cut_kept", None if now is None else max(1, now.kept)),
-            on_change=typed,
-            args=("cut_kept", selecting.set_kept),
-            kwargs={"whole": True},
-            help="Samples that this cutoff alone keeps.",
-        )
+    score.number_input(
+        "Cutoff",
+        value=None,
+        placeholder="no cutoff",
+        step=_step(values),
+        format="%.5g",
+        key=session.bind("cut_score", None if now is None else now.score),
+        on_change=typed,
+        args=("cut_score", selecting.set_score),
+        help="Samples at the cutoff are kept.",
+    )
+    percentile.number_input(
+        "Percentile",
+        min_value=0.0,
+        max_value=100.0,
+        value=None,
+        placeholder="–",
+        step=1.0,
+        format="%.4g",
+        key=session.bind("cut_percentile", None if now is None else now.percentile),
+        on_change=typed,
+        args=("cut_percentile", selecting.set_percentile),
+        help="Share of the samples below the cutoff, in per cent.",
+    )
+    kept.number_input(
+        f"Kept of {count(len(values))}",
+        min_value=1,
+        max_value=len(values),
+        value=None,
+        placeholder=count(len(values)),
+        step=1,
+        key=session.bind("cut_kept", None if now is None else max(1, now.kept)),
+        on_change=typed,
+        args=("cut_kept", selecting.set_kept),
+        help="Samples that this cutoff alone keeps.",
+    )
 
 
 def _typed_band(recipe: Recipe, column: str, values: np.ndarray, ends: Band) -> None:

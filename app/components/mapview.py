@@ -12,7 +12,7 @@ from app.components.errors import empty_state
 from app.components.histogram import drags
 from app.components.shell import theme
 from app.components.worker import watch, watched_job, watching
-from app.library import BUNDLED_ROOT, located
+from app.library import BUNDLED_ROOT, located, tidy_path
 from app.selecting import Corner
 from app.shown import Shown
 from app.text import spoken
@@ -139,5 +139,5 @@ def _no_map(shown: Shown) -> None:
             watch(start_job(store, located(run.record.config), JobOptions(map=True)))
             st.rerun()
     st.caption("Or on the command line:")
-    command = ["python", "-m", "mimic_core", "layout", run.id, "--out", str(root)]
+    command = ["python", "-m", "mimic_core", "layout", run.id, "--out", tidy_path(root)]
     st.code(shlex.join(command), language="bash", wrap_lines=True)

@@ -11,7 +11,7 @@ import streamlit as st
 
 from app import cache, session
 from app.cache import Preview
-from app.library import DEMO_POOL, runs_root
+from app.library import DEMO_POOL, runs_root, tidy_path
 from app.text import count, plain
 from app.tiles import Tile, tile_grid
 from mimic_core.schema import Sample, SourceConfig, slug
@@ -99,13 +99,6 @@ def store_upload(data: BinaryIO, name: str, root: Path) -> Path:
     target = folder / f"{slug(name)}-{checksum.hexdigest()[:12]}.zip"
     partial.replace(target)
     return target
-
-
-def tidy_path(path: Path) -> str:
-    """``path`` relative to the working directory where it lies inside, else absolute."""
-    path = path.resolve()
-    here = Path.cwd().resolve()
-    return path.relative_to(here).as_posix() if path.is_relative_to(here) else str(path)
 
 
 def pool_preview(source: SourceConfig) -> Preview:

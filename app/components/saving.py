@@ -11,6 +11,7 @@ import streamlit as st
 
 from app import session
 from app.components.errors import errors_shown
+from app.library import tidy_path
 from app.shown import Shown
 from app.text import count, plain, share
 from mimic_core.export import SUFFIXES, Format, export, export_bytes, manifest_for
@@ -76,6 +77,17 @@ def downloads(shown: Shown) -> None:
     )
     name = f"{slug(stem, limit=80)}{SUFFIXES[chosen]}"
 
+    _buttons(shown, chosen, name=name, mime=mime)
+    _on_disk(shown, chosen, name)
+    st.markdown("**The same as a command**")
+    command = ["python", "-m", "mimic_core", "export", shown.run.id, "--format", chosen]
+    command += ["--out", name, "--recipe", RECIPE_NAME, "--runs", tidy_path(shown.run.path.parent)]
+    st.code(shlex.join(command), language="bash", wrap_lines=True)
+
+
+def _buttons(shown: Shown, chosen: Format, *, name: str, mime: str) -> None:
+    """Download buttons whose bytes are made when they are clicked."""
+
     def data() -> bytes:
         return export_bytes(shown.selection, shown.table, format=chosen)
 
@@ -104,11 +116,6 @@ def downloads(shown: Shown) -> None:
             help="Recipe, counts, run and hashes: the same selection can be made again from it.",
             on_click="ignore",
         )
-    _on_disk(shown, chosen, name)
-    st.markdown("**The same as a command**")
-    command = ["python", "-m", "mimic_core", "export", shown.run.id, "--format", chosen]
-    command += ["--out", name, "--recipe", RECIPE_NAME, "--runs", str(shown.run.path.parent)]
-    st.code(shlex.join(command), language="bash", wrap_lines=True)
 
 
 def _stem(shown: Shown) -> str:

@@ -6,8 +6,7 @@ from typing import Any, Literal, get_args
 
 import streamlit as st
 
-from app.components.pool import tidy_path
-from app.library import DEMO_REFERENCE
+from app.library import DEMO_REFERENCE, tidy_path
 from mimic_core.errors import ConfigError
 from mimic_core.jobstore import JobOptions
 from mimic_core.schema import (

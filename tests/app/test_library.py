@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app.components.pool import store_upload, tidy_path
-from app.library import REPOSITORY, located, open_library, runs_root
+from app.components.pool import store_upload
+from app.library import REPOSITORY, located, open_library, runs_root, tidy_path
 from mimic_core.runs import Run
 from mimic_core.schema import RunConfig
 from tests.fakes import fake_run

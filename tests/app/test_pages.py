@@ -252,9 +252,7 @@ def test_a_run_without_a_map_says_how_to_make_it(tmp_path: Path, open_app: OpenA
     app = open_app(tmp_path)
     assert "No map yet" in texts(app)
     assert app.button(key="make_map")
-    assert [one.value for one in app.code] == [
-        f"python -m mimic_core layout {run.id} --out {tmp_path}"
-    ]
+    assert [one.value for one in app.code] == [f"python -m mimic_core layout {run.id} --out ."]
 
 
 def test_the_verdict_of_the_direction_check_is_shown(run: Run, open_app: OpenApp) -> None:
