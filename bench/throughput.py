@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,13 +65,11 @@ class Setting:
     device: torch.device
 
 
-def make_setting(arch: str, batch: int, batches: int, device: torch.device) -> Setting:
-    """Random weights and random images: the cost does not depend on either."""
+def make_data(arch: str, batch: int, batches: int, device: torch.device) -> Setting:
+    """Random weights and random images: the cost does not depend on either. No direction yet."""
     torch.manual_seed(0)
     loaded = load_model(f"{arch}:random:0")
     loaded.module.to(device)
-    layers = default_mimic_layers(loaded.module)
-    model = reinitialised(loaded.module, layers, seed=1)
     data = [
         LoadedBatch(
             shard="0",
@@ -84,7 +82,25 @@ def make_setting(arch: str, batch: int, batches: int, device: torch.device) -> S
         ).to(device)
         for _ in range(batches)
     ]
-    return Setting(loaded, model, task_vector(model, loaded.module, layers), data, device)
+    return Setting(loaded, loaded.module, TaskVector({}, 1.0), data, device)
+
+
+def make_setting(arch: str, batch: int, batches: int, device: torch.device) -> Setting:
+    """A pair of models: the reference, and a copy with its mimic layer drawn afresh."""
+    setting = make_data(arch, batch, batches, device)
+    layers = default_mimic_layers(setting.model)
+    model = reinitialised(setting.model, layers, seed=1)
+    return replace(setting, model=model, vector=task_vector(model, setting.model, layers))
+
+
+def make_memory_setting(arch: str, batch: int, device: torch.device) -> Setting:
+    """One model and nothing else, as a plain forward pass needs it; the task vector is made up."""
+    setting = make_data(arch, batch, 1, device)
+    layers = default_mimic_layers(setting.model)
+    shapes = {name: setting.model.get_parameter(name).shape for name in layers}
+    directions = {name: torch.randn(shape, device=device) for name, shape in shapes.items()}
+    norm = sum(float(direction.norm()) ** 2 for direction in directions.values()) ** 0.5
+    return replace(setting, vector=TaskVector(directions, norm))
 
 
 def run_forward(setting: Setting) -> Tensor:
@@ -261,10 +277,11 @@ def main() -> None:
     parser.add_argument("--memory-of", choices=list(WAYS), default=None, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
-    setting = make_setting(arguments.arch, arguments.batch, arguments.batches, device)
     if arguments.memory_of:
+        setting = make_memory_setting(arguments.arch, arguments.batch, device)
         print(_own_peak(arguments.memory_of, setting))
         return
+    setting = make_setting(arguments.arch, arguments.batch, arguments.batches, device)
     require_equal_scores(setting)
     seconds = measure(setting, max(arguments.rounds, 1))
     memory = {way: peak_memory(way, arguments) for way in ("forward", "snapshot")}

@@ -73,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MimicError as error:
         print_error(error)
         return 1
+    except OSError as error:  # no permission, no space left, no such folder
+        typer.echo(f"error: {error}", err=True)
+        return 1
     except Interrupted:
         typer.echo("stopped; run the same command to resume: finished work is kept", err=True)
         return 130

@@ -162,6 +162,37 @@ def read_config(path: Path) -> dict[str, Any]:
     return {"preprocess_cfg": {}, **config}
 
 
+def needs_quick_gelu(spec: ModelSpec) -> bool:
+    """Whether the tag's weights were trained with QuickGELU; open_clip would only warn.
+
+    Raises:
+        ModelError: The architecture has QuickGELU but the weights were trained without.
+    """
+    import open_clip
+
+    trained = bool(open_clip.get_pretrained_cfg(spec.arch, spec.weights).get("quick_gelu", False))
+    built = bool(open_clip.get_model_config(spec.arch).get("quick_gelu", False))
+    if built and not trained:
+        raise ModelError(
+            "the architecture uses QuickGELU, but these weights were trained without it",
+            got=spec.text,
+            next_step=f"use {spec.arch.removesuffix('-quickgelu')}:{spec.weights}",
+        )
+    return trained
+
+
+def architecture(spec: ModelSpec) -> object:
+    """What the weights alone do not say: activation, pooling, context length."""
+    import open_clip
+
+    if spec.kind == "hub":
+        return spec.arch
+    if spec.config_file is not None:
+        return read_config(spec.config_file)["model_cfg"]
+    quick = spec.kind == "tag" and needs_quick_gelu(spec)
+    return [open_clip.get_model_config(spec.arch), quick]
+
+
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a local checkpoint, on the CPU, without executing any code.
 

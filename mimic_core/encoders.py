@@ -7,7 +7,7 @@ samples, U distinct images, F feature width, D embedding width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -83,6 +83,20 @@ class ReferenceEncoder:
         features = features.float()
         raw = features @ projection.weight
         return features, raw if projection.bias is None else raw + projection.bias
+
+
+def projection_difference(encoder: ReferenceEncoder, batch: LoadedBatch) -> float:
+    """Largest relative difference between features times projection and the model's own embedding.
+
+    Runs in float32 whatever the run's precision; 0 where no tower has a linear projection.
+    """
+    exact = replace(encoder, precision="fp32")
+    worst = 0.0
+    with torch.no_grad():
+        for side in exact.sides:
+            ours, own = exact._tower(side, batch)[1], _encode(exact.module, side, batch)  # noqa: SLF001
+            worst = max(worst, float((ours - own).abs().max() / own.abs().max()))
+    return worst
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ this phase (fixed below), and on nothing else: not on order, workers or interrup
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from mimic_core import files
 from mimic_core.encoders import Encoder
+from mimic_core.errors import ScoreError
 from mimic_core.featureset import FEATURES_DIR, FeatureSet, locate
 from mimic_core.loading import (
     BatchDataset,
@@ -79,7 +81,11 @@ def feature_set_for(
         **(extra or {}),
     }
     path = runs_root / FEATURES_DIR / f"{slug(config.path)}-{digest(identity)}"
+    location = locate(source.root, path)
     if (path / "features.json").exists():
+        found = FeatureSet.open(path)
+        if found.info["location"] != location:  # the same pool in a new place
+            files.write_json(path / "features.json", {**found.info, "location": location})
         return FeatureSet.open(path)
     if index_from is None:
         build_index(source, config, path)
@@ -94,7 +100,7 @@ def feature_set_for(
         "preprocessing_sha256": model.preprocessing_sha256,
         "layout": source.layout,
         "shards": counts,
-        "location": locate(source.root, path),
+        "location": location,
         "versions": versions(),
     }
     files.write_json(path / "features.json", info)
@@ -142,12 +148,25 @@ def fill(
         progress.check()
         for number, target in enumerate(targets):
             if not target.features.has_shard(batch.shard):
-                collected[number].add(batch, target.encoder if len(batch.rows) else None)
+                with _memory_explained(batch):
+                    collected[number].add(batch, target.encoder if len(batch.rows) else None)
         progress.advance(batch.size, skipped=len(batch.skips))
         if batch.last_of_shard:
             for number, shard in collected.items():
                 shard.store(targets[number], index)
             collected.clear()
+
+
+@contextmanager
+def _memory_explained(batch: LoadedBatch) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ScoreError(
+            "the device has too little memory for one forward pass",
+            got=f"{len(batch.tokens)} samples at a time",
+            next_step="use --precision bf16, fewer or later mimic layers, or --device cpu",
+        ) from error
 
 
 @dataclass

@@ -8,7 +8,7 @@ Layout (``docs/formats.md``)::
     features/<id>/samples/<shard>.parquet          the readable samples, with what was measured
     features/<id>/arrays/<shard>.<name>.npy        rows in the order of the samples
     features/<id>/skipped/<shard>.parquet          who was skipped, and why
-    features/<id>/tensors.safetensors              projections and logit scale of the model
+    features/<id>/head.safetensors                 projections and logit scale of the model
 
 ``samples/<shard>.parquet`` is written last: a shard is finished exactly when it is there.
 """
@@ -116,6 +116,10 @@ class FeatureSet:
     def index(self, shard: str) -> pl.DataFrame:
         """The samples of ``shard`` before any image was read."""
         return pl.read_parquet(self._file("index", shard))
+
+    def index_uids(self, shard: str) -> pl.Series:
+        """The uids of ``index(shard)``, without reading its other columns."""
+        return pl.scan_parquet(self._file("index", shard)).select("uid").collect()["uid"]
 
     def index_skips(self, shard: str) -> pl.DataFrame:
         """Who of ``shard`` was skipped before any image was read."""

@@ -32,6 +32,7 @@ class Inputs:
     source: Source
     reference: LoadedModel
     targets: tuple[features.Target, ...]
+    encoder: ReferenceEncoder
     pair: Pair | None = None
 
     @property
@@ -81,10 +82,11 @@ def open_inputs(
     store_head(cached, reference.module, sides)
     targets = (features.Target(cached, encoder),)
     if config.snapshot is None:
-        return Inputs(source, reference, targets)
+        return Inputs(source, reference, targets, encoder)
     pair = prepare_pair(config, config.snapshot, reference, device, note)
     tangents = feature_set(pair.encoder.arrays, extra=pair.identity, index_from=cached)
-    return Inputs(source, reference, (*targets, features.Target(tangents, pair.encoder)), pair)
+    both = (*targets, features.Target(tangents, pair.encoder))
+    return Inputs(source, reference, both, encoder, pair)
 
 
 def _load_reference(

@@ -26,6 +26,8 @@ from mimic_core import clip
 from mimic_core.checkpoints import (
     CONFIG_NAME,
     ModelSpec,
+    architecture,
+    needs_quick_gelu,
     parse_spec,
     read_config,
     read_state_dict,
@@ -48,8 +50,8 @@ class LoadedModel:
     """A model in evaluation mode whose parameters need no gradient.
 
     ``preprocessing`` is complete (size, mean, std, interpolation, resize mode) and
-    ``preprocessing_origin`` says where it is written. ``identity`` distinguishes checkpoints: equal
-    for equal weights, whatever their path.
+    ``preprocessing_origin`` says where it is written. ``identity`` distinguishes models: equal for
+    equal architecture, tokenizer and weights, whatever their path.
     """
 
     module: nn.Module
@@ -89,7 +91,8 @@ def load_model(text: str, *, preprocess: str | None = None) -> LoadedModel:
         tokenizer = _tokenizer(spec)
     _require_finite_weights(module, spec)
     settings, origin = resolve_preprocessing(spec, module, preprocess)
-    return LoadedModel(module, spec, settings, origin, tokenizer, weights_identity(module))
+    identity = digest([architecture(spec), type(tokenizer).__name__, weights_identity(module)])
+    return LoadedModel(module, spec, settings, origin, tokenizer, identity)
 
 
 def weights_identity(module: nn.Module) -> str:
@@ -167,6 +170,13 @@ def pick_device(name: str | None = None) -> torch.device:
             allowed="cuda, cuda:N, mps or cpu, as far as this machine has them",
             next_step="leave --device away to let Mimicscope choose",
         ) from error
+    if device.type not in ("cuda", "mps", "cpu"):
+        raise ConfigError(
+            "Mimicscope does not compute on devices of this kind",
+            got=name,
+            allowed="cuda, cuda:N, mps or cpu",
+            next_step="leave --device away to let Mimicscope choose",
+        )
     return device
 
 
@@ -188,7 +198,7 @@ def _build(spec: ModelSpec) -> nn.Module:
         with torch.random.fork_rng(devices=[]), _open_clip_name(spec) as name:
             torch.manual_seed(seed)
             if spec.kind == "tag":
-                options["pretrained"] = spec.weights
+                options |= {"pretrained": spec.weights, "force_quick_gelu": needs_quick_gelu(spec)}
             if spec.kind in ("random", "file"):
                 options |= {"load_weights": False, "pretrained_text": False}
             if spec.kind == "folder":

@@ -71,6 +71,14 @@ def require_same_architecture(model: nn.Module, reference: nn.Module) -> None:
     """Raise a ``ModelError`` that names the first differing parameters of two modules."""
     ours = {name: tuple(p.shape) for name, p in model.named_parameters()}
     theirs = {name: tuple(p.shape) for name, p in reference.named_parameters()}
+    kinds = [sorted({type(m).__name__ for m in both.modules()}) for both in (model, reference)]
+    if kinds[0] != kinds[1]:
+        raise ModelError(
+            "model and reference are built of different layers",
+            got=", ".join(sorted(set(kinds[0]) ^ set(kinds[1]))),
+            allowed="the same kinds of layers in both (GELU and QuickGELU are two kinds)",
+            next_step="choose a model and a reference of one architecture",
+        )
     differing = [
         f"{name} {ours.get(name, 'missing')} against {theirs.get(name, 'missing')}"
         for name in sorted(ours.keys() | theirs.keys())

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from mimic_core import direction, features, files, mimic, score, spot
+from mimic_core.encoders import projection_difference
 from mimic_core.errors import ScoreError
 from mimic_core.featureset import FeatureSet
 from mimic_core.inputs import Inputs, open_inputs
@@ -61,7 +62,8 @@ def score_pool(
         mimic.require_cosine_batch(config.scorer.method, config.scorer.batch_size)
     say = progress or Silent()
     job = _Job(config, runs_root.resolve(), pick_device(device), workers, sweep, say)
-    return job.run()
+    with _exact_convolutions():
+        return job.run()
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,9 @@ class _Job:
         with self._timed("scores"):
             scored = self._score(run, inputs, difference)
         with self._timed("direction"):
-            return self._finish(run, inputs, scored)
+            run = self._finish(run, inputs, scored)
+        seconds = {name: round(value, 3) for name, value in self.timings.items()}
+        return run.update(status="done", finished_at=now(), timings=seconds)
 
     def _record(self, inputs: Inputs) -> RunRecord:
         tangent_set = inputs.tangents.id if inputs.tangents else None
@@ -130,16 +134,20 @@ class _Job:
         )
 
     def _check_pair(self, inputs: Inputs) -> float:
-        """Snapshot runs: compare two samples with reverse mode before the long pass begins."""
-        if inputs.pair is None:
-            return 0.0
+        """Check two samples before the long pass.
+
+        A snapshot's scores against reverse mode; a probe's features times projection against the
+        reference's own embeddings.
+        """
         batch = spot.load_two(inputs.cached, inputs.source, inputs.reference, self.device)
+        if inputs.pair is None:
+            return _require_agreement(projection_difference(inputs.encoder, batch))
         return _require_agreement(score.self_check(inputs.pair.module, inputs.pair.vector, batch))
 
     def _score(self, run: Run, inputs: Inputs, difference: float) -> _Scored:
         if self.config.probe is not None:
             probe = Probe(inputs.cached, self.config.probe, device=self.device)
-            difference = _require_agreement(probe.self_check())
+            difference = max(difference, _require_agreement(probe.self_check()))
             segment = probe.segment_losses(direction.POSITIONS)
             epochs = self.config.probe.epochs
             # Training cannot start in the middle: an interrupted probe runs again from epoch 0.
@@ -196,8 +204,6 @@ class _Job:
             sweep=self._sweep(inputs) if self.sweep else (),
         )
         return run.update(
-            status="done",
-            finished_at=now(),
             mimic_layers=scored.mimic_layers,
             batch_size=scored.batch_size,
             samples=cached.samples.height,
@@ -205,7 +211,6 @@ class _Job:
             epochs=scored.epochs,
             self_check={"relative_difference": scored.self_check},
             direction_check=check.model_dump(),
-            timings={name: round(seconds, 3) for name, seconds in self.timings.items()},
         )
 
     def _sweep(self, inputs: Inputs) -> list[LayerSweep]:
@@ -230,10 +235,21 @@ class _Job:
         self.timings[name] = time.perf_counter() - start
 
 
+@contextmanager
+def _exact_convolutions() -> Iterator[None]:
+    """CUDA rounds float32 convolutions to TF32 by default: three digits instead of seven."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 def _require_agreement(difference: float) -> float:
     if not difference <= SELF_CHECK_TOLERANCE:
         raise ScoreError(
-            "the self-check failed: forward mode and reverse mode disagree on two samples",
+            "the self-check failed on two samples: two ways to compute the same disagree",
             got=difference,
             allowed=f"a relative difference up to {SELF_CHECK_TOLERANCE}",
             next_step="use --device cpu and --precision fp32, and report this with your versions",

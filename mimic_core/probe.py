@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mimic_core import mimic
+from mimic_core.adamw import AdamW
 from mimic_core.batches import Draw, draw_batches, fitting_batch_size
 from mimic_core.contrastive import (
     Embedded,
@@ -77,9 +78,7 @@ class Probe:
         generator = torch.Generator().manual_seed(config.seed)
         fresh = fresh_weight("projection", tuple(self._target.shape), generator)
         self.weight = fresh.to(self.device)
-        self._optimiser = torch.optim.AdamW(
-            [self.weight], lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        self._optimiser = AdamW(self.weight, config.learning_rate, config.weight_decay)
 
     @property
     def mimic_layers(self) -> tuple[str, ...]:
@@ -145,8 +144,7 @@ class Probe:
         side = self.config.side
         gradient = embedding_gradient(batch, self._head, scored, trained, side=side)
         unit = batch.image if side == "image" else batch.text
-        self.weight.grad = features.T @ through_normalise(gradient, unit, norms)
-        self._optimiser.step()
+        self._optimiser.step(features.T @ through_normalise(gradient, unit, norms))
         losses = scored.losses[: draw.scored].cpu().numpy()
         return losses, scores[: draw.scored].cpu().numpy(), weights[: draw.scored].cpu().numpy()
 

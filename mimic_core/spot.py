@@ -57,11 +57,11 @@ def load_two(
 
 def _drawn(index: FeatureSet) -> pl.DataFrame:
     """Columns ``shard`` and ``row`` of all indexed samples, in the order of the draw."""
-    uids = [
-        index.index(shard).select("uid", pl.lit(shard).alias("shard")).with_row_index("row")
+    parts = [
+        index.index_uids(shard).to_frame().with_row_index("row").with_columns(shard=pl.lit(shard))
         for shard in index.shards
     ]
-    table = pl.concat(uids)
+    table = pl.concat(parts)
     return table[order(table["uid"], 0)].select("shard", "row")
 
 

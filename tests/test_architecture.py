@@ -22,6 +22,7 @@ MODULE_LINES, FUNCTION_LINES, VIEW_LINES = 300, 45, 80
 # The modules that compute with torch. Everything else in mimic_core must do without it, except
 # that the command line and the worker call the pipeline from inside a function.
 TORCH_SIDE = {
+    "adamw",
     "checkpoints",
     "clip",
     "contrastive",

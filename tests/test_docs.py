@@ -20,7 +20,11 @@ from mimic_core.__main__ import app
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    README,
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(ROOT / folder / "README.md" for folder in ("bench", "data_samples")),
+]
 CALLS = ("python -m mimic_core", "mimicscope")
 
 # Words that the glossary gives up in favour of others. Those that also have a plain meaning
@@ -225,3 +229,11 @@ def test_the_documents_speak_the_words_of_the_glossary(document: Path) -> None:
 def test_the_search_for_unwanted_words_finds_them() -> None:
     assert unwanted_words("Items of the Corpus") == ["'corpus': pool", "'items': samples"]
     assert unwanted_words("a shard of the pool, itemised") == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_place_is_left_to_be_filled_in(document: Path) -> None:
+    assert re.findall(r"^[A-Z_]{4,}\b", document.read_text("utf-8"), re.MULTILINE) in (
+        [],
+        ["LICENSE"],
+    )
