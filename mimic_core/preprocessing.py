@@ -58,6 +58,9 @@ def resolve_preprocessing(
         settings, origin = attached, "published with the checkpoint"
     else:
         found = _own(spec)
+        if found is None and spec.kind == "random":
+            # No training has fixed how images were prepared, so none can be wrong.
+            found = attached, "open_clip's default, as random weights have none of their own"
         if found is None:
             raise ModelError(
                 "nothing says how images were prepared for this checkpoint",

@@ -268,10 +268,19 @@ def test_a_folder_without_config_is_refused(tmp_path: Path) -> None:
 
 def test_bare_weights_get_no_silent_preprocessing(tmp_path: Path) -> None:
     config = disk.write_config(tmp_path, preprocess=False)
+    trained = disk.write_model(tmp_path / "trained") / "open_clip_model.safetensors"
+    bare = tmp_path / "alone" / "weights.safetensors"
+    bare.parent.mkdir()
+    bare.write_bytes(trained.read_bytes())
     with pytest.raises(ModelError) as caught:
-        load_model(f"{config}:random:0")
+        load_model(f"{config}:{bare}")
     assert "how images were prepared" in str(caught.value)
     assert "--preprocess" in str(caught.value)
+
+
+def test_random_weights_say_that_their_preprocessing_is_a_default(tmp_path: Path) -> None:
+    config = disk.write_config(tmp_path, preprocess=False)
+    assert "random weights have none" in load_model(f"{config}:random:0").preprocessing_origin
 
 
 def test_preprocessing_beside_the_weights_counts(tmp_path: Path) -> None:
@@ -289,9 +298,10 @@ def test_preprocessing_does_not_depend_on_the_working_directory(
     bare.write_text(json.dumps(disk.CONFIGS["vit"]))
     elsewhere = tmp_path / "elsewhere"
     disk.write_config(elsewhere)
+    here = load_model(f"{bare}:random:0").preprocessing
     monkeypatch.chdir(elsewhere)  # holds a config of some other model
-    with pytest.raises(ModelError, match="how images were prepared"):
-        load_model(f"{bare}:random:0")
+    assert load_model(f"{bare}:random:0").preprocessing == here
+    assert (here["mean"], here["std"]) != MEAN_AND_STD
 
 
 def test_chosen_preprocessing_wins_and_is_named_as_chosen(vit: Path, tmp_path: Path) -> None:
