@@ -74,7 +74,7 @@ def require_same_architecture(model: nn.Module, reference: nn.Module) -> None:
     kinds = [sorted({type(m).__name__ for m in both.modules()}) for both in (model, reference)]
     if kinds[0] != kinds[1]:
         raise ModelError(
-            "model and reference are built of different layers",
+            "model and reference differ in architecture: they are built of different layers",
             got=", ".join(sorted(set(kinds[0]) ^ set(kinds[1]))),
             allowed="the same kinds of layers in both (GELU and QuickGELU are two kinds)",
             next_step="choose a model and a reference of one architecture",
