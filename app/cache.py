@@ -1,4 +1,4 @@
-"""What the app keeps between reruns. The only module with ``st.cache_*``.
+"""What the app keeps between reruns: with ``app.cache_dynamics`` the only place of ``st.cache_*``.
 
 Keys are ids, paths, texts or frozen configs, never a frame: streamlit's hash of a polars frame has
 been seen to return another frame's result. Frames and arrays are kept as resources (shared, not
@@ -8,11 +8,8 @@ copied), which is safe because nobody changes them.
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Hashable
-from dataclasses import dataclass
 from importlib import import_module
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,14 +23,17 @@ from app.figures import HISTOGRAM_BINS, HOVER_POINTS
 from app.pictures import Picture
 from app.ranking import GalleryMode
 from app.raster import Box
-from mimic_core import cutoffs, filters, stats
-from mimic_core.filters import Recipe, Selection
+from mimic_core import cutoffs, dynamics, filters, stats
+from mimic_core.filter_conditions import EnsembleVote, Leaf
+from mimic_core.filter_table import Rows
+from mimic_core.filter_votes import joined
+from mimic_core.filters import Condition, Recipe, Selection
+from mimic_core.history import History, history_of, run_history
+from mimic_core.prove_record import Proof, read_proof
+from mimic_core.prove_trusted import trusted_candidates
 from mimic_core.runs import Run, open_run
-from mimic_core.schema import Locator, ProbeConfig, Sample, Skip, SourceConfig
+from mimic_core.schema import Locator, ProbeConfig
 from mimic_core.stats import Histogram
-
-PREVIEW_SAMPLES = 8
-COUNTED_SAMPLES = 20_000  # reading the index of more would hold up the page
 
 
 class TableKey(NamedTuple):
@@ -86,7 +86,7 @@ def table(key: TableKey) -> pl.DataFrame:
     opened = run(key)
     if key.tuned is None:
         return tables.run_table(opened)
-    return tables.sample_table(opened.features, tuned_scores(key))
+    return tables.run_table(opened, tuned_scores(key))
 
 
 @st.cache_resource(max_entries=12, show_spinner="Scoring with the new settings…")
@@ -95,7 +95,7 @@ def tuned_scores(key: TableKey) -> pl.DataFrame:
     from mimic_core import tuning  # imports torch
 
     assert key.tuned is not None  # callers ask only for tuned tables
-    return tuning.tune(run(key).features, ProbeConfig.model_validate_json(key.tuned))
+    return tuning.tune_run(run(key), ProbeConfig.model_validate_json(key.tuned))
 
 
 @st.cache_resource(show_spinner=False)
@@ -112,51 +112,7 @@ def tuning_seconds(path: str, tuned: str) -> float:
     from mimic_core import tuning  # imports torch
 
     config = ProbeConfig.model_validate_json(tuned)
-    return float(tuning.estimate_seconds(open_run(Path(path)).features, config))
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """The first samples of a pool, and what was guessed about it."""
-
-    layout: str
-    shards: int
-    image_column: str | None
-    caption_column: str | None
-    found: tuple[Sample | Skip, ...]
-    pictures: tuple[Picture | None, ...]
-    samples: int
-    skipped: int
-    complete: bool
-
-
-@st.cache_data(max_entries=16, show_spinner="Opening the pool…", ttl=600)
-def preview(path: str, image_column: str | None, caption_column: str | None) -> Preview:
-    """Open the pool at ``path`` and look at its first samples."""
-    from mimic_core import sources
-
-    source = sources.open_source(
-        SourceConfig(path=path, image_column=image_column, caption_column=caption_column)
-    )
-    found = tuple(sources.preview(source, PREVIEW_SAMPLES))
-    seen = (one for shard in source.shards for one in source.index(shard))
-    kinds = Counter(isinstance(one, Sample) for one in islice(seen, COUNTED_SAMPLES))
-    return Preview(
-        layout=source.layout,
-        shards=len(source.shards),
-        image_column=source.image_column,
-        caption_column=source.caption_column,
-        found=found,
-        pictures=tuple(
-            pictures.picture(source.root, one.image, side=pictures.THUMB_SIDE)
-            if isinstance(one, Sample)
-            else None
-            for one in found
-        ),
-        samples=kinds[True],
-        skipped=kinds[False],
-        complete=next(seen, None) is None,
-    )
+    return float(tuning.estimate_seconds(open_run(Path(path)), config))
 
 
 @st.cache_data(max_entries=4000, show_spinner=False)
@@ -165,10 +121,39 @@ def picture(root: str, place: tuple[Hashable, ...], side: int) -> Picture:
     return pictures.picture(Path(root), Locator(*place), side=side)  # type: ignore[arg-type]  # the fields of a Locator
 
 
+@st.cache_resource(max_entries=4, show_spinner="Reading the history…")
+def history(key: TableKey) -> History:
+    """The run's history, or the tuned one, its samples in the order of the table."""
+    if key.tuned is None:
+        found = run_history(run(key))
+    else:
+        batch_size = ProbeConfig.model_validate_json(key.tuned).batch_size
+        found = history_of(tuned_scores(key), batch_size)
+    return dynamics.in_order(found, table(key)["uid"])
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def rows(key: TableKey, *, voted: bool) -> Rows:
+    """The table as conditions look at it, with the history of its run where that is needed."""
+    return Rows(table(key), history(key) if voted else None, remember=12)
+
+
+@st.cache_resource(max_entries=96, show_spinner=False)
+def _leaf_votes(key: TableKey, said: str, _leaf: Leaf) -> pl.Series:  # noqa: ARG001 - the key
+    return filters.votes(_leaf, rows(key, voted=isinstance(_leaf, EnsembleVote)))
+
+
+def votes(key: TableKey, condition: Condition) -> pl.Series:
+    """The votes (N,) of a condition. Each leaf is counted once: changing one leaves the others."""
+    return joined(condition, lambda leaf: _leaf_votes(key, leaf.model_dump_json(), leaf))
+
+
 @st.cache_resource(max_entries=24, show_spinner=False)
 def selection(key: TableKey, recipe_yaml: str) -> Selection:
     """What a recipe keeps of a table."""
-    return filters.apply(Recipe.from_yaml(recipe_yaml), table(key))
+    recipe = Recipe.from_yaml(recipe_yaml)
+    found = [votes(key, named.condition) for named in recipe.conditions]
+    return filters.selection_of(recipe, table(key)["uid"], found)
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
@@ -181,6 +166,22 @@ def numbers(key: TableKey) -> list[str]:
 def categories(key: TableKey) -> list[str]:
     """Columns with few values."""
     return columns.category_columns(table(key))
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def trusted(key: TableKey) -> list[str]:
+    """What could mark the good samples, as the command line takes it."""
+    return trusted_candidates(table(key))
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _proof(path: str, stamp: int) -> Proof:  # noqa: ARG001 - part of the key
+    return read_proof(Path(path))
+
+
+def proof_at(path: Path) -> Proof:
+    """The proof at ``path``, read again only when its file has changed."""
+    return _proof(str(path), _stamp(path))
 
 
 @st.cache_data(max_entries=24, show_spinner=False)
@@ -203,7 +204,8 @@ def histogram(key: TableKey, column: str) -> Histogram:
 
 
 @st.cache_resource(max_entries=24, show_spinner=False)
-def _ascending(key: TableKey, column: str) -> np.ndarray:
+def ascending(key: TableKey, column: str) -> np.ndarray:
+    """Rows of the table that have a value of ``column``, lowest first."""
     return ranking.ascending(table(key), column)
 
 
@@ -213,7 +215,7 @@ def ranked(
 ) -> np.ndarray:
     """Rows of the table in the gallery's order."""
     return ranking.ranked_rows(
-        _ascending(key, column),
+        ascending(key, column),
         table(key)[column].cast(pl.Float64).fill_null(np.nan).to_numpy(),
         mode=mode,
         selected=selection(key, recipe_yaml).mask,
@@ -249,7 +251,7 @@ def map_picture(
 @st.cache_resource(max_entries=24, show_spinner=False)
 def hover_sample(key: TableKey, column: str, box: Box) -> pl.DataFrame:
     """At most ``HOVER_POINTS`` rows inside ``box``, evenly spread over the table."""
-    names = list(dict.fromkeys(["map_x", "map_y", "mimic_score", "caption", column]))
+    names = list(dict.fromkeys(["map_x", "map_y", "mimic_score", "caption", "label", column]))
     frame = table(key).select(names)
     here = np.flatnonzero(box.holds(frame["map_x"].to_numpy(), frame["map_y"].to_numpy()))
     step = max(1, -(-len(here) // HOVER_POINTS))

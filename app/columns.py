@@ -7,6 +7,8 @@ import polars as pl
 MAX_CHOICES = 40  # a text column with more values is not offered as a category
 _NOT_NUMBERS = {"image_offset", "image_length", "map_x", "map_y"}
 _NOT_CATEGORIES = {"uid", "key", "caption", "image_kind", "image_path", "image_member"}
+_NOT_TEXT = {"uid", "image_kind", "image_path", "image_member"}
+TRUTH = "is_noisy"
 _FIRST = ("mimic_score", "clip_score", "loss", "mimic_weight", "mimic_score_se")
 
 
@@ -15,7 +17,7 @@ def number_columns(table: pl.DataFrame) -> list[str]:
     numbers = [
         name
         for name, dtype in table.schema.items()
-        if dtype.is_numeric() and name not in _NOT_NUMBERS
+        if dtype.is_numeric() and name not in _NOT_NUMBERS and _holds_values(table[name])
     ]
     return sorted(numbers, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
 
@@ -26,9 +28,28 @@ def category_columns(table: pl.DataFrame) -> list[str]:
         name
         for name, dtype in table.schema.items()
         if name not in _NOT_CATEGORIES
+        and _holds_values(table[name])
         and (
             dtype == pl.Boolean
             or (dtype in (pl.String, pl.Categorical) and table[name].n_unique() <= MAX_CHOICES)
         )
     ]
     return sorted(found, key=lambda name: name == "shard")
+
+
+def truth_columns(table: pl.DataFrame) -> list[str]:
+    """Columns that can mark noisy samples: booleans, the one of that name first."""
+    found = [name for name, dtype in table.schema.items() if dtype == pl.Boolean]
+    return sorted(found, key=lambda name: name != TRUTH)
+
+
+def text_columns(table: pl.DataFrame) -> list[str]:
+    """Columns that a text can be looked for in, captions first."""
+    found = [name for name, dtype in table.schema.items() if dtype == pl.String]
+    kept = [name for name in found if name not in _NOT_TEXT and _holds_values(table[name])]
+    return sorted(kept, key=lambda name: name != "caption")
+
+
+def _holds_values(column: pl.Series) -> bool:
+    """Whether there is anything in it: a pool of pairs has a column of labels that are missing."""
+    return column.null_count() < len(column)

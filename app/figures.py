@@ -72,7 +72,7 @@ def histogram(
     figure.update_layout(legend={"traceorder": "normal"})
     if span is not None:
         _mark_cutoff(figure, span, edges, theme)
-    return _finish(figure, theme, height=HISTOGRAM_HEIGHT)
+    return finish(figure, theme, height=HISTOGRAM_HEIGHT)
 
 
 def _mark_cutoff(figure: go.Figure, span: Span, edges: np.ndarray, theme: Theme) -> None:
@@ -139,7 +139,7 @@ def map_figure(
     figure.update_layout(dragmode="lasso")
     figure.update_xaxes(visible=False, range=[box.x0, box.x1], constrain="domain")
     figure.update_yaxes(visible=False, range=[box.y0, box.y1], scaleanchor="x", constrain="domain")
-    return _finish(figure, theme, height=MAP_HEIGHT)
+    return finish(figure, theme, height=MAP_HEIGHT)
 
 
 def _add_hover(figure: go.Figure, sample: pl.DataFrame, colouring: Colouring) -> None:
@@ -157,7 +157,7 @@ def _add_hover(figure: go.Figure, sample: pl.DataFrame, colouring: Colouring) ->
             [
                 np.array([number(score) for score in sample["mimic_score"]], dtype=object),
                 np.array([hover_text(value or "missing") for value in values], dtype=object),
-                np.array([hover_text(caption) for caption in sample["caption"]], dtype=object),
+                np.array([hover_text(text) for text in _texts(sample)], dtype=object),
             ],
             axis=1,
         )
@@ -167,6 +167,12 @@ def _add_hover(figure: go.Figure, sample: pl.DataFrame, colouring: Colouring) ->
         f"{spoken(colouring.column)} %{{customdata[1]}}<extra></extra>",
         showlegend=False,
     )
+
+
+def _texts(sample: pl.DataFrame) -> pl.Series:
+    """Captions, or labels in their place."""
+    labels = sample["label"] if "label" in sample.columns else pl.Series([None] * len(sample))
+    return sample["caption"].fill_null(labels.cast(pl.String))
 
 
 def hover_text(caption: str) -> str:
@@ -224,10 +230,10 @@ def segment_figure(segment: tuple[tuple[float, float], ...], theme: Theme) -> go
     )
     figure.update_xaxes(title="model → reference model", tickvals=[0, 0.5, 1])
     figure.update_yaxes(title="mean loss", rangemode="normal")
-    return _finish(figure, theme, height=230)
+    return finish(figure, theme, height=230)
 
 
-def _finish(figure: go.Figure, theme: Theme, *, height: int) -> go.Figure:
+def finish(figure: go.Figure, theme: Theme, *, height: int) -> go.Figure:
     """What all figures share: no wasted margins, the theme's tones, a quiet legend."""
     figure.update_layout(
         height=height,

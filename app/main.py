@@ -21,8 +21,12 @@ from app.components.shell import page_style, sidebar  # noqa: E402
 
 PAGES = [
     st.Page("views/explore.py", title="Explore", icon=":material/scatter_plot:", default=True),
+    st.Page("views/dynamics.py", title="Dynamics", icon=":material/timeline:"),
+    st.Page("views/filters.py", title="Filters", icon=":material/filter_alt:"),
+    st.Page("views/prove.py", title="Prove", icon=":material/balance:"),
     st.Page("views/export.py", title="Export", icon=":material/download:"),
     st.Page("views/data.py", title="Data and scoring", icon=":material/database:"),
+    st.Page("views/train.py", title="Train", icon=":material/model_training:"),
 ]
 
 st.set_page_config(page_title="Mimicscope", page_icon=":material/troubleshoot:", layout="wide")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from mimic_core.filters import (
     Absolute,
     Category,
     Condition,
+    NamedCondition,
     Not,
     Percentile,
     Recipe,
@@ -58,10 +60,17 @@ def condition_named(recipe: Recipe, name: str) -> Condition | None:
     return next(found, None)
 
 
+def is_range(condition: Condition | None) -> TypeGuard[Range]:
+    """Whether a condition cuts a column at one place for the whole table."""
+    if isinstance(condition, Percentile | TopK):
+        return condition.by is None
+    return isinstance(condition, Absolute)
+
+
 def cutoff_of(recipe: Recipe, column: str) -> Range | None:
     """The condition that cuts ``column``, if there is one."""
     condition = condition_named(recipe, cutoff_name(column))
-    return condition if isinstance(condition, Absolute | Percentile | TopK) else None
+    return condition if is_range(condition) else None
 
 
 def band(condition: Range | None, values: np.ndarray) -> Band:
@@ -164,8 +173,7 @@ def flip(recipe: Recipe, column: str, values: np.ndarray) -> Recipe:
 
 def without_cutoff(recipe: Recipe, column: str) -> Recipe:
     """The recipe without the cutoff of ``column``, if it has one."""
-    name = cutoff_name(column)
-    return recipe.without(name) if name in recipe.names else recipe
+    return recipe if cutoff_of(recipe, column) is None else recipe.without(cutoff_name(column))
 
 
 def keep_region(recipe: Recipe, corners: Sequence[Corner]) -> Recipe:
@@ -219,4 +227,18 @@ def _region(corners: Sequence[Corner]) -> Region:
 
 
 def _with_cutoff(recipe: Recipe, column: str, condition: Range) -> Recipe:
-    return recipe.with_condition(cutoff_name(column), condition)
+    name = cutoff_name(column)
+    if name in recipe.names and not is_range(condition_named(recipe, name)):
+        recipe = _set_aside(recipe, name)
+    return recipe.with_condition(name, condition)
+
+
+def _set_aside(recipe: Recipe, name: str) -> Recipe:
+    """Give another name to a condition that a chart cannot show, so that it is not replaced."""
+    number = 2
+    while f"{name} {number}" in recipe.names:
+        number += 1
+    other = NamedCondition(name=f"{name} {number}", condition=condition_named(recipe, name))
+    return Recipe(
+        conditions=tuple(other if named.name == name else named for named in recipe.conditions)
+    )

@@ -1,27 +1,33 @@
 """What the app remembers for one browser tab. The only module that touches ``st.session_state``.
 
 All of it is one frozen ``AppState``; widgets are shown from it and write back to it, so that a
-page switch, which drops the state of widgets it does not show, loses nothing. The run is also in
-the address (``?run=``), because a refresh drops the session.
+page switch, which drops the state of widgets it does not show, loses nothing. The run and the
+selection are also in the address (``?run=``, ``&select=``), because a refresh drops the session;
+so the browser's back button undoes a selection.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import streamlit as st
 
+from app import address
+from app.dynamics_state import DynamicsState
+from app.filters_state import FiltersState
+from app.proving import ProveForm
 from app.ranking import GalleryMode
 from app.raster import Box
 from mimic_core.cutoffs import Keep
+from mimic_core.errors import FilterError
 from mimic_core.filters import Recipe
 from mimic_core.schema import ProbeConfig
 
 HISTORY_LENGTH = 50
 _STATE = "mimicscope"
-_RUN_PARAMETER = "run"
+_RUN, _SELECT = "run", "select"  # parameters of the address
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,9 @@ class AppState:
         watched: The job that the tab waits for.
         upload: Id of the pool last uploaded, and where it was stored.
         loaded: Id of the recipe file last applied.
+        dynamics: What the Dynamics page remembers of itself.
+        filters: What the Filters page remembers of itself.
+        proving: What the Prove page compares, and with which settings.
     """
 
     run_id: str | None = None
@@ -62,12 +71,15 @@ class AppState:
     watched: str | None = None
     upload: tuple[str, str] | None = None
     loaded: str | None = None
+    dynamics: DynamicsState = field(default_factory=DynamicsState)
+    filters: FiltersState = field(default_factory=FiltersState)
+    proving: ProveForm = ProveForm()
 
 
 def state() -> AppState:
     """The state as it is now; a new tab starts with the run that its address names."""
     if _STATE not in st.session_state:
-        st.session_state[_STATE] = AppState(run_id=st.query_params.get(_RUN_PARAMETER))
+        st.session_state[_STATE] = AppState(run_id=st.query_params.get(_RUN))
     current: AppState = st.session_state[_STATE]
     return current
 
@@ -77,10 +89,21 @@ def change(**changes: Any) -> None:
     st.session_state[_STATE] = replace(state(), **changes)
 
 
+def change_filters(**changes: Any) -> None:
+    """Replace parts of the Filters page's state."""
+    change(filters=replace(state().filters, **changes))
+
+
+def change_dynamics(**changes: Any) -> None:
+    """Replace parts of the Dynamics page's state."""
+    change(dynamics=replace(state().dynamics, **changes))
+
+
 def choose_run(run_id: str | None) -> None:
     """Look at another run: what belonged to the last one is forgotten."""
     if run_id != state().run_id:
-        st.session_state[_STATE] = AppState(run_id=run_id, upload=state().upload)
+        kept = ProveForm(compared=state().proving.compared)  # recipes may fit other runs too
+        st.session_state[_STATE] = AppState(run_id=run_id, upload=state().upload, proving=kept)
 
 
 def go_on_with(run_id: str) -> None:
@@ -88,13 +111,35 @@ def go_on_with(run_id: str) -> None:
     change(run_id=run_id, tuned=None, asked=None, opened=None, watched=None, page=1)
 
 
-def keep_run_in_address() -> None:
-    """Write the run into the address, from which a page switch has taken it."""
-    run_id = state().run_id
-    if run_id is None:
-        st.query_params.pop(_RUN_PARAMETER, None)
-    elif st.query_params.get(_RUN_PARAMETER) != run_id:
-        st.query_params[_RUN_PARAMETER] = run_id
+def follow_address() -> None:
+    """Take run and selection from the address: in a new tab, and where the browser's back and
+    forward buttons lead.
+
+    Raises:
+        FilterError: The selection in the address is damaged; it is taken out of the address.
+    """
+    context = st.runtime.scriptrunner.get_script_run_ctx()
+    went_back = context is not None and context.is_history_navigation
+    # An address without a run is one that a page switch has emptied.
+    if _STATE in st.session_state and not (went_back and _RUN in st.query_params):
+        return
+    choose_run(st.query_params.get(_RUN))
+    try:
+        set_recipe(address.unpack(st.query_params.get(_SELECT, "")))
+    except FilterError:
+        st.query_params.pop(_SELECT)  # so that the error is shown once
+        raise
+
+
+def keep_in_address() -> None:
+    """Write run and selection into the address, from which a page switch has taken them."""
+    current = state()
+    selected = address.pack(current.recipe) if current.run_id else ""
+    for name, value in ((_RUN, current.run_id or ""), (_SELECT, selected)):
+        if not value:
+            st.query_params.pop(name, None)
+        elif st.query_params.get(name) != value:
+            st.query_params[name] = value
 
 
 def set_recipe(recipe: Recipe) -> None:
@@ -120,6 +165,11 @@ def tune(asked: ProbeConfig, own: ProbeConfig) -> None:
 def untune() -> None:
     """Go back to the scores of the run."""
     change(tuned=None, asked=None, page=1)
+
+
+def set_proving(**changes: Any) -> None:
+    """Replace parts of what the Prove page compares."""
+    change(proving=replace(state().proving, **changes))
 
 
 def bind(key: str, value: Any) -> str:

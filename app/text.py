@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 _SPOKEN = {"clip_score": "CLIP score", "mimic_score_se": "mimic score, standard error"}
@@ -55,3 +56,8 @@ def duration(seconds: float) -> str:
 def per_second(rate: float) -> str:
     """A rate with as many digits as say something."""
     return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
+
+
+def text_of(row: Mapping[str, Any]) -> str:
+    """What stands below a sample's image: its caption, or its label."""
+    return str(row["label"] if row["caption"] is None else row["caption"])

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import repository  # noqa: F401 - first: the packages lie one level up
 import torch
 
 from mimic_core import files

@@ -17,20 +17,19 @@ text embeddings and their cosines, without gradients, which is what computing CL
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-import resource
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import repository  # noqa: F401 - first: the packages lie one level up
 import torch
+from measuring import interleaved, machine, own_peak, peak_in_own_process
 from torch import Tensor, nn
 
 from mimic_core import clip, files
@@ -70,6 +69,8 @@ def make_data(arch: str, batch: int, batches: int, device: torch.device) -> Sett
     torch.manual_seed(0)
     loaded = load_model(f"{arch}:random:0")
     loaded.module.to(device)
+    tokenizer = loaded.tokenizer
+    assert tokenizer is not None  # every open_clip model has one
     data = [
         LoadedBatch(
             shard="0",
@@ -78,7 +79,7 @@ def make_data(arch: str, batch: int, batches: int, device: torch.device) -> Sett
             rows=np.arange(batch),
             images=torch.randn(batch, 3, *loaded.preprocessing["size"]),
             image_of=torch.arange(batch),
-            tokens=loaded.tokenizer([f"picture {i} of {batch * batches}" for i in range(batch)]),
+            tokens=tokenizer([f"picture {i} of {batch * batches}" for i in range(batch)]),
         ).to(device)
         for _ in range(batches)
     ]
@@ -222,47 +223,18 @@ def require_equal_scores(setting: Setting) -> None:
 
 
 def measure(setting: Setting, rounds: int) -> dict[str, float]:
-    """Median seconds of each way, interleaved over ``rounds`` after one warm-up each.
-
-    The order alternates from round to round, so that none always follows the same other.
-    """
-    names = list(WAYS)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for round_ in range(rounds + 1):
-        for name in names if round_ % 2 else reversed(names):
-            _synchronise(setting.device)
-            start = time.perf_counter()
-            WAYS[name](setting)
-            _synchronise(setting.device)
-            if round_:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    """Median seconds of each way."""
+    ways = {name: functools.partial(way, setting) for name, way in WAYS.items()}
+    return interleaved(ways, rounds, setting.device)
 
 
 def peak_memory(way: str, arguments: argparse.Namespace) -> float:
-    """Peak memory in bytes of ``way`` in a process of its own: resident memory on the CPU,
-    allocated device memory on CUDA.
-    """
-    command = [sys.executable, __file__, "--memory-of", way, "--arch", arguments.arch]
-    command += ["--batch", str(arguments.batch), "--batches", "1"]
+    """Peak memory in bytes of ``way`` in a process of its own."""
+    options = ["--memory-of", way, "--arch", arguments.arch, "--batch", str(arguments.batch)]
+    options += ["--batches", "1"]
     if arguments.device:
-        command += ["--device", arguments.device]
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return float(out.splitlines()[-1])
-
-
-def _own_peak(way: str, setting: Setting) -> float:
-    """Peak memory of this process (or of the device) after three passes of ``way``."""
-    for _ in range(3):
-        WAYS[way](setting)
-    if setting.device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(setting.device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+        options += ["--device", arguments.device]
+    return peak_in_own_process(__file__, options)
 
 
 def main() -> None:
@@ -279,17 +251,17 @@ def main() -> None:
     device = pick_device(arguments.device)
     if arguments.memory_of:
         setting = make_memory_setting(arguments.arch, arguments.batch, device)
-        print(_own_peak(arguments.memory_of, setting))
+        for _ in range(3):
+            WAYS[arguments.memory_of](setting)
+        print(own_peak(device))
         return
     setting = make_setting(arguments.arch, arguments.batch, arguments.batches, device)
     require_equal_scores(setting)
     seconds = measure(setting, max(arguments.rounds, 1))
     memory = {way: peak_memory(way, arguments) for way in ("forward", "snapshot")}
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
     print(
-        f"{arguments.arch}, batch {arguments.batch} x {arguments.batches}, fp32, {name}{threads}, "
-        f"torch {torch.__version__}, median of {arguments.rounds} interleaved rounds\n"
+        f"{arguments.arch}, batch {arguments.batch} x {arguments.batches}, fp32, "
+        f"{machine(device)}, median of {arguments.rounds} interleaved rounds\n"
     )
     print("| way | seconds | throughput over forward |\n|---|---|---|")
     for way, value in seconds.items():
@@ -299,7 +271,8 @@ def main() -> None:
     result: dict[str, object] = {
         f"{way}_over_forward": seconds["forward"] / seconds[way] for way in WAYS if way != "forward"
     }
-    result |= {"snapshot_memory_over_forward": ratio, "device": name, "seconds": seconds}
+    result |= {"snapshot_memory_over_forward": ratio, "device": machine(device)}
+    result["seconds"] = seconds
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -11,10 +11,15 @@ The public Python API, module by module (importing this package loads none of th
 - ``mimic_core.runs``       open a finished run
 - ``mimic_core.table``      a run as one polars row per sample
 - ``mimic_core.filters``    recipes and selections
+- ``mimic_core.selections`` a recipe applied to a run on disk, of any size
+- ``mimic_core.history``    a run's scores as arrays of steps by samples
+- ``mimic_core.ensemble``   the steps of a run vote on every sample
 - ``mimic_core.cutoffs``    one cutoff as score, percentile and count
+- ``mimic_core.dynamics``   how scores move over the epochs: flips, bands, heat map
 - ``mimic_core.export``     selections as files
+- ``mimic_core.prove``      does a recipe help? ``prove(run, recipes, config)``
 - ``mimic_core.layout``     the 2-D map
-- ``mimic_core.stats``      histograms, rank agreement, AUROC
+- ``mimic_core.stats``      histograms, detection, retention, agreement
 - ``mimic_core.jobs``       detached background jobs
 """
 

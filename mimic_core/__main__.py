@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from mimic_core import cli_runs, cli_score
+from mimic_core import cli_filter, cli_prove, cli_runs, cli_score, cli_train
 from mimic_core.errors import ConfigError, Interrupted, MimicError
 
 app = typer.Typer(
@@ -25,15 +25,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("score")(cli_score.score)
+app.command("train")(cli_train.train)
 app.add_typer(cli_runs.runs_app, name="runs")
 app.command("layout")(cli_runs.layout)
+app.command("filter")(cli_filter.filter_run)
 app.command("export")(cli_runs.export)
+app.command("replay")(cli_filter.replay)
+app.command("prove")(cli_prove.prove)
 
 
 @app.command("app")
 def open_app(
     port: Annotated[int, typer.Option(help="Port of the local web server.")] = 8501,
-    runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    runs: Annotated[
+        Path, typer.Option(help="Folder of the runs.", envvar="MIMICSCOPE_RUNS")
+    ] = Path("runs"),
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
 ) -> None:
     """Open the app in a browser."""

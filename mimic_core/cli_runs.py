@@ -11,6 +11,7 @@ import typer
 from mimic_core.errors import FilterError, RunError
 
 if TYPE_CHECKING:
+    from mimic_core.filters import Recipe, Selection
     from mimic_core.runs import Run
 
 Format = Literal["parquet", "csv", "jsonl", "datacomp"]  # of mimic_core.export, see cli_score
@@ -90,28 +91,41 @@ def export(
     """Write the samples that a recipe keeps; the files written are named on standard output."""
     from mimic_core import filters
     from mimic_core.export import export as write_export
+    from mimic_core.selections import select
     from mimic_core.table import run_table
 
     found = find_run(run, runs)
-    chosen = filters.Recipe() if recipe is None else filters.Recipe.from_yaml(_read(recipe))
-    table = run_table(found)
-    selection = filters.apply(chosen, table)
+    chosen = filters.Recipe() if recipe is None else read_recipe(recipe)
+    selection, table = select(found, chosen), run_table(found)
     result = write_export(selection, table, found, format=file_format, out=out, overwrite=overwrite)
-    for reason, count in selection.drops.items():
-        typer.echo(f"dropped by {reason}: {count:,}", err=True)
-    share = f"{selection.retention_rate:.1%}"
-    typer.echo(f"kept {selection.kept:,} of {selection.total:,} ({share})", err=True)
+    print_counts(selection, err=True)
     for path in (*result.files, result.manifest):
         typer.echo(path)
 
 
-def _read(recipe: Path) -> str:
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in the YAML file ``path``.
+
+    Raises:
+        FilterError: It cannot be read, or is not a recipe.
+    """
+    from mimic_core.filters import Recipe
+
     try:
-        return recipe.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise FilterError(
-            f"the recipe cannot be read ({error})", got=str(recipe), next_step="check the path"
+            f"the recipe cannot be read ({error})", got=str(path), next_step="check the path"
         ) from error
+    return Recipe.from_yaml(text)
+
+
+def print_counts(selection: Selection, *, err: bool = False) -> None:
+    """Print one line for each reason of a drop, then what is kept."""
+    for reason, count in selection.drops.items():
+        typer.echo(f"dropped by {reason}: {count:,}", err=err)
+    share = f"{selection.retention_rate:.1%}"
+    typer.echo(f"kept {selection.kept:,} of {selection.total:,} ({share})", err=err)
 
 
 def find_run(text: str, root: Path) -> Run:

@@ -11,16 +11,18 @@ from mimic_core.errors import ConfigError, Interrupted
 
 if TYPE_CHECKING:
     from mimic_core.runs import Run
-    from mimic_core.schema import RunConfig
+    from mimic_core.schema import HeadConfig, RunConfig
 
 # The choices of mimic_core.schema, which is too slow to import for a mere --help (it brings numpy
 # and polars); tests/core/test_cli.py holds them, and the defaults in the help texts, to be equal.
-Mode = Literal["probe", "snapshot"]
+ScoreMode = Literal["probe", "snapshot"]
 Method = Literal["proj", "cos"]
 Side = Literal["image", "text"]
 Precision = Literal["fp32", "bf16", "fp16"]
-Weighting = Literal["mimic", "uniform"]
+Task = Literal["pairs", "labels"]
+WeightingName = Literal["uniform", "mimic", "grand", "agra", "grad_match", "rho", "influence"]
 
+_LABELS = "Labelled images only"
 _PROBE = "Probe mode only"
 _SNAPSHOT = "Snapshot mode only"
 
@@ -28,7 +30,7 @@ _SNAPSHOT = "Snapshot mode only"
 def score(
     source: Annotated[str, typer.Argument(help="The pool: a folder, shards, a zip or parquet.")],
     reference: Annotated[str, typer.Option(help="The reference model.")],
-    mode: Annotated[Mode, typer.Option(help="How to score.")] = "probe",
+    mode: Annotated[ScoreMode, typer.Option(help="How to score.")] = "probe",
     model: Annotated[
         str | None,
         typer.Option(
@@ -60,12 +62,15 @@ def score(
         typer.Option(help="The tower that is probed; default image.", rich_help_panel=_PROBE),
     ] = None,
     weighting: Annotated[
-        Weighting | None,
+        WeightingName | None,
         typer.Option(help="Weights of the update; default mimic.", rich_help_panel=_PROBE),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples in a batch; default 256.")] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="Divisor of the scores in the mimic weight; default 0.05.")
+        float | None,
+        typer.Option(
+            help="Divisor of the scores in the mimic weight (1 for timm's models); default 0.05."
+        ),
     ] = None,
     method: Annotated[
         Method | None, typer.Option(help="Projection or cosine; default proj.")
@@ -79,6 +84,42 @@ def score(
     seed: Annotated[
         int | None,
         typer.Option(help="Decides the sample, the batches and fresh weights; default 0."),
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Column with the labels.", rich_help_panel=_LABELS)
+    ] = None,
+    trusted: Annotated[
+        str | None,
+        typer.Option(
+            help="Samples to train the reference head on: COLUMN (true or false), COLUMN=VALUE, "
+            "or a share such as 20%. They are not scored.",
+            rich_help_panel=_LABELS,
+        ),
+    ] = None,
+    trusted_label_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column with their right labels; alone, it trusts the samples that have one.",
+            rich_help_panel=_LABELS,
+        ),
+    ] = None,
+    score_trusted: Annotated[
+        bool, typer.Option(help="Score the trusted samples too.", rich_help_panel=_LABELS)
+    ] = False,
+    reference_head: Annotated[
+        str | None,
+        typer.Option(help="File with a trained head for the features.", rich_help_panel=_LABELS),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Words for a class, with {} for its name; may be repeated. "
+            "CLIP models only; without it, 'a photo of a {}'.",
+            rich_help_panel=_LABELS,
+        ),
+    ] = None,
+    task: Annotated[
+        Task | None, typer.Option(help="Captions or labels; without it, what the pool has.")
     ] = None,
     image_column: Annotated[str | None, typer.Option(help="Column with the images.")] = None,
     caption_column: Annotated[str | None, typer.Option(help="Column with the captions.")] = None,
@@ -109,32 +150,53 @@ def score(
     }
     pool = {
         "path": source,
+        "task": task,
+        "label_column": label_column,
         "image_column": image_column,
         "caption_column": caption_column,
         "sample": sample,
         "sample_seed": seed,
     }
-    model_use = {"reference": reference, "preprocess": preprocess, "precision": precision}
+    head = {
+        "file": reference_head,
+        "trusted": trusted,
+        "trusted_label_column": trusted_label_column,
+        "score_trusted": score_trusted or None,
+        "prompts": tuple(prompt) if prompt else None,
+    }
+    model_use = {
+        "reference": reference,
+        "preprocess": preprocess,
+        "precision": precision,
+        "head": head_config(head),
+    }
     config = run_config(mode, model_use, pool=pool, scorer=scorer)
     run = _score(config, out, device=device, workers=workers, sweep=sweep, with_map=with_map)
     typer.echo(run.path)
 
 
 def run_config(
-    mode: Mode, settings: dict[str, Any], *, pool: dict[str, Any], scorer: dict[str, Any]
+    mode: ScoreMode, settings: dict[str, Any], *, pool: dict[str, Any], scorer: dict[str, Any]
 ) -> RunConfig:
     """The configuration that the options ask for; an option not given (None) takes its default.
 
     Raises:
         ConfigError: A value is not allowed, or an option belongs to the other mode.
     """
-    from mimic_core.schema import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
+    from mimic_core.schema import (
+        ProbeConfig,
+        RunConfig,
+        SnapshotConfig,
+        SourceConfig,
+        default_temperature,
+    )
 
-    config_of: dict[Mode, type[ProbeConfig | SnapshotConfig]] = {
+    config_of: dict[ScoreMode, type[ProbeConfig | SnapshotConfig]] = {
         "probe": ProbeConfig,
         "snapshot": SnapshotConfig,
     }
     given = _given(scorer)
+    given.setdefault("temperature", default_temperature(settings["reference"]))
     foreign = [name for name in given if name not in config_of[mode].model_fields]
     if foreign:
         other = "snapshot" if mode == "probe" else "probe"
@@ -152,6 +214,14 @@ def run_config(
     }
     config: RunConfig = RunConfig.parse(values)
     return config
+
+
+def head_config(options: dict[str, Any]) -> HeadConfig | None:
+    """The reference head that the options ask for; None without any of them."""
+    from mimic_core.schema import HeadConfig
+
+    given = _given(options)
+    return HeadConfig.parse(given) if given else None
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ agreement with CLIP score and loss, and says in plain words what follows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mimic_core import clip, mimic
+from mimic_core.agreement import rank_agreement
 from mimic_core.contrastive import score_logits
 from mimic_core.encoders import embed_with_tangents
 from mimic_core.errors import ModelError, ScoreError
@@ -23,7 +24,6 @@ from mimic_core.models import reinitialised
 from mimic_core.projections import find_projection
 from mimic_core.runs import CheckLevel, DirectionCheck, LayerSweep
 from mimic_core.score import head_with_tangents, module_losses
-from mimic_core.stats import rank_agreement
 
 POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 # A loss has fallen when it is lower by this share: less is within what batches differ by.
@@ -34,7 +34,7 @@ def direction_check(
     segment: Sequence[float],
     scores: np.ndarray,
     *,
-    clip_scores: np.ndarray,
+    clip_scores: np.ndarray | None,
     losses: np.ndarray,
     sweep: Sequence[LayerSweep] = (),
 ) -> DirectionCheck:
@@ -42,10 +42,11 @@ def direction_check(
 
     Args:
         segment: Mean losses at ``POSITIONS`` between the model (first) and the reference (last).
-        scores, clip_scores, losses: One value per sample (N).
+        scores, losses: One value per sample (N).
+        clip_scores: The same; None where the reference gives none.
     """
     share = float((scores > 0).mean())
-    with_clip = rank_agreement(scores, clip_scores)
+    with_clip = None if clip_scores is None else rank_agreement(scores, clip_scores)
     with_loss = rank_agreement(scores, losses)
     level, verdict = _verdict(segment, share, with_clip)
     return DirectionCheck(
@@ -92,7 +93,13 @@ def _verdict(
     )
 
 
-def module_segment(module: nn.Module, vector: mimic.TaskVector, batch: LoadedBatch) -> list[float]:
+def module_segment(
+    module: nn.Module,
+    vector: mimic.TaskVector,
+    batch: LoadedBatch,
+    *,
+    losses_of: Callable[[nn.Module, LoadedBatch], Tensor] = module_losses,
+) -> list[float]:
     """Mean loss of ``batch`` with the mimic layers at ``POSITIONS``; the weights are restored."""
     parameters = {name: module.get_parameter(name) for name in vector.layers}
     start = {name: parameter.detach().clone() for name, parameter in parameters.items()}
@@ -102,7 +109,7 @@ def module_segment(module: nn.Module, vector: mimic.TaskVector, batch: LoadedBat
             for position in POSITIONS:
                 for name, parameter in parameters.items():
                     parameter.copy_(start[name] + position * vector.directions[name])
-                means.append(float(module_losses(module, batch).mean()))
+                means.append(float(losses_of(module, batch).mean()))
         finally:
             for name, parameter in parameters.items():
                 parameter.copy_(start[name])

@@ -36,6 +36,13 @@ class Encoder(Protocol):
         """Arrays and columns of one batch, on its device."""
 
 
+class CheckedEncoder(Encoder, Protocol):
+    """An encoder that strips a model of its last layer, and can tell whether it does so rightly."""
+
+    def difference(self, batch: LoadedBatch) -> float:
+        """Largest relative difference between last layer on features and the model itself."""
+
+
 @dataclass(frozen=True)
 class ReferenceEncoder:
     """Features before the last projections, embeddings and CLIP scores under the reference.
@@ -68,9 +75,22 @@ class ReferenceEncoder:
                     units[side] = units[side][batch.image_of]
                     features = None if features is None else features[batch.image_of]
                 if features is not None:
-                    arrays[f"{side}_features"] = _half(f"{side} features", features)
-                arrays[f"{side}_embedding"] = _half(f"{side} embedding", units[side])
+                    arrays[f"{side}_features"] = half(f"{side} features", features)
+                arrays[f"{side}_embedding"] = half(f"{side} embedding", units[side])
         return arrays, {"clip_score": (units["image"] * units["text"]).sum(1)}
+
+    def difference(self, batch: LoadedBatch) -> float:
+        """Largest relative difference between features times projection and the model's embedding.
+
+        Runs in float32 whatever the run's precision; 0 where no tower has a linear projection.
+        """
+        exact = replace(self, precision="fp32")
+        worst = 0.0
+        with torch.no_grad():
+            for side in exact.sides:
+                ours, own = exact._tower(side, batch)[1], _encode(exact.module, side, batch)  # noqa: SLF001
+                worst = max(worst, float((ours - own).abs().max() / own.abs().max()))
+        return worst
 
     def _tower(self, side: Side, batch: LoadedBatch) -> tuple[Tensor | None, Tensor]:
         """Features (None where the tower has no linear projection) and raw embeddings."""
@@ -83,20 +103,6 @@ class ReferenceEncoder:
         features = features.float()
         raw = features @ projection.weight
         return features, raw if projection.bias is None else raw + projection.bias
-
-
-def projection_difference(encoder: ReferenceEncoder, batch: LoadedBatch) -> float:
-    """Largest relative difference between features times projection and the model's own embedding.
-
-    Runs in float32 whatever the run's precision; 0 where no tower has a linear projection.
-    """
-    exact = replace(encoder, precision="fp32")
-    worst = 0.0
-    with torch.no_grad():
-        for side in exact.sides:
-            ours, own = exact._tower(side, batch)[1], _encode(exact.module, side, batch)  # noqa: SLF001
-            worst = max(worst, float((ours - own).abs().max() / own.abs().max()))
-    return worst
 
 
 @dataclass(frozen=True)
@@ -194,7 +200,7 @@ def _tower_with_tangent(
     return directional_derivative(module, vector.unit(), forward)[0]
 
 
-def _half(what: str, values: Tensor) -> Tensor:
+def half(what: str, values: Tensor) -> Tensor:
     """``values`` in float16; a value beyond its range is an error, not an infinity."""
     half = values.half()
     if not torch.isfinite(half).all():

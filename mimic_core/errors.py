@@ -6,6 +6,9 @@ next step. The pieces are arguments, so that none can be forgotten and the app c
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 _MISSING = object()
 
 
@@ -64,6 +67,18 @@ class RunError(MimicError):
 
 class FilterError(MimicError):
     """A recipe that cannot be parsed or applied to the table at hand."""
+
+
+def no_such_column(name: str, columns: Iterable[str]) -> FilterError:
+    """The error for a column that a table lacks; names those that are spelt alike."""
+    there = list(columns)
+    near = difflib.get_close_matches(name, there)
+    return FilterError(
+        "the table has no such column",
+        got=name,
+        allowed=", ".join(near or there),
+        next_step=f"did you mean {near[0]}?" if near else "choose one of its columns",
+    )
 
 
 class ExportError(MimicError):

@@ -12,10 +12,11 @@ import polars as pl
 from mimic_core import files
 from mimic_core.errors import ExportError
 from mimic_core.export_formats import SUFFIXES, WRITERS, Format
-from mimic_core.filters import Recipe, Selection, apply
+from mimic_core.filters import Recipe, Selection
 from mimic_core.runs import Run, now, open_run
 from mimic_core.schema import SCHEMA_VERSION
-from mimic_core.table import map_config, run_table
+from mimic_core.selections import select
+from mimic_core.table import map_config
 
 __all__ = [
     "SUFFIXES",
@@ -152,7 +153,7 @@ def replay(manifest: Path, runs_root: Path) -> Selection:
         )
     _check_files(manifest, said["files"])
     run = open_run(runs_root / said["run_id"])
-    selection = apply(Recipe.from_tree(said["recipe"]), run_table(run))
+    selection = select(run, Recipe.from_tree(said["recipe"]))
     now_there: dict[str, Any] = {
         "total": selection.total,
         "drops": selection.drops,

@@ -71,7 +71,8 @@ def feature_set_for(
         "fingerprint": source.fingerprint(),
         "sample": config.sample,
         "sample_seed": config.sample_seed if config.sample else 0,
-        "columns": [source.image_column, source.caption_column],
+        "columns": [source.image_column, source.caption_column, source.label_column],
+        "task": source.task,
         "model": model.identity,
         "preprocessing": model.preprocessing,
         "decoder": DECODER,
@@ -95,7 +96,7 @@ def feature_set_for(
     info = {
         **identity,
         "model_spec": model.spec.text,
-        "loss": model.loss,
+        "loss": model.loss if source.task == "pairs" else "cross_entropy",
         "preprocessing_origin": model.preprocessing_origin,
         "preprocessing_sha256": model.preprocessing_sha256,
         "layout": source.layout,
@@ -199,6 +200,8 @@ class _Shard:
         if "clip_score" in self.columns or not len(rows):
             scores = self._joined(self.columns.get("clip_score", []))
             samples = samples.with_columns(pl.Series("clip_score", scores, dtype=pl.Float32))
+        elif index.info.get("task") == "labels":  # an image model gives no CLIP score
+            samples = samples.with_columns(clip_score=pl.lit(None, pl.Float32))
         arrays = {name: self._joined(self.arrays.get(name, [])) for name in target.encoder.arrays}
         skips = [asdict(skip) for batch in self.batches for skip in batch.skips]
         skipped = pl.concat([index.index_skips(shard), pl.DataFrame(skips, schema=SKIP_COLUMNS)])
@@ -217,7 +220,8 @@ def _without_tensors(batch: LoadedBatch) -> LoadedBatch:
 
 def loader_for(source: Source, model: LoadedModel) -> SampleLoader:
     """Loads samples of ``source`` as ``model`` wants them."""
-    return SampleLoader(source.root, image_transform(model.preprocessing), model.tokenizer)
+    tokenizer = model.tokenizer if source.task == "pairs" else None
+    return SampleLoader(source.root, image_transform(model.preprocessing), tokenizer)
 
 
 def versions() -> dict[str, str]:

@@ -121,6 +121,12 @@ class FeatureSet:
         """The uids of ``index(shard)``, without reading its other columns."""
         return pl.scan_parquet(self._file("index", shard)).select("uid").collect()["uid"]
 
+    def index_labels(self) -> list[str]:
+        """All labels of the pool, sorted, before any image was read."""
+        parts = [pl.scan_parquet(self._file("index", shard)) for shard in self.shards]
+        found = pl.concat([part.select("label") for part in parts]).unique().collect()
+        return sorted(found["label"].drop_nulls().to_list())
+
     def index_skips(self, shard: str) -> pl.DataFrame:
         """Who of ``shard`` was skipped before any image was read."""
         return pl.read_parquet(self.path / "index" / f"{shard}.skipped.parquet")
@@ -131,6 +137,12 @@ class FeatureSet:
         self._require_complete()
         frames = [pl.read_parquet(self._file("samples", shard)) for shard in self.shards]
         return pl.concat(frames, how="diagonal_relaxed")
+
+    def scan(self) -> pl.LazyFrame:
+        """``samples`` as a lazy frame: only what a query asks for is read."""
+        self._require_complete()
+        scans = [pl.scan_parquet(self._file("samples", shard)) for shard in self.shards]
+        return pl.concat(scans, how="diagonal_relaxed")
 
     @cached_property
     def skipped(self) -> pl.DataFrame:

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from mimic_core.ensemble_config import Aggregation, Binarisation, EnsembleConfig, KMeans, Majority
 from mimic_core.schema import Frozen
 
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -55,13 +56,15 @@ class Percentile(Frozen):
     """Numbers between two percentiles of the column's non-null values in the whole table.
 
     Drops the lowest ``lower`` percent and the highest ``100 - upper`` percent. Equal values stay
-    together, and stay in when the cut falls among them (``mimic_core.cutoffs``).
+    together, and stay in when the cut falls among them (``mimic_core.cutoffs``). With ``by``, in
+    each group of rows that share a value of that column; a row without one is in no group.
     """
 
     kind: Literal["percentile"] = "percentile"
     column: str
     lower: Percent = 0.0
     upper: Percent = 100.0
+    by: str | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Percentile:
@@ -71,28 +74,30 @@ class Percentile(Frozen):
 
     def describe(self) -> str:
         """Such as ``mimic score: top 30 %``."""
-        name = _spoken(self.column)
+        name, each = _spoken(self.column), _each(self.by)
         if self.upper == 100:
-            return f"{name}: top {_number(100 - self.lower)} %"
+            return f"{name}: top {_number(100 - self.lower)} %{each}"
         if self.lower == 0:
-            return f"{name}: lowest {_number(self.upper)} %"
-        return f"{name}: percentile {_number(self.lower)} to {_number(self.upper)}"
+            return f"{name}: lowest {_number(self.upper)} %{each}"
+        return f"{name}: percentile {_number(self.lower)} to {_number(self.upper)}{each}"
 
 
 class TopK(Frozen):
     """Exactly the ``k`` largest (or smallest) numbers, all of them when there are fewer.
 
-    Ties at the edge are broken by uid, the smaller first.
+    Ties at the edge are broken by uid, the smaller first. With ``by``, k in each group of rows
+    that share a value of that column; a row without one is in no group.
     """
 
     kind: Literal["top_k"] = "top_k"
     column: str
     k: int = Field(ge=1)
     end: Literal["largest", "smallest"] = "largest"
+    by: str | None = None
 
     def describe(self) -> str:
         """Such as ``1,000 largest by mimic score``."""
-        return f"{self.k:,} {self.end} by {_spoken(self.column)}"
+        return f"{self.k:,} {self.end} by {_spoken(self.column)}{_each(self.by)}"
 
 
 class Category(Frozen):
@@ -179,6 +184,30 @@ class Uids(Frozen):
         return f"{len(self.uids):,} chosen sample{'' if len(self.uids) == 1 else 's'}"
 
 
+class EnsembleVote(Frozen):
+    """Samples that the steps of the run keep together (``mimic_core.ensemble``).
+
+    Evaluated on the whole history of the run, whatever rows the table holds. ``min_confidence``
+    asks for that confidence on top; it never keeps what the ensemble drops.
+    """
+
+    kind: Literal["ensemble"] = "ensemble"
+    binarise: Binarisation = KMeans()
+    aggregate: Aggregation = Majority()
+    min_confidence: float | None = Field(default=None, ge=0, le=1)
+
+    @property
+    def config(self) -> EnsembleConfig:
+        """The ensemble filter that is asked."""
+        return EnsembleConfig(binarise=self.binarise, aggregate=self.aggregate)
+
+    def describe(self) -> str:
+        """Such as ``majority of mimic score: k-means``."""
+        sure = self.min_confidence
+        more = "" if sure is None else f", confidence >= {_number(sure)}"
+        return f"{self.config.describe()}{more}"
+
+
 class AllOf(Frozen):
     """Rows that every condition keeps."""
 
@@ -224,7 +253,7 @@ class Minus(Frozen):
         return f"{_nested(self.keep)} minus {_nested(self.drop)}"
 
 
-Leaf = Absolute | Percentile | TopK | Category | Text | Region | Uids
+Leaf = Absolute | Percentile | TopK | Category | Text | Region | Uids | EnsembleVote
 Condition = Annotated[Leaf | AllOf | AnyOf | Not | Minus, Field(discriminator="kind")]
 
 for _model in (AllOf, AnyOf, Not, Minus):
@@ -238,6 +267,10 @@ def _nested(condition: Condition) -> str:
 
 def _spoken(column: str) -> str:
     return {"clip_score": "CLIP score"}.get(column, column.replace("_", " "))
+
+
+def _each(by: str | None) -> str:
+    return "" if by is None else f" in each {_spoken(by)}"
 
 
 def _number(value: float | None) -> str:

@@ -8,7 +8,6 @@ or not; another branch of an ``any`` may still keep the row.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from functools import reduce
 from operator import and_, or_
@@ -16,7 +15,7 @@ from operator import and_, or_
 import numpy as np
 import polars as pl
 
-from mimic_core.cutoffs import as_dtype, rank_below, rank_up_to, sorted_values
+from mimic_core.cutoffs import as_dtype, rank_below, rank_up_to
 from mimic_core.errors import FilterError
 from mimic_core.filter_conditions import (
     Absolute,
@@ -24,6 +23,8 @@ from mimic_core.filter_conditions import (
     AnyOf,
     Category,
     Condition,
+    EnsembleVote,
+    Leaf,
     Minus,
     Not,
     Percentile,
@@ -32,44 +33,66 @@ from mimic_core.filter_conditions import (
     TopK,
     Uids,
 )
+from mimic_core.filter_groups import Grouped, best_of_each, between_percentiles, grouped
+from mimic_core.filter_table import Rows, Table
+from mimic_core.history import History
 from mimic_core.polygon import inside_polygon
 
-Table = pl.DataFrame
+GROUP_DTYPES = "a text, boolean or integer column"
 
 
-def votes(condition: Condition, table: Table) -> pl.Series:
+def votes(condition: Condition, table: Table | Rows, history: History | None = None) -> pl.Series:
     """The votes (N,) of a condition on a table of N rows: boolean, null where it cannot say.
 
+    Args:
+        condition: What is asked.
+        table: One row per uid, in memory or lazy.
+        history: Of the run that the table is made from; ensembles need it.
+
     Raises:
-        FilterError: A column is missing, of the wrong type or holds NaN, or a uid is unknown.
+        FilterError: A column is missing, of the wrong type or holds NaN, a uid is unknown, or an
+            ensemble has no history.
     """
+    rows = table if isinstance(table, Rows) else Rows(table, history)
+    return joined(condition, lambda leaf: _leaf_votes(leaf, rows))
+
+
+def joined(condition: Condition, leaf_votes: Callable[[Leaf], pl.Series]) -> pl.Series:
+    """The votes (N,) of a tree from those of its leaves, which a caller may have counted before."""
     match condition:
         case AllOf():
-            return reduce(and_, (votes(part, table) for part in condition.conditions))
+            return reduce(and_, (joined(part, leaf_votes) for part in condition.conditions))
         case AnyOf():
-            return reduce(or_, (votes(part, table) for part in condition.conditions))
+            return reduce(or_, (joined(part, leaf_votes) for part in condition.conditions))
         case Not():
-            return ~votes(condition.condition, table)
+            return ~joined(condition.condition, leaf_votes)
         case Minus():
-            return votes(condition.keep, table) & ~votes(condition.drop, table)
+            return joined(condition.keep, leaf_votes) & ~joined(condition.drop, leaf_votes)
+    return leaf_votes(condition)
+
+
+def _leaf_votes(leaf: Leaf, rows: Rows) -> pl.Series:
+    match leaf:
         case Absolute():
-            return _absolute(condition, table)
+            return _absolute(leaf, rows)
         case Percentile():
-            return _percentile(condition, table)
+            return _percentile(leaf, rows)
         case TopK():
-            return _top_k(condition, table)
+            return _top_k(leaf, rows)
         case Category():
-            return _category(condition, table)
+            return _category(leaf, rows)
         case Text():
-            return _text(condition, table)
+            return _text(leaf, rows)
         case Region():
-            return _region(condition, table)
+            return _region(leaf, rows)
         case Uids():
-            return _uids(condition, table)
+            return _uids(leaf, rows)
+        case EnsembleVote():
+            return _ensemble(leaf, rows)
 
 
-def _absolute(condition: Absolute, table: Table) -> pl.Series:
-    numbers = _numbers(table, condition.column)
+def _absolute(condition: Absolute, rows: Rows) -> pl.Series:
+    numbers = _numbers(rows, condition.column)
     bounds = []
     if condition.min is not None:
         bounds.append(numbers >= _scalar(condition.min, numbers))
@@ -83,34 +106,43 @@ def _scalar(value: float, numbers: pl.Series) -> pl.Series:
     return pl.Series([as_dtype(value, dtype)], dtype=numbers.dtype)
 
 
-def _percentile(condition: Percentile, table: Table) -> pl.Series:
-    numbers = _numbers(table, condition.column)
-    ordered = sorted_values(numbers)
-    first = rank_below(condition.lower, len(ordered))
-    end = rank_up_to(condition.upper, len(ordered))
-    if first == len(ordered) or end == 0:
-        return _null_where_missing(np.zeros(len(table), bool), [numbers])
+def _percentile(condition: Percentile, rows: Rows) -> pl.Series:
+    numbers = _numbers(rows, condition.column)
+    if condition.by is not None:
+        groups = _groups(rows, numbers, condition.by)
+        inside = between_percentiles(groups, condition.lower, condition.upper)
+        return _null_outside(inside, groups)
+    present = numbers.drop_nulls().to_numpy()
+    first = rank_below(condition.lower, len(present))
+    end = rank_up_to(condition.upper, len(present))
+    if first == len(present) or end == 0:
+        return _null_where_missing(np.zeros(len(numbers), bool), [numbers])
+    ordered = np.partition(present, (first, end - 1))  # two ranks are enough
     low, high = (_scalar(float(ordered[rank]), numbers) for rank in (first, end - 1))
     return (numbers >= low) & (numbers <= high)
 
 
-def _top_k(condition: TopK, table: Table) -> pl.Series:
-    numbers = _numbers(table, condition.column)
+def _top_k(condition: TopK, rows: Rows) -> pl.Series:
+    numbers = _numbers(rows, condition.column)
+    largest = condition.end == "largest"
+    if condition.by is not None:
+        groups = _groups(rows, numbers, condition.by)
+        best = best_of_each(groups, condition.k, largest=largest, uids=rows.uids)
+        return _null_outside(best, groups)
     present = numbers.drop_nulls().to_numpy()
     if condition.k >= len(present):
-        return _null_where_missing(np.ones(len(table), bool), [numbers])
-    largest = condition.end == "largest"
+        return _null_where_missing(np.ones(len(numbers), bool), [numbers])
     rank = len(present) - condition.k if largest else condition.k - 1
     edge = _scalar(float(np.partition(present, rank)[rank]), numbers)
     chosen = (numbers > edge if largest else numbers < edge).fill_null(False).to_numpy().copy()
     ties = (numbers == edge).arg_true()
-    by_uid = ties.gather(table["uid"].gather(ties).arg_sort())
+    by_uid = ties.gather(rows.uids.gather(ties).arg_sort())
     chosen[by_uid.head(condition.k - int(chosen.sum())).to_numpy()] = True
     return _null_where_missing(chosen, [numbers])
 
 
-def _category(condition: Category, table: Table) -> pl.Series:
-    column = _column(table, condition.column)
+def _category(condition: Category, rows: Rows) -> pl.Series:
+    column = rows.column(condition.column)
     if isinstance(column.dtype, pl.Categorical | pl.Enum):
         column = column.cast(pl.String)
     fits: Callable[[object], bool]
@@ -121,7 +153,7 @@ def _category(condition: Category, table: Table) -> pl.Series:
     elif column.dtype.is_integer():
         fits, allowed = lambda value: type(value) is int, "whole numbers for this column"
     else:
-        raise _wrong_type(condition.column, column, "a text, boolean or integer column")
+        raise _wrong_type(condition.column, column.dtype, GROUP_DTYPES)
     for value in condition.values:
         if not fits(value):
             raise FilterError(
@@ -133,35 +165,61 @@ def _category(condition: Category, table: Table) -> pl.Series:
     return column.is_in(list(condition.values))
 
 
-def _text(condition: Text, table: Table) -> pl.Series:
-    column = _column(table, condition.column)
-    if column.dtype != pl.String:
-        raise _wrong_type(condition.column, column, "a text column")
+def _text(condition: Text, rows: Rows) -> pl.Series:
+    dtype = rows.dtype(condition.column)
+    if dtype != pl.String:
+        raise _wrong_type(condition.column, dtype, "a text column")
+    text = pl.col(condition.column).str
     if condition.match_case:
-        return column.str.contains(condition.contains, literal=True)
+        return rows.evaluate(text.contains(condition.contains, literal=True))
     needle = pl.Series([condition.contains]).str.to_lowercase()[0]
-    return column.str.to_lowercase().str.contains(needle, literal=True)
+    return rows.evaluate(text.to_lowercase().str.contains(needle, literal=True))
 
 
-def _region(condition: Region, table: Table) -> pl.Series:
-    x, y = (_numbers(table, name) for name in condition.columns)
+def _region(condition: Region, rows: Rows) -> pl.Series:
+    x, y = (_numbers(rows, name) for name in condition.columns)
     known = (x.is_not_null() & y.is_not_null()).to_numpy()
-    inside = np.zeros(len(table), bool)
+    inside = np.zeros(len(x), bool)
     points = [column.to_numpy()[known] for column in (x, y)]
     inside[known] = inside_polygon(points[0], points[1], condition.polygon)
     return _null_where_missing(inside, [x, y])
 
 
-def _uids(condition: Uids, table: Table) -> pl.Series:
+def _uids(condition: Uids, rows: Rows) -> pl.Series:
     listed = pl.DataFrame({"uid": pl.Series(list(condition.uids), dtype=pl.String)})
-    unknown = listed.join(table.select("uid"), on="uid", how="anti")["uid"]
+    unknown = listed.join(rows.uids.to_frame(), on="uid", how="anti")["uid"]
     if len(unknown):
         raise FilterError(
             f"{len(unknown)} of the {len(listed)} chosen samples are not in this table",
             got=unknown[0],
             next_step="take them out of the recipe, or apply it to the pool they were chosen from",
         )
-    return table["uid"].is_in(list(condition.uids))
+    return rows.uids.is_in(list(condition.uids))
+
+
+def _ensemble(condition: EnsembleVote, rows: Rows) -> pl.Series:
+    found, places = rows.ensemble(condition.config)
+    keep = found.keep
+    if condition.min_confidence is not None:
+        keep = keep & (found.confidence >= np.float32(condition.min_confidence))
+    return pl.Series(keep[places])
+
+
+def _groups(rows: Rows, numbers: pl.Series, by: str) -> Grouped:
+    return rows.once(("groups", numbers.name, by), lambda: _grouped(rows, numbers, by))
+
+
+def _grouped(rows: Rows, numbers: pl.Series, by: str) -> Grouped:
+    column = rows.column(by)
+    if isinstance(column.dtype, pl.Categorical | pl.Enum):
+        column = column.cast(pl.String)
+    if not (column.dtype in (pl.String, pl.Boolean) or column.dtype.is_integer()):
+        raise _wrong_type(by, column.dtype, GROUP_DTYPES)
+    return grouped(numbers, column)
+
+
+def _null_outside(chosen: np.ndarray, groups: Grouped) -> pl.Series:
+    return pl.select(pl.when(pl.Series(groups.codes >= 0)).then(pl.Series(chosen))).to_series()
 
 
 def _null_where_missing(chosen: np.ndarray, columns: list[pl.Series]) -> pl.Series:
@@ -169,39 +227,27 @@ def _null_where_missing(chosen: np.ndarray, columns: list[pl.Series]) -> pl.Seri
     return pl.select(pl.when(known).then(pl.Series(chosen))).to_series()
 
 
-def _numbers(table: Table, name: str) -> pl.Series:
+def _numbers(rows: Rows, name: str) -> pl.Series:
     """A numeric column, float32 as it is and all others as float64, without NaN."""
-    column = _column(table, name)
+    column = rows.column(name)
     if not column.dtype.is_numeric():
-        raise _wrong_type(name, column, "a numeric column")
+        raise _wrong_type(name, column.dtype, "a numeric column")
     if column.dtype != pl.Float32:
         column = column.cast(pl.Float64)
     if column.is_nan().any():
         raise FilterError(
             f"column {name} holds NaN, which passes comparisons by accident",
-            got=f"uid {table['uid'][int(column.is_nan().arg_true()[0])]}",
+            got=f"uid {rows.uids[int(column.is_nan().arg_true()[0])]}",
             allowed="numbers, and null where a value is missing",
             next_step="replace NaN by null in that column",
         )
     return column
 
 
-def _column(table: Table, name: str) -> pl.Series:
-    if name in table.columns:
-        return table[name]
-    near = difflib.get_close_matches(name, table.columns)
-    raise FilterError(
-        "the table has no such column",
-        got=name,
-        allowed=", ".join(near or table.columns),
-        next_step=f"did you mean {near[0]}?" if near else "choose one of its columns",
-    )
-
-
-def _wrong_type(name: str, column: pl.Series, allowed: str) -> FilterError:
+def _wrong_type(name: str, dtype: pl.DataType, allowed: str) -> FilterError:
     return FilterError(
         f"column {name} is of the wrong type for this condition",
-        got=str(column.dtype),
+        got=str(dtype),
         allowed=allowed,
         next_step="choose another column or another condition",
     )

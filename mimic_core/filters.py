@@ -6,6 +6,8 @@ row which condition was the first to reject it. A recipe without conditions keep
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -22,6 +24,7 @@ from mimic_core.filter_conditions import (
     AnyOf,
     Category,
     Condition,
+    EnsembleVote,
     Minus,
     Not,
     Percentile,
@@ -30,8 +33,12 @@ from mimic_core.filter_conditions import (
     TopK,
     Uids,
 )
+from mimic_core.filter_needs import columns_of, ensembles_in
+from mimic_core.filter_table import Rows, Table
 from mimic_core.filter_votes import votes
+from mimic_core.history import HISTORY_COLUMNS, History, HistoryColumn
 from mimic_core.schema import Frozen
+from mimic_core.uids import sorted_uids
 
 __all__ = [
     "Absolute",
@@ -39,6 +46,7 @@ __all__ = [
     "AnyOf",
     "Category",
     "Condition",
+    "EnsembleVote",
     "Minus",
     "NamedCondition",
     "Not",
@@ -50,8 +58,14 @@ __all__ = [
     "TopK",
     "Uids",
     "apply",
+    "needed_columns",
+    "needed_history",
+    "selection_of",
     "votes",
 ]
+
+
+_CONDITIONS_AT_ONCE = 2  # each holds a column or two in memory
 
 
 class _Dumper(yaml.SafeDumper):
@@ -185,7 +199,7 @@ class Selection:
     @cached_property
     def uids(self) -> pl.Series:
         """The kept uids (K,), sorted."""
-        return self.table_uids.filter(pl.Series(self.mask)).sort()
+        return sorted_uids(self.table_uids.filter(pl.Series(self.mask)))
 
     @property
     def total(self) -> int:
@@ -217,17 +231,53 @@ class Selection:
         return names.gather(position.set(position < 0, None))
 
 
-def apply(recipe: Recipe, table: pl.DataFrame) -> Selection:
+def needed_columns(recipe: Recipe) -> tuple[str, ...]:
+    """The columns of the table that applying ``recipe`` reads: ``uid``, then the others by name."""
+    found = {name for named in recipe.conditions for name in columns_of(named.condition)}
+    return ("uid", *sorted(found - {"uid"}))
+
+
+def needed_history(recipe: Recipe) -> tuple[HistoryColumn, ...]:
+    """The columns of the history that applying ``recipe`` reads; none where it has no ensemble."""
+    asked = {
+        one.binarise.column for named in recipe.conditions for one in ensembles_in(named.condition)
+    }
+    return tuple(name for name in HISTORY_COLUMNS if name in asked)
+
+
+def apply(recipe: Recipe, table: Table, history: History | None = None) -> Selection:
     """Apply ``recipe`` to a table with one row per uid (``mimic_core.table``).
 
-    Percentile and top-k conditions look at the whole table, so conditions do not depend on each
-    other and their order decides only the reasons of the drops.
+    Percentile and top-k conditions look at the whole table, and ensembles at the whole history, so
+    conditions do not depend on each other and their order decides only the reasons of the drops.
+
+    Args:
+        recipe: The recipe.
+        table: In memory, or lazy: then each condition reads the columns it needs, streamed.
+        history: Of the run that the table is made from; needed where ``needed_history`` says so.
 
     Raises:
         FilterError: A condition does not fit the table; the message names the column.
     """
-    first_failed = np.full(len(table), -1, np.int32)
-    for position, named in reversed(list(enumerate(recipe.conditions))):
-        kept = votes(named.condition, table).fill_null(False).to_numpy()
-        first_failed[~kept] = position
-    return Selection(recipe, table["uid"], first_failed)
+    rows = Rows(table, history)
+    uids = rows.uids
+    if isinstance(table, pl.DataFrame):
+        found = [votes(named.condition, rows) for named in recipe.conditions]
+    else:  # one condition decodes while another counts
+        with ThreadPoolExecutor(_CONDITIONS_AT_ONCE) as pool:
+            found = list(pool.map(lambda named: votes(named.condition, rows), recipe.conditions))
+    return selection_of(recipe, uids, found)
+
+
+def selection_of(recipe: Recipe, uids: pl.Series, found: Sequence[pl.Series]) -> Selection:
+    """What a recipe keeps, from votes that have been counted already.
+
+    Args:
+        recipe: The recipe.
+        uids: (N,) of the table.
+        found: The votes (N,) of each condition of the recipe, in order.
+    """
+    first_failed = np.full(len(uids), -1, np.int32)
+    for position, voted in reversed(list(enumerate(found))):
+        first_failed[~voted.fill_null(False).to_numpy()] = position
+    return Selection(recipe, uids, first_failed)

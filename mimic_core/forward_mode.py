@@ -114,13 +114,23 @@ def _tangents_in_kind(model: nn.Module) -> Iterator[None]:
             return output
         return forward_ad.make_dual(value, tangent.to(value.dtype))  # type: ignore[no-untyped-call]
 
-    leaves = [module for module in model.modules() if next(module.children(), None) is None]
-    hooks = [leaf.register_forward_hook(match) for leaf in leaves]
+    hooks = [leaf.register_forward_hook(match) for leaf in _eager_leaves(model)]
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _eager_leaves(module: nn.Module) -> Iterator[nn.Module]:
+    """Modules without children, but those inside a compiled one: a hook would compile it again."""
+    if getattr(module, "_compiled_call_impl", None) is not None:
+        return
+    children = list(module.children())
+    if not children:
+        yield module
+    for child in children:
+        yield from _eager_leaves(child)
 
 
 @contextmanager

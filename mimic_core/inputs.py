@@ -11,16 +11,18 @@ from pathlib import Path
 
 import torch
 
-from mimic_core import features
-from mimic_core.encoders import ReferenceEncoder
-from mimic_core.errors import ModelError
+from mimic_core import features, mimic
+from mimic_core.encoders import CheckedEncoder, ReferenceEncoder
+from mimic_core.errors import ConfigError, ModelError
 from mimic_core.featureset import FeatureSet
 from mimic_core.heads import store_head
+from mimic_core.label_encoder import ImageEncoder
 from mimic_core.models import LoadedModel, load_model
 from mimic_core.pairs import Pair, prepare_pair
 from mimic_core.projections import find_projection
-from mimic_core.schema import RunConfig, Side
+from mimic_core.schema import RunConfig, Side, Task
 from mimic_core.sources import DECODER, Source, open_source
+from mimic_core.zero_shot import DEFAULT_PROMPTS, class_embeddings
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Inputs:
     source: Source
     reference: LoadedModel
     targets: tuple[features.Target, ...]
-    encoder: ReferenceEncoder
+    encoder: CheckedEncoder
     pair: Pair | None = None
 
     @property
@@ -56,7 +58,17 @@ def open_inputs(
     """
     source = open_source(config.source)
     note(f"pool: {source.layout} at {config.source.path}")
+    _require_fitting_task(config, source.task)
     reference = _load_reference(config, device, note)
+    if source.task == "labels":
+        return _label_inputs(config, source, reference, runs_root, device)
+    if reference.tokenizer is None:
+        raise ConfigError(
+            "captions need a reference with a text tower, which an image model has not",
+            got=config.reference,
+            allowed="an open_clip model",
+            next_step="choose one, or name the labels with --task labels and --label-column",
+        )
     sides = _sides(config, reference)
 
     def feature_set(
@@ -87,6 +99,58 @@ def open_inputs(
     tangents = feature_set(pair.encoder.arrays, extra=pair.identity, index_from=cached)
     both = (*targets, features.Target(tangents, pair.encoder))
     return Inputs(source, reference, both, encoder, pair)
+
+
+def _require_fitting_task(config: RunConfig, task: Task) -> None:
+    """Refuse settings of the other task before anything long begins."""
+    if task == "pairs" and config.head is not None:
+        raise ConfigError(
+            "a reference head is for labelled images, and this pool has captions",
+            got=", ".join(config.head.model_fields_set),
+            allowed="--task labels, for a pool that has labels",
+            next_step="leave those options out, or name the labels with --label-column",
+        )
+    if task == "pairs" and config.snapshot is None:  # of labels, cosines cost nothing
+        mimic.require_cosine_batch(config.scorer.method, config.scorer.batch_size)
+    if task == "labels" and config.snapshot is not None:
+        raise ConfigError(
+            "snapshot mode scores captions, and this pool has labels",
+            got="--mode snapshot",
+            allowed="--mode probe",
+            next_step="leave --mode out, or train with the command train",
+        )
+
+
+def _label_inputs(
+    config: RunConfig,
+    source: Source,
+    reference: LoadedModel,
+    runs_root: Path,
+    device: torch.device,
+) -> Inputs:
+    """Those of a labelled pool. The prompts decide the CLIP score, so they name the feature set."""
+    has_text = reference.tokenizer is not None
+    given = () if config.head is None else config.head.prompts
+    if given and not has_text:
+        class_embeddings(reference, (), given, device)  # says what is wrong
+    prompts = given or DEFAULT_PROMPTS
+    cached = features.feature_set_for(
+        runs_root,
+        source,
+        config.source,
+        reference,
+        precision=config.precision,
+        device=device,
+        arrays=("image_embedding",) if has_text else ("image_features",),
+        extra={"prompts": list(prompts)} if has_text else None,
+    )
+    classes = None
+    if has_text:
+        labels = cached.index_labels()
+        described = class_embeddings(reference, labels, prompts, device)
+        classes = dict(zip(labels, described, strict=True))
+    encoder = ImageEncoder(reference.module, device, config.precision, classes)
+    return Inputs(source, reference, (features.Target(cached, encoder),), encoder)
 
 
 def _load_reference(

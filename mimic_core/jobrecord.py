@@ -6,11 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import TypeAdapter
+
 from mimic_core.errors import MimicError
+from mimic_core.prove_record import ProofRequest
 from mimic_core.schema import Frozen, RunConfig
 
 JobStatus = Literal["queued", "running", "done", "failed", "cancelled", "stale"]
+JobConfig = RunConfig | ProofRequest  # a pool to score, or recipes to prove
 ACTIVE: frozenset[JobStatus] = frozenset(("queued", "running"))
+
+
+def parse_config(text: str) -> JobConfig:
+    """A job's configuration from its stored JSON; neither kind accepts the fields of the other."""
+    adapter: TypeAdapter[JobConfig] = TypeAdapter(JobConfig)
+    return adapter.validate_json(text)
 
 
 class JobOptions(Frozen):
@@ -64,7 +74,7 @@ class Job:
     """
 
     job_id: str
-    config: RunConfig
+    config: JobConfig
     options: JobOptions
     folder: Path
     attempt: int

@@ -1,4 +1,4 @@
-"""Background jobs: scoring in a detached process whose state is on disk.
+"""Background jobs: scoring or proving in a detached process whose state is on disk.
 
 A job survives the app's server, a refreshed browser and a second browser. The starting process
 calls ``start_job``, ``resume`` and ``JobStore.cancel`` and reads ``JobStore.jobs``; the worker
@@ -16,13 +16,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+import polars as pl
+
 from mimic_core import meter
 from mimic_core.errors import Interrupted, JobError, MimicError
-from mimic_core.jobrecord import Failure, Job, JobOptions, JobStatus, Report
+from mimic_core.jobrecord import Failure, Job, JobConfig, JobOptions, JobStatus, Report
 from mimic_core.jobstore import JOBS_FILE, JobStore
 from mimic_core.meter import Meter
 from mimic_core.processes import environment
 from mimic_core.progress import Progress
+from mimic_core.prove_record import ProofRequest
+from mimic_core.runs import Run
 from mimic_core.schema import RunConfig
 
 __all__ = [
@@ -43,8 +47,8 @@ BEAT_SECONDS = 1.0
 NOTES_KEPT = 5
 
 
-def start_job(store: JobStore, config: RunConfig, options: JobOptions) -> str:
-    """Start scoring in a process of its own that outlives this one; returns the job's id.
+def start_job(store: JobStore, config: JobConfig, options: JobOptions) -> str:
+    """Start the job in a process of its own that outlives this one; returns its id.
 
     The same configuration is one job: if it is queued or running already, nothing is started; if
     it has ended, it goes on from what is on disk.
@@ -199,7 +203,10 @@ def work(store: JobStore, job_id: str, *, stopped: Callable[[], bool] = lambda: 
     progress = JobProgress(store, job, stopped=stopped)
     try:
         with progress:
-            _score(store, job, progress)
+            if isinstance(job.config, ProofRequest):
+                _prove(store, job, job.config, progress)
+            else:
+                _score(store, job, job.config, progress)
     except Interrupted:
         status = "cancelled" if progress.cancelled else "stale"
     except MimicError as error:
@@ -212,22 +219,47 @@ def work(store: JobStore, job_id: str, *, stopped: Callable[[], bool] = lambda: 
     return store.job(job_id).status
 
 
-def _score(store: JobStore, job: Job, progress: Progress) -> None:
-    from mimic_core.pipeline import score_pool  # imports torch: only the worker needs it
+def _score(store: JobStore, job: Job, config: RunConfig, progress: Progress) -> None:
+    run = _carry_out(store, job, config, progress)
+    store.set_run_dir(job, run.path)
+    if job.options.map:
+        from mimic_core.layout import MapConfig, ensure_map
 
-    run = score_pool(
-        job.config,
+        ensure_map(run.features, MapConfig(), progress)
+
+
+def _carry_out(store: JobStore, job: Job, config: RunConfig, progress: Progress) -> Run:
+    """Train or score, as the configuration says; torch is imported by the worker alone."""
+    if config.training is not None:
+        from mimic_core.train import train_pool
+
+        return train_pool(
+            config,
+            runs_root=store.runs_root,
+            device=job.options.device,
+            workers=job.options.workers,
+            progress=progress,
+        )
+    from mimic_core.pipeline import score_pool
+
+    return score_pool(
+        config,
         runs_root=store.runs_root,
         device=job.options.device,
         workers=job.options.workers,
         sweep=job.options.sweep,
         progress=progress,
     )
-    store.set_run_dir(job, run.path)
-    if job.options.map:
-        from mimic_core.layout import MapConfig, ensure_map
 
-        ensure_map(run.features, MapConfig(), progress)
+
+def _prove(store: JobStore, job: Job, request: ProofRequest, progress: Progress) -> None:
+    from mimic_core.prove import prove  # imports torch
+    from mimic_core.runs import open_run
+
+    run = open_run(Path(request.run))
+    store.set_run_dir(job, run.path)
+    held_out = None if request.held_out is None else pl.Series("uid", request.held_out)
+    prove(run, dict(request.recipes), request.config, held_out=held_out, progress=progress)
 
 
 def _crash(job: Job, error: Exception) -> Failure:

@@ -15,8 +15,17 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from mimic_core.errors import JobError
-from mimic_core.jobrecord import ACTIVE, Failure, Job, JobOptions, JobStatus, Report
-from mimic_core.schema import RunConfig, canonical_json, digest
+from mimic_core.jobrecord import (
+    ACTIVE,
+    Failure,
+    Job,
+    JobConfig,
+    JobOptions,
+    JobStatus,
+    Report,
+    parse_config,
+)
+from mimic_core.schema import canonical_json, digest
 
 __all__ = [
     "JOBS_FILE",
@@ -116,7 +125,7 @@ class JobStore:
             next_step="start it again from its run",
         )
 
-    def enqueue(self, config: RunConfig, options: JobOptions, folder: Path) -> tuple[Job, bool]:
+    def enqueue(self, config: JobConfig, options: JobOptions, folder: Path) -> tuple[Job, bool]:
         """Queue a job; the second value is False if it is queued or running already.
 
         The attempt number grows, so that a worker of an earlier try, long silent and thought dead,
@@ -204,7 +213,7 @@ class JobStore:
         names = [name for name in Report.model_fields if name != "notes"]
         return Job(
             job_id=row["job_id"],
-            config=RunConfig.model_validate_json(row["config"]),
+            config=parse_config(row["config"]),
             options=JobOptions.model_validate_json(row["options"]),
             folder=Path(row["folder"]),
             attempt=row["attempt"],

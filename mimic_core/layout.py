@@ -130,6 +130,17 @@ def umap_map(
 def _embedding(features: FeatureSet, config: MapConfig) -> np.ndarray:
     """The embeddings (N, D) to lay out, or (N, 2 D) for pairs."""
     sides = ["image", "text"] if config.embedding == "pair" else [config.embedding]
+    if sides != ["image"] and features.info.get("task") == "labels":
+        raise MimicError(
+            "labelled images have no captions to be laid out by",
+            got=config.embedding,
+            allowed="image",
+            next_step="leave --embedding away",
+        )
+    if sides == ["image"] and not features.has_array("image_embedding"):
+        unit = features.array("image_features").read().astype(np.float32)
+        lengths = np.linalg.norm(unit, axis=1, keepdims=True)
+        return np.asarray(unit / np.maximum(lengths, np.finfo(np.float32).tiny))
     parts = [features.array(f"{side}_embedding").read().astype(np.float32) for side in sides]
     return np.concatenate(parts, axis=1)
 

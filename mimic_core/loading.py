@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mimic_core.models import Tokenizer
+from mimic_core.open_clip_models import Tokenizer
 from mimic_core.schema import Locator, Skip
 from mimic_core.sources import ImageError, decode_image, read_image
 
@@ -44,9 +44,11 @@ class LoadedBatch:
     image_of: Tensor
     """Which image each sample has (B,) int64."""
     tokens: Tensor
-    """(B, L) int64"""
-    measured: dict[str, list[int]] = field(default_factory=dict)
+    """(B, L) int64; L is 0 in pools of labels"""
+    measured: dict[str, list[int | None]] = field(default_factory=dict)
     """width, height, caption_tokens, caption_length: one value per readable sample."""
+    labels: list[str | None] = field(default_factory=list)
+    """One per readable sample; None in pools of captions."""
     skips: list[Skip] = field(default_factory=list)
 
     def pin_memory(self) -> LoadedBatch:
@@ -86,11 +88,11 @@ class SampleLoader:
     Args:
         root: Folder to which the locators are relative.
         preprocess: RGB image to tensor (3, H, W).
-        tokenizer: Captions to tokens (B, L).
+        tokenizer: Captions to tokens (B, L); None for labelled images.
     """
 
     def __init__(
-        self, root: Path, preprocess: Callable[[Any], Tensor], tokenizer: Tokenizer
+        self, root: Path, preprocess: Callable[[Any], Tensor], tokenizer: Tokenizer | None
     ) -> None:
         self._root = root
         self._preprocess = preprocess
@@ -100,7 +102,7 @@ class SampleLoader:
         """The readable ones of ``rows``, an index table or a part of one."""
         images, sizes, image_of, skips = self._load_images(rows)
         readable = np.flatnonzero(image_of >= 0)
-        captions = rows["caption"].gather(readable).to_list()
+        tokens, counts, lengths = self._read_captions(rows["caption"].gather(readable).to_list())
         return LoadedBatch(
             shard="",
             last_of_shard=False,
@@ -108,15 +110,27 @@ class SampleLoader:
             rows=readable,
             images=torch.stack(images) if images else torch.empty(0),
             image_of=torch.from_numpy(image_of[readable]),
-            tokens=self._tokenizer(captions) if captions else torch.empty(0, dtype=torch.long),
+            tokens=tokens,
+            labels=rows["label"].gather(readable).to_list(),
             measured={
                 "width": [sizes[i][0] for i in image_of[readable]],
                 "height": [sizes[i][1] for i in image_of[readable]],
-                "caption_tokens": [count_tokens(self._tokenizer, text) for text in captions],
-                "caption_length": [len(text) for text in captions],
+                "caption_tokens": counts,
+                "caption_length": lengths,
             },
             skips=skips,
         )
+
+    def _read_captions(
+        self, captions: list[str | None]
+    ) -> tuple[Tensor, list[int | None], list[int | None]]:
+        """Tokens (B, L), their counts before truncation, and lengths in characters."""
+        if self._tokenizer is None or not captions:
+            nothing: list[int | None] = [None] * len(captions)
+            return torch.empty((len(captions), 0), dtype=torch.long), nothing, nothing
+        texts = [text or "" for text in captions]
+        counts = [count_tokens(self._tokenizer, text) for text in texts]
+        return self._tokenizer(texts), [*counts], [len(text) for text in texts]
 
     def _load_images(
         self, rows: pl.DataFrame
@@ -219,7 +233,7 @@ def default_workers(samples: int) -> int:
 
 
 def load_batches(
-    dataset: BatchDataset, *, workers: int, device: torch.device
+    dataset: Dataset[LoadedBatch], *, workers: int, device: torch.device
 ) -> Iterator[LoadedBatch]:
     """The dataset's batches in order, on ``device``; copies overlap with computation on CUDA."""
     loader = DataLoader(

@@ -67,24 +67,35 @@ def task_vector(model: nn.Module, reference: nn.Module, layers: Sequence[str]) -
         ModelError: A name does not exist (near matches are listed), or the two models differ.
         ScoreError: The two models are equal on the mimic layers, or differ by a non-finite value.
     """
-    ours, theirs = dict(model.named_parameters()), dict(reference.named_parameters())
     if not layers:
         raise ModelError(
             "no mimic layer is given", allowed="one or more names", next_step="name one"
         )
+    theirs = dict(reference.named_parameters())
+    for name in layers:
+        require_layer(name, dict(model.named_parameters()))
+    return vector_towards(model, {name: theirs.get(name) for name in dict.fromkeys(layers)})
+
+
+def vector_towards(model: nn.Module, target: Mapping[str, Tensor | None]) -> TaskVector:
+    """The task vector to ``target``, the reference's values by mimic layer (None: it has none).
+
+    Raises:
+        ModelError: The two models differ in a shape.
+        ScoreError: As for ``task_vector``.
+    """
     directions = {}
-    for name in dict.fromkeys(layers):
-        require_layer(name, ours)
-        other = theirs.get(name)
-        if other is None or other.shape != ours[name].shape:
+    for name, other in target.items():
+        ours = model.get_parameter(name)
+        if other is None or other.shape != ours.shape:
             shape = "no such parameter" if other is None else tuple(other.shape)
             raise ModelError(
                 f"model and reference differ in architecture at {name}",
-                got=f"{tuple(ours[name].shape)} and {shape}",
+                got=f"{tuple(ours.shape)} and {shape}",
                 allowed="the same parameter names and shapes in both",
                 next_step="choose a model and a reference of one architecture",
             )
-        directions[name] = _wide(other).to(ours[name].device) - _wide(ours[name])
+        directions[name] = _wide(other).to(ours.device) - _wide(ours)
     # Python's floats are doubles; not every device has them.
     norm = math.hypot(*(float(torch.linalg.vector_norm(d)) for d in directions.values()))
     if norm == 0.0 or not math.isfinite(norm):

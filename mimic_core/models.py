@@ -7,33 +7,27 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 import math
 import re
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mimic_core import clip
-from mimic_core.checkpoints import (
-    CONFIG_NAME,
-    ModelSpec,
-    architecture,
-    needs_quick_gelu,
-    parse_spec,
-    read_config,
-    read_state_dict,
-)
+from mimic_core import clip, timm_models
+from mimic_core.checkpoints import ModelSpec, architecture, parse_spec
 from mimic_core.errors import ConfigError, ModelError
 from mimic_core.mimic import require_layer
+from mimic_core.open_clip_models import (
+    Tokenizer,
+    build,
+    load_weights,
+    open_clip_tokenizer,
+    quiet_open_clip,
+)
 from mimic_core.preprocessing import resolve_preprocessing
 from mimic_core.schema import LossName, Precision, digest
 
@@ -42,8 +36,6 @@ from mimic_core.schema import LossName, Precision, digest
 _MLP_OUTPUT = re.compile(r"\.mlp\.(c_proj|fc2|w3)\.weight$")
 _POOL_OUTPUT = re.compile(r"\.attnpool\.c_proj\.weight$")
 
-Tokenizer = Callable[[list[str]], Tensor]
-
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -51,20 +43,22 @@ class LoadedModel:
 
     ``preprocessing`` is complete (size, mean, std, interpolation, resize mode) and
     ``preprocessing_origin`` says where it is written. ``identity`` distinguishes models: equal for
-    equal architecture, tokenizer and weights, whatever their path.
+    equal architecture, tokenizer and weights, whatever their path. An image model (timm's) has no
+    ``tokenizer``; ``classes`` names the outputs of its classifier as far as that is known.
     """
 
     module: nn.Module
     spec: ModelSpec
     preprocessing: dict[str, Any]
     preprocessing_origin: str
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
     identity: str
+    classes: tuple[str, ...] = ()
 
     @property
-    def loss(self) -> LossName:
-        """The contrastive loss it was made for."""
-        return clip.loss_name(self.module)
+    def loss(self) -> LossName | None:
+        """The contrastive loss it was made for; None for an image model."""
+        return None if self.tokenizer is None else clip.loss_name(self.module)
 
     @property
     def preprocessing_sha256(self) -> str:
@@ -82,17 +76,30 @@ def load_model(text: str, *, preprocess: str | None = None) -> LoadedModel:
         ModelError: It cannot be found, downloaded, read or matched to its architecture, or its
             preprocessing is written nowhere.
     """
+    if timm_models.is_timm(text):
+        return _load_timm(text, preprocess)
     spec = parse_spec(text)
-    with _quiet_open_clip():
-        module = _build(spec)
+    with quiet_open_clip():
+        module = build(spec)
         if spec.kind == "file":
-            _load_weights(module, spec)
+            load_weights(module, spec)
         module = module.eval().requires_grad_(False)
-        tokenizer = _tokenizer(spec)
+        tokenizer = open_clip_tokenizer(spec)
     _require_finite_weights(module, spec)
     settings, origin = resolve_preprocessing(spec, module, preprocess)
     identity = digest([architecture(spec), type(tokenizer).__name__, weights_identity(module)])
     return LoadedModel(module, spec, settings, origin, tokenizer, identity)
+
+
+def _load_timm(text: str, preprocess: str | None) -> LoadedModel:
+    """An image model of timm's, with its classifier."""
+    spec = timm_models.parse_timm(text)
+    module = timm_models.build(spec).eval().requires_grad_(False)
+    _require_finite_weights(module, spec)
+    settings, origin = timm_models.preprocessing_of(spec, module, preprocess)
+    identity = digest([spec.arch, weights_identity(module)])
+    classes = timm_models.class_names(spec)
+    return LoadedModel(module, spec, settings, origin, None, identity, classes)
 
 
 def weights_identity(module: nn.Module) -> str:
@@ -188,92 +195,6 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, dtype=dtype)
 
 
-def _build(spec: ModelSpec) -> nn.Module:
-    """The module; weights from a local file are loaded afterwards, all others here."""
-    import open_clip
-
-    options: dict[str, Any] = {"require_pretrained": spec.kind in ("tag", "folder", "hub")}
-    seed = spec.seed if spec.kind == "random" else 0
-    try:
-        with torch.random.fork_rng(devices=[]), _open_clip_name(spec) as name:
-            torch.manual_seed(seed)
-            if spec.kind == "tag":
-                options |= {"pretrained": spec.weights, "force_quick_gelu": needs_quick_gelu(spec)}
-            if spec.kind in ("random", "file"):
-                options |= {"load_weights": False, "pretrained_text": False}
-            if spec.kind == "folder":
-                _refuse_unsafe_folder(Path(spec.arch))
-            module: nn.Module = open_clip.create_model(name, weights_only=True, **options)
-            return module
-    except ModelError:
-        raise
-    except Exception as error:  # open_clip, timm and the hub raise many kinds; all mean one thing
-        raise ModelError(
-            f"the model cannot be loaded ({type(error).__name__}: {_first_line(error)})",
-            got=spec.text,
-            next_step="if weights must be downloaded, check the network or fetch them on another "
-            "machine and give the file as ARCH:PATH; else check config and weights",
-        ) from error
-
-
-def _refuse_unsafe_folder(folder: Path) -> None:
-    """Read a folder's torch file by our own reader first: its refusal names the reason."""
-    if not any(folder.glob("*.safetensors")):
-        for file in sorted([*folder.glob("*.bin"), *folder.glob("*.pth"), *folder.glob("*.pt")]):
-            read_state_dict(file)
-
-
-@contextmanager
-def _open_clip_name(spec: ModelSpec) -> Iterator[str]:
-    """The name under which open_clip builds the architecture."""
-    if spec.kind == "folder":
-        yield f"local-dir:{spec.arch}"
-    elif spec.config_file is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            config = read_config(spec.config_file)
-            (Path(folder) / CONFIG_NAME).write_text(json.dumps(config))
-            yield f"local-dir:{folder}"
-    else:
-        yield spec.arch
-
-
-def _load_weights(module: nn.Module, spec: ModelSpec) -> None:
-    """Load a local file through open_clip's conversions, after our own safe read of it."""
-    from open_clip.factory import load_checkpoint
-
-    tensors = read_state_dict(Path(spec.weights))
-    with tempfile.TemporaryDirectory() as folder:
-        from safetensors.torch import save_file
-
-        clean = Path(folder) / "weights.safetensors"
-        save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, clean)
-        try:
-            load_checkpoint(module, str(clean), strict=True)
-        except (RuntimeError, KeyError, AttributeError) as error:
-            raise ModelError(
-                f"the weights do not fit the architecture {spec.arch} "
-                f"({' '.join(str(error).split())[:300]})",
-                got=spec.weights,
-                next_step="give the architecture that the checkpoint was trained with",
-            ) from error
-
-
-def _tokenizer(spec: ModelSpec) -> Tokenizer:
-    import open_clip
-
-    try:
-        with _open_clip_name(spec) as name:
-            tokenizer: Tokenizer = open_clip.get_tokenizer(name)
-            return tokenizer
-    except Exception as error:  # Hugging Face tokenizers raise many kinds
-        raise ModelError(
-            f"the model's tokenizer cannot be loaded ({_first_line(error)})",
-            got=spec.text,
-            next_step="make its tokenizer files available in the Hugging Face cache, and install "
-            "transformers if the message asks for it",
-        ) from error
-
-
 def _require_finite_weights(module: nn.Module, spec: ModelSpec) -> None:
     for name, tensor in module.state_dict().items():
         if not torch.isfinite(tensor).all():
@@ -282,19 +203,3 @@ def _require_finite_weights(module: nn.Module, spec: ModelSpec) -> None:
                 got=spec.text,
                 next_step="use another checkpoint",
             )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or repr(error)).splitlines()[0][:300]
-
-
-@contextmanager
-def _quiet_open_clip() -> Iterator[None]:
-    """open_clip logs to the root logger, where 'initialized randomly' would alarm users."""
-    root = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(before)

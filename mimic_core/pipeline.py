@@ -12,20 +12,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import polars as pl
 import torch
 
-from mimic_core import direction, features, files, mimic, score, spot
-from mimic_core.encoders import projection_difference
-from mimic_core.errors import ScoreError
-from mimic_core.featureset import FeatureSet
+from mimic_core import direction, features, files, label_scoring, score, spot
+from mimic_core.errors import ConfigError, ScoreError
+from mimic_core.headrecord import HeadRecord
 from mimic_core.inputs import Inputs, open_inputs
+from mimic_core.label_probe import LabelProbe
 from mimic_core.loading import LoadedBatch
 from mimic_core.models import pick_device
 from mimic_core.pairs import require_same_samples
 from mimic_core.probe import Probe
 from mimic_core.progress import Progress, Silent
 from mimic_core.runs import LayerSweep, Run, RunRecord, now, run_id, start_run
-from mimic_core.schema import SCHEMA_VERSION, RunConfig, ScoreBatch
+from mimic_core.schema import SCHEMA_VERSION, ProbeConfig, RunConfig, ScoreBatch
 from mimic_core.sources import DECODER
 from mimic_core.table import score_summary
 
@@ -56,13 +57,18 @@ def score_pool(
         MimicError: The source, a model or the settings cannot be used.
         Interrupted: ``progress.check`` asked to stop; call again to resume.
     """
+    if config.training is not None:
+        raise ConfigError(
+            "the configuration is one of a training run",
+            got=config.mode,
+            allowed="probe or snapshot settings",
+            next_step="use mimic_core.train.train_pool, or the command train",
+        )
     if config.snapshot is not None:
         score.require_projection_method(config.snapshot)
-    else:
-        mimic.require_cosine_batch(config.scorer.method, config.scorer.batch_size)
     say = progress or Silent()
     job = _Job(config, runs_root.resolve(), pick_device(device), workers, sweep, say)
-    with _exact_convolutions():
+    with exact_convolutions():
         return job.run()
 
 
@@ -75,6 +81,7 @@ class _Scored:
     epochs: int
     self_check: float
     segment: list[float]
+    reference_head: HeadRecord | None = None
 
 
 @dataclass
@@ -92,6 +99,13 @@ class _Job:
     def run(self) -> Run:
         with self._timed("open"):
             inputs = open_inputs(self.config, self.runs_root, self.device, self.progress.note)
+        if self.sweep and inputs.source.task == "labels":
+            raise ConfigError(
+                "a labelled probe has one mimic layer, the head, so there is nothing to compare",
+                got="sweep",
+                allowed="pools of captions",
+                next_step="leave --sweep out",
+            )
         run = start_run(self.runs_root, self._record(inputs))
         swept = run.record.direction_check is not None and run.record.direction_check.sweep
         if run.done and inputs.cached.complete and (swept or not self.sweep):
@@ -118,9 +132,10 @@ class _Job:
 
     def _record(self, inputs: Inputs) -> RunRecord:
         tangent_set = inputs.tangents.id if inputs.tangents else None
+        model = tangent_set or label_scoring.file_identity(self.config.head)
         return RunRecord(
             schema_version=SCHEMA_VERSION,
-            run_id=run_id(self.config, inputs.cached.id, tangent_set),
+            run_id=run_id(self.config, inputs.cached.id, model),
             status="running",
             created_at=now(),
             config=self.config,
@@ -136,23 +151,17 @@ class _Job:
     def _check_pair(self, inputs: Inputs) -> float:
         """Check two samples before the long pass.
 
-        A snapshot's scores against reverse mode; a probe's features times projection against the
-        reference's own embeddings.
+        A snapshot's scores against reverse mode; a probe's last layer on its features against the
+        reference itself.
         """
         batch = spot.load_two(inputs.cached, inputs.source, inputs.reference, self.device)
         if inputs.pair is None:
-            return _require_agreement(projection_difference(inputs.encoder, batch))
-        return _require_agreement(score.self_check(inputs.pair.module, inputs.pair.vector, batch))
+            return require_agreement(inputs.encoder.difference(batch))
+        return require_agreement(score.self_check(inputs.pair.module, inputs.pair.vector, batch))
 
     def _score(self, run: Run, inputs: Inputs, difference: float) -> _Scored:
         if self.config.probe is not None:
-            probe = Probe(inputs.cached, self.config.probe, device=self.device)
-            difference = max(difference, _require_agreement(probe.self_check()))
-            segment = probe.segment_losses(direction.POSITIONS)
-            epochs = self.config.probe.epochs
-            # Training cannot start in the middle: an interrupted probe runs again from epoch 0.
-            self._epochs(run, inputs.cached, probe, epochs, keep_finished=run.done)
-            return _Scored(probe.mimic_layers, probe.batch_size, epochs, difference, segment)
+            return self._score_probe(run, inputs, self.config.probe, difference)
         # Snapshot mode has all three.
         assert self.config.snapshot is not None
         assert inputs.pair is not None
@@ -162,21 +171,40 @@ class _Job:
         head = score.head_with_tangents(pair.module, pair.vector)
         snapshot = score.Snapshot(inputs.tangents, head, self.config.snapshot, device=self.device)
         repeats = self.config.snapshot.repeats
-        self._epochs(run, inputs.cached, snapshot, repeats, keep_finished=True)
+        uids = inputs.cached.samples["uid"]
+        self._epochs(run, uids, snapshot, repeats, keep_finished=True)
         batch = self._some(inputs, SEGMENT_SAMPLES)
         segment = direction.module_segment(pair.module, pair.vector, batch)
         return _Scored(pair.vector.layers, snapshot.batch_size, repeats, difference, segment)
 
+    def _score_probe(
+        self, run: Run, inputs: Inputs, config: ProbeConfig, difference: float
+    ) -> _Scored:
+        probe: Probe | LabelProbe
+        record = None
+        if inputs.source.task == "labels":
+            probe, record = label_scoring.start_label_probe(
+                run, inputs.cached, inputs.reference, self.device
+            )
+            self.progress.note(f"reference head: {record.as_sentence()}")
+        else:
+            probe = Probe(inputs.cached, config, device=self.device)
+        difference = max(difference, require_agreement(probe.self_check()))
+        segment = probe.segment_losses(direction.POSITIONS)
+        # Training cannot start in the middle: an interrupted probe runs again from epoch 0.
+        self._epochs(run, probe.uids, probe, config.epochs, keep_finished=run.done)
+        layers, batch_size = probe.mimic_layers, probe.batch_size
+        return _Scored(layers, batch_size, config.epochs, difference, segment, record)
+
     def _epochs(
         self,
         run: Run,
-        cached: FeatureSet,
-        scorer: Probe | score.Snapshot,
+        uids: pl.Series,
+        scorer: Probe | LabelProbe | score.Snapshot,
         epochs: int,
         *,
         keep_finished: bool,
     ) -> None:
-        uids = cached.samples["uid"]
         self.progress.phase("scores", epochs * len(uids))
         for epoch in range(epochs):
             if not (keep_finished and run.has_epoch(epoch)):
@@ -184,7 +212,9 @@ class _Job:
             else:
                 self.progress.advance(len(uids))
 
-    def _watched(self, scorer: Probe | score.Snapshot, epoch: int) -> Iterator[ScoreBatch]:
+    def _watched(
+        self, scorer: Probe | LabelProbe | score.Snapshot, epoch: int
+    ) -> Iterator[ScoreBatch]:
         for batch in scorer.run(epoch):
             self.progress.check()
             self.progress.advance(len(batch.rows))
@@ -194,12 +224,13 @@ class _Job:
         cached = inputs.cached
         files.write_parquet(run.path / "skipped.parquet", cached.skipped)
         summary = cached.samples.select("uid", "clip_score").join(
-            score_summary(run.stored_scores()), on="uid", how="left", maintain_order="left"
+            score_summary(run.stored_scores()), on="uid", how="inner", maintain_order="left"
         )
+        measured = summary["clip_score"].null_count() == 0  # an image model gives no CLIP score
         check = direction.direction_check(
             scored.segment,
             summary["mimic_score"].to_numpy(),
-            clip_scores=summary["clip_score"].to_numpy(),
+            clip_scores=summary["clip_score"].to_numpy() if measured else None,
             losses=summary["loss"].to_numpy(),
             sweep=self._sweep(inputs) if self.sweep else (),
         )
@@ -208,6 +239,8 @@ class _Job:
             batch_size=scored.batch_size,
             samples=cached.samples.height,
             skipped=cached.skipped.height,
+            held_out=cached.samples.height - summary.height,
+            reference_head=scored.reference_head,
             epochs=scored.epochs,
             self_check={"relative_difference": scored.self_check},
             direction_check=check.model_dump(),
@@ -236,7 +269,7 @@ class _Job:
 
 
 @contextmanager
-def _exact_convolutions() -> Iterator[None]:
+def exact_convolutions() -> Iterator[None]:
     """CUDA rounds float32 convolutions to TF32 by default: three digits instead of seven."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
@@ -246,7 +279,8 @@ def _exact_convolutions() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-def _require_agreement(difference: float) -> float:
+def require_agreement(difference: float) -> float:
+    """``difference`` itself, or a ``ScoreError`` where it is too large for rounding."""
     if not difference <= SELF_CHECK_TOLERANCE:
         raise ScoreError(
             "the self-check failed on two samples: two ways to compute the same disagree",

@@ -53,7 +53,7 @@ def resolve_preprocessing(
     visual = getattr(module, "visual", None)
     attached = dict(getattr(visual, "preprocess_cfg", {}))
     if choice is not None:
-        settings, origin = _chosen(choice)
+        settings, origin = chosen_preprocessing(choice)
     elif spec.kind in ("tag", "hub"):
         settings, origin = attached, "published with the checkpoint"
     else:
@@ -83,7 +83,16 @@ def _plain(value: Any) -> Any:
 
 
 def image_transform(preprocessing: dict[str, Any]) -> Any:
-    """The deterministic evaluation transform for ``preprocessing``: PIL image to (3, H, W)."""
+    """The deterministic evaluation transform for ``preprocessing``: PIL image to (3, H, W).
+
+    Settings with ``crop_pct`` are timm's, all others open_clip's.
+    """
+    if "crop_pct" in preprocessing:
+        from timm.data.transforms_factory import create_transform
+
+        keys = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+        timms = {key: preprocessing[key] for key in keys}
+        return create_transform((3, *preprocessing["size"]), is_training=False, **timms)
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     settings = {key: tuple(v) if isinstance(v, list) else v for key, v in preprocessing.items()}
@@ -118,7 +127,7 @@ def _own(spec: ModelSpec) -> tuple[dict[str, Any], str] | None:
     return json.loads(distinct.pop()), f"shared by all published checkpoints of {spec.arch}"
 
 
-def _chosen(choice: str) -> tuple[dict[str, Any], str]:
+def chosen_preprocessing(choice: str) -> tuple[dict[str, Any], str]:
     """The preprocessing named by the user: a known family, or a JSON file with mean and std.
 
     Raises:

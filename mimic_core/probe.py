@@ -18,26 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mimic_core import mimic
-from mimic_core.adamw import AdamW
 from mimic_core.batches import Draw, draw_batches, fitting_batch_size
-from mimic_core.contrastive import (
-    Embedded,
-    ScoredLogits,
-    embedding_gradient,
-    normalise,
-    score_logits,
-    through_normalise,
-)
+from mimic_core.contrastive import Embedded, ScoredLogits, score_logits
 from mimic_core.errors import ConfigError, ScoreError
 from mimic_core.featureset import FeatureSet
-from mimic_core.heads import read_head
 from mimic_core.losses import clip_losses, require_finite, siglip_losses
-from mimic_core.models import fresh_weight
+from mimic_core.projector import Projector, reference_projection, stored_pairs
 from mimic_core.sampling import uid_words
 from mimic_core.schema import ProbeConfig, ScoreBatch
 
-# Features up to this size are held in memory (as float16); larger ones are read batch by batch.
-IN_MEMORY_BYTES = 2 << 30
+PAIR_WEIGHTINGS = ("mimic", "uniform")
 
 
 class Probe:
@@ -55,30 +45,32 @@ class Probe:
     def __init__(
         self, features: FeatureSet, config: ProbeConfig, *, device: torch.device | str = "cpu"
     ) -> None:
-        reference = read_head(features)
-        if config.side not in reference.projections:
+        if config.weighting not in PAIR_WEIGHTINGS:
             raise ConfigError(
-                f"the reference's {config.side} tower has no linear projection to probe",
-                got=config.side,
-                allowed=", ".join(reference.projections) or "no side of this reference",
-                next_step="probe the other side, or use --mode snapshot",
+                "this weighting needs labels, or training of the whole model",
+                got=f"--weighting {config.weighting}",
+                allowed=", ".join(PAIR_WEIGHTINGS),
+                next_step="choose one of them, or use the command train",
             )
+        reference, self._projection = reference_projection(features, config.side)
         self.config = config
         self.device = torch.device(device)
         self._head = reference.head
-        self._projection = reference.projections[config.side]
         self._target = self._projection.weight.to(self.device)
-        bias = self._projection.bias
-        self._bias = 0.0 if bias is None else bias.to(self.device)
-        other = "text" if config.side == "image" else "image"
-        self._features = _Rows(features, f"{config.side}_features", self.device)
-        self._others = _Rows(features, f"{other}_embedding", self.device)
-        self._words = uid_words(features.samples["uid"])
+        self._features, self._others = stored_pairs(features, config.side, self.device)
+        self.uids = features.samples["uid"]
+        self._words = uid_words(self.uids)
         self.batch_size = fitting_batch_size(config.batch_size, len(self._words))
-        generator = torch.Generator().manual_seed(config.seed)
-        fresh = fresh_weight("projection", tuple(self._target.shape), generator)
-        self.weight = fresh.to(self.device)
-        self._optimiser = AdamW(self.weight, config.learning_rate, config.weight_decay)
+        self._projector = Projector(
+            self._head,
+            self._projection,
+            side=config.side,
+            seed=config.seed,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            device=self.device,
+        )
+        self.weight = self._projector.weight
 
     @property
     def mimic_layers(self) -> tuple[str, ...]:
@@ -141,10 +133,7 @@ class Probe:
         trained = torch.full_like(weights, 1 / len(weights))
         if self.config.weighting == "mimic":
             trained = weights
-        side = self.config.side
-        gradient = embedding_gradient(batch, self._head, scored, trained, side=side)
-        unit = batch.image if side == "image" else batch.text
-        self._optimiser.step(features.T @ through_normalise(gradient, unit, norms))
+        self._projector.descend(features, batch, norms, scored, trained)
         losses = scored.losses[: draw.scored].cpu().numpy()
         return losses, scores[: draw.scored].cpu().numpy(), weights[: draw.scored].cpu().numpy()
 
@@ -161,11 +150,7 @@ class Probe:
                 allowed="a task vector with a norm above zero",
                 next_step="use fewer epochs or a lower learning rate",
             )
-        raw = features @ self.weight + self._bias
-        unit, tangent, norms = normalise(raw, features @ (direction / length))
-        batch = Embedded(unit, others, image_tangent=tangent)
-        if self.config.side == "text":
-            batch = Embedded(others, unit, text_tangent=tangent)
+        batch, norms = self._projector.embed(features, others, direction / length)
         scored = score_logits(batch, self._head)
         scores = scored.scores
         if self.config.method == "cos":
@@ -176,30 +161,11 @@ class Probe:
 
     def _autograd_losses(self, weight: Tensor, features: Tensor, others: Tensor) -> Tensor:
         """The same losses (B,) by plain torch operations, for reverse mode."""
-        unit = F.normalize(features @ weight + self._bias, dim=1)
+        unit = F.normalize(features @ weight + self._projector.bias, dim=1)
         image, text = (unit, others) if self.config.side == "image" else (others, unit)
         if self._head.loss == "siglip":
             return siglip_losses(image, text, self._head.scale, self._head.bias)
         return clip_losses(image, text, self._head.scale)
-
-
-class _Rows:
-    """Rows of a stored array as float32 tensors on the device."""
-
-    def __init__(self, features: FeatureSet, name: str, device: torch.device) -> None:
-        array = features.array(name)
-        size = len(array) * array.width * array.dtype.itemsize
-        self._held = torch.from_numpy(array.read()) if size <= IN_MEMORY_BYTES else None
-        self._array = array
-        self._device = device
-        if self._held is not None:
-            self._held = self._held.to(device)
-
-    def take(self, rows: np.ndarray) -> Tensor:
-        """Rows (B,) as (B, width) float32."""
-        if self._held is not None:
-            return self._held[torch.from_numpy(rows).to(self._device)].float()
-        return torch.from_numpy(self._array.take(rows)).to(self._device).float()
 
 
 def probe_scores(

@@ -38,3 +38,14 @@ class Silent:
 
     def check(self) -> None:
         """Never stop."""
+
+
+class Unheard(Silent):
+    """Says nothing, but stops when ``other`` does: for processes that work beside the first."""
+
+    def __init__(self, other: Progress) -> None:
+        self._other = other
+
+    def check(self) -> None:
+        """Stop if the other stops."""
+        self._other.check()

@@ -5,6 +5,10 @@ Layout (``docs/formats.md``)::
     <runs root>/<run id>/run.json                   config, versions, counts, checks, timings
     <runs root>/<run id>/scores/epoch-00000.parquet one row per sample and epoch (or repeat)
     <runs root>/<run id>/skipped.parquet            who was skipped, and why
+    <runs root>/<run id>/held_out.parquet           who has no score: held out, or trusted
+    <runs root>/<run id>/reference_head.safetensors, reference_labels.parquet    labelled probes
+    <runs root>/<run id>/metrics.parquet            training: how good the model was, and when
+    <runs root>/<run id>/checkpoints/               training: weights after each epoch
     <runs root>/features/<id>/                      the feature sets that runs share
 
 A run is finished when ``run.json`` says ``done``; score files are byte-identical for equal configs.
@@ -26,16 +30,24 @@ from pydantic import ValidationError
 from mimic_core import files
 from mimic_core.errors import RunError
 from mimic_core.featureset import FEATURES_DIR, FeatureSet
+from mimic_core.headrecord import HeadRecord
 from mimic_core.schema import (
     SCHEMA_VERSION,
     SCORE_COLUMNS,
+    TRAINED_COLUMNS,
     Frozen,
+    HeadConfig,
     RunConfig,
     ScoreBatch,
     digest,
     slug,
 )
 
+_STORED = {**SCORE_COLUMNS, **TRAINED_COLUMNS}
+_MEASURED = [name for name in _STORED if name not in ("uid", "epoch")]
+_NUMPY = {pl.Int32(): np.int32, pl.Float32(): np.float32, pl.Boolean(): np.bool_}
+
+REFERENCE_LABELS_FILE = "reference_labels.parquet"
 RunStatus = Literal["running", "done"]
 CheckLevel = Literal["good", "caution", "bad"]
 
@@ -82,24 +94,34 @@ class RunRecord(Frozen):
     batch_size: int = 0
     samples: int = 0
     skipped: int = 0
+    held_out: int = 0
     epochs: int = 0
     device: str = "cpu"
     versions: dict[str, str] = {}
     preprocessing: dict[str, Any] = {}
     preprocessing_sha256: str = ""
     decoder: str = ""
+    reference_head: HeadRecord | None = None
     self_check: dict[str, float] = {}
     direction_check: DirectionCheck | None = None
     timings: dict[str, float] = {}
 
 
-def run_id(config: RunConfig, feature_set: str, tangent_set: str | None) -> str:
+def run_id(config: RunConfig, feature_set: str, model: str | None) -> str:
     """Name of the run: the same pool, models and settings always give the same one.
 
     The feature sets' own names hold what they depend on: pool, weights, preprocessing, precision.
+
+    Args:
+        model: What distinguishes the model from others where it is not the reference's own: the
+            name of its tangents, the weights that training starts from, or the content of the
+            reference head's file.
     """
     settings = config.scorer.model_dump(mode="json", exclude={"model"})
-    identity = digest([SCHEMA_VERSION, feature_set, tangent_set, config.mode, settings])
+    parts = [SCHEMA_VERSION, feature_set, model, config.mode, settings]
+    if config.head not in (None, HeadConfig()):
+        parts.append(config.head.model_dump(mode="json", exclude={"file"}))
+    identity = digest(parts)
     return f"{slug(config.source.path)}-{config.mode}-{identity}"
 
 
@@ -132,17 +154,55 @@ class Run:
 
     def scores(self) -> pl.DataFrame:
         """All scores, long: one row per sample and epoch (columns of ``SCORE_COLUMNS``)."""
+        return pl.read_parquet(self.epoch_files())
+
+    def epoch_files(self) -> list[Path]:
+        """The score files of a finished run, one per epoch (or repeat), in order.
+
+        Raises:
+            RunError: The run is not finished.
+        """
         if not self.done:
             raise RunError(
                 "the run is not finished",
                 got=self.id,
                 next_step="resume it with the command that started it, or from the app",
             )
-        return self.stored_scores()
+        return self._stored_files()
 
     def stored_scores(self) -> pl.DataFrame:
         """The scores that are on disk, finished run or not."""
-        return pl.read_parquet(sorted((self.path / "scores").glob("epoch-*.parquet")))
+        return pl.read_parquet(self._stored_files())
+
+    @cached_property
+    def held_out(self) -> pl.Series:
+        """Uids of the samples that were never trained on, or are trusted, and have no score."""
+        path = self.path / "held_out.parquet"
+        return pl.read_parquet(path)["uid"] if path.exists() else pl.Series("uid", [], pl.String)
+
+    @cached_property
+    def reference_labels(self) -> pl.DataFrame | None:
+        """Uid and ``reference_label``, the class that the reference head gives each scored sample;
+        None for runs without labels.
+        """
+        path = self.path / REFERENCE_LABELS_FILE
+        return pl.read_parquet(path) if path.exists() else None
+
+    def metrics(self) -> pl.DataFrame:
+        """How good the trained model was, and when (``mimic_core.metrics``).
+
+        Raises:
+            RunError: The run did not train a model, or has not measured it yet.
+        """
+        path = self.path / "metrics.parquet"
+        if not path.exists():
+            raise RunError(
+                "the run has no metrics of a trained model",
+                got=self.id,
+                allowed="training runs, from their first evaluation on",
+                next_step="choose a run made by the command train",
+            )
+        return pl.read_parquet(path)
 
     def has_epoch(self, epoch: int) -> bool:
         """Whether the scores of ``epoch`` are stored."""
@@ -162,27 +222,27 @@ class Run:
         files.write_json(self.path / "run.json", record.model_dump(mode="json"))
         return Run(self.path, record)
 
+    def _stored_files(self) -> list[Path]:
+        return sorted((self.path / "scores").glob("epoch-*.parquet"))
+
     def _epoch_file(self, epoch: int) -> Path:
         return self.path / "scores" / f"epoch-{epoch:05d}.parquet"
 
 
 def epoch_frame(epoch: int, uids: pl.Series, batches: Iterable[ScoreBatch]) -> pl.DataFrame:
-    """One epoch's batches as a frame of ``SCORE_COLUMNS``, rows in the order of ``uids`` (N)."""
+    """One epoch's batches as a frame of ``SCORE_COLUMNS``, rows in the order of ``uids`` (N).
+
+    What the batches hold of ``TRAINED_COLUMNS`` follows.
+    """
     visits = np.zeros(len(uids), np.int64)
-    columns = {
-        name: np.full(len(uids), -1 if name == "step" else np.nan, dtype)
-        for name, dtype in [
-            ("step", np.int32),
-            ("loss", np.float32),
-            ("mimic_score", np.float32),
-            ("mimic_weight", np.float32),
-        ]
-    }
+    columns: dict[str, np.ndarray] = {}
     for batch in batches:
         np.add.at(visits, batch.rows, 1)
-        columns["step"][batch.rows] = batch.step
-        for name in ("loss", "mimic_score", "mimic_weight"):
-            columns[name][batch.rows] = getattr(batch, name)
+        for name in _MEASURED:
+            values = batch.step if name == "step" else getattr(batch, name)
+            if values is not None:
+                column = columns.setdefault(name, np.empty(len(uids), _NUMPY[_STORED[name]]))
+                column[batch.rows] = values
     wrong = np.flatnonzero(visits != 1)
     if len(wrong):
         raise RunError(
@@ -191,7 +251,8 @@ def epoch_frame(epoch: int, uids: pl.Series, batches: Iterable[ScoreBatch]) -> p
             next_step="report this as a defect of Mimicscope",
         )
     epochs = np.full(len(uids), epoch, np.int32)
-    return pl.DataFrame({"uid": uids, "epoch": epochs, **columns}, schema=SCORE_COLUMNS)
+    stored = {"uid": uids, "epoch": epochs, **columns}
+    return pl.DataFrame(stored, schema={name: _STORED[name] for name in stored})
 
 
 def start_run(root: Path, record: RunRecord) -> Run:

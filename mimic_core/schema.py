@@ -14,19 +14,20 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from mimic_core.errors import ConfigError
+from mimic_core.frozen import Frozen
+from mimic_core.training_config import Method, TrainConfig, WeightingName
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ROW_GROUP_ROWS = 65_536  # polars' streaming reader holds whole row groups in memory
 
-Mode = Literal["probe", "snapshot"]
-Method = Literal["proj", "cos"]
+ScoreMode = Literal["probe", "snapshot"]
+Mode = Literal["probe", "snapshot", "training"]
 Side = Literal["image", "text"]
+Task = Literal["pairs", "labels"]
 LossName = Literal["clip", "siglip"]
 Precision = Literal["fp32", "bf16", "fp16"]
-Weighting = Literal["mimic", "uniform"]
 LocatorKind = Literal["range", "zip", "parquet"]
 
 # Columns that say where a sample comes from: one row per readable sample.
@@ -35,6 +36,7 @@ SAMPLE_COLUMNS: dict[str, pl.DataType] = {
     "key": pl.String(),
     "shard": pl.String(),
     "caption": pl.String(),
+    "label": pl.String(),
     "image_kind": pl.String(),
     "image_path": pl.String(),
     "image_offset": pl.Int64(),
@@ -63,8 +65,15 @@ SCORE_COLUMNS: dict[str, pl.DataType] = {
     "mimic_score": pl.Float32(),
     "mimic_weight": pl.Float32(),
 }
+# What runs store as well: training runs the weight of the update, and labelled runs whether the
+# present model was right.
+TRAINED_COLUMNS: dict[str, pl.DataType] = {
+    "train_weight": pl.Float32(),
+    "correct": pl.Boolean(),
+}
+_DERIVED = ("mimic_score_se", "map_x", "map_y", "correct_share", "reference_label")
 RESERVED_COLUMNS = frozenset(
-    [*SAMPLE_COLUMNS, *MEASURED_COLUMNS, *SCORE_COLUMNS, "mimic_score_se", "map_x", "map_y"]
+    [*SAMPLE_COLUMNS, *MEASURED_COLUMNS, *SCORE_COLUMNS, *TRAINED_COLUMNS, *_DERIVED]
 )
 
 
@@ -86,14 +95,18 @@ class Locator:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image with its caption, as indexed: the image bytes are read later, by locator."""
+    """One image with its caption or its label, as indexed: the image is read later, by locator.
+
+    Exactly one of ``caption`` and ``label`` is there, the same for all samples of a pool.
+    """
 
     uid: str
     key: str
     shard: str
-    caption: str
+    caption: str | None
     image: Locator
     meta: dict[str, Any] = field(default_factory=dict)
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +121,7 @@ class Skip:
 
 SKIP_REASONS = {
     "empty_caption": "the caption is missing or holds only white space",
+    "empty_label": "the label is missing or holds only white space",
     "missing_image": "the image is named but not there",
     "corrupt_image": "the bytes cannot be decoded as an image",
     "oversized_image": "the image has more pixels than the decoder accepts",
@@ -117,34 +131,28 @@ SKIP_REASONS = {
 }
 
 
-class Frozen(BaseModel):
-    """Base of all configs: immutable, hashable, no unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @classmethod
-    def parse(cls, values: dict[str, Any]) -> Any:
-        """Build from plain values; a wrong one is a ``ConfigError`` naming field and value."""
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"]) or cls.__name__
-            raise ConfigError(
-                f"setting {name}: {first['msg']}",
-                got=first.get("input"),
-                next_step="correct that setting and try again",
-            ) from error
-
-
 class SourceConfig(Frozen):
-    """A pool and the part of it to be scored. ``sample`` draws that many by ``sample_seed``."""
+    """A pool and the part of it to be scored. ``sample`` draws that many by ``sample_seed``.
+
+    ``task`` says whether images go with captions or with labels; None guesses from the pool.
+    """
 
     path: str
+    task: Task | None = None
     image_column: str | None = None
     caption_column: str | None = None
+    label_column: str | None = None
     sample: int | None = Field(default=None, ge=1)
     sample_seed: int = 0
+
+
+def default_temperature(reference: str) -> float:
+    """The temperature that suits a reference model: mimic scores grow with the features' length.
+
+    0.05 for CLIP models, whose features before the softmax are unit embeddings; 1, the authors' own
+    for classifiers, for timm's models, whose features are as they come.
+    """
+    return 1.0 if reference.startswith("timm:") else 0.05
 
 
 class ProbeConfig(Frozen):
@@ -160,7 +168,7 @@ class ProbeConfig(Frozen):
     temperature: float = Field(default=0.05, gt=0, allow_inf_nan=False)
     learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
     weight_decay: float = Field(default=1e-5, ge=0, allow_inf_nan=False)
-    weighting: Weighting = "mimic"
+    weighting: WeightingName = "mimic"
     method: Method = "proj"
     seed: int = Field(default=0, ge=0)
 
@@ -181,42 +189,80 @@ class SnapshotConfig(Frozen):
     seed: int = Field(default=0, ge=0)
 
 
+class HeadConfig(Frozen):
+    """Where the reference head of a labelled run comes from (method.md section 5).
+
+    From ``file`` (weights of a classifier's last layer); or trained on the trusted samples alone,
+    which are ``trusted`` (a boolean column, ``COLUMN=VALUE``, or a share such as ``20%``) and, with
+    ``trusted_label_column``, those that have a label there; else zero-shot from ``prompts`` (for
+    CLIP models) or the reference checkpoint's own. ``prompts`` also give labelled samples their
+    CLIP score. Trusted samples are left out of the scores unless ``score_trusted``.
+    """
+
+    file: str | None = None
+    trusted: str | None = None
+    trusted_label_column: str | None = None
+    score_trusted: bool = False
+    prompts: tuple[str, ...] = ()
+    weight_decay: float = Field(default=1e-2, ge=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> HeadConfig:
+        if self.file is not None and self.uses_trusted:
+            raise ValueError("give a head's file or trusted samples, not both")
+        if self.score_trusted and not self.uses_trusted:
+            raise ValueError("score_trusted needs trusted samples")
+        for prompt in self.prompts:
+            if prompt.count("{}") != 1:
+                raise ValueError(f"a prompt names the class by one {{}}, which {prompt!r} does not")
+        return self
+
+    @property
+    def uses_trusted(self) -> bool:
+        """Whether the head is trained on trusted samples."""
+        return self.trusted is not None or self.trusted_label_column is not None
+
+
 class RunConfig(Frozen):
     """All that decides the scores of a run; nothing here depends on workers or on the day.
 
     ``reference`` is a model specification (``mimic_core.checkpoints``); ``preprocess`` replaces the
-    image preprocessing, None being the reference checkpoint's own.
+    image preprocessing, None being the reference checkpoint's own; ``head`` is for labelled pools.
     """
 
     source: SourceConfig
     reference: str
     preprocess: str | None = None
     precision: Precision = "fp32"
+    head: HeadConfig | None = None
     probe: ProbeConfig | None = None
     snapshot: SnapshotConfig | None = None
+    training: TrainConfig | None = None
 
     @model_validator(mode="after")
     def _one_mode(self) -> RunConfig:
-        if (self.probe is None) == (self.snapshot is None):
-            raise ValueError("give exactly one of probe and snapshot")
+        if sum(part is not None for part in (self.probe, self.snapshot, self.training)) != 1:
+            raise ValueError("give exactly one of probe, snapshot and training")
         return self
 
     @property
     def mode(self) -> Mode:
-        """Which of the two scorers the run uses."""
+        """How the run's scores are made."""
+        if self.training is not None:
+            return "training"
         return "probe" if self.probe is not None else "snapshot"
 
     @property
-    def scorer(self) -> ProbeConfig | SnapshotConfig:
+    def scorer(self) -> ProbeConfig | SnapshotConfig | TrainConfig:
         """The settings of the chosen mode."""
-        chosen = self.probe or self.snapshot
+        chosen = self.probe or self.snapshot or self.training
         assert chosen is not None  # guaranteed by the validator
         return chosen
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreBatch:
-    """Scores of one batch at one step; arrays are (B,), float32 unless said.
+    """Scores of one batch at one step; arrays are (B,), float32 unless said; None: not stored.
 
     ``rows`` (int64) are positions in the feature set's sample order; the writer turns them into
     uids, so that no join is ever by position outside the run that drew the batch.
@@ -228,6 +274,9 @@ class ScoreBatch:
     loss: np.ndarray
     mimic_score: np.ndarray
     mimic_weight: np.ndarray
+    train_weight: np.ndarray | None = None
+    correct: np.ndarray | None = None
+    """bool; where there are labels"""
 
 
 def canonical_json(value: Any) -> str:

@@ -49,10 +49,18 @@ def load_two(
     """Two readable samples, with different images and captions where the first few allow it."""
     batch = load_some(index, source, model, device, count=16)
     tokens, images = batch.tokens, batch.image_of
-    differs = (tokens != tokens[0]).any(1) & (images != images[0])
+    differs = images != images[0]
+    if tokens.shape[1]:  # labelled images have no tokens
+        differs &= (tokens != tokens[0]).any(1)
     second = int(differs.int().argmax()) or 1
     rows = torch.tensor([0, second], device=device)
-    return replace(batch, rows=batch.rows[[0, second]], tokens=tokens[rows], image_of=images[rows])
+    return replace(
+        batch,
+        rows=batch.rows[[0, second]],
+        tokens=tokens[rows],
+        image_of=images[rows],
+        labels=[batch.labels[0], batch.labels[second]],
+    )
 
 
 def _drawn(index: FeatureSet) -> pl.DataFrame:

@@ -7,9 +7,10 @@ from typing import Any
 
 import polars as pl
 
+from mimic_core.metrics import as_sentence
 from mimic_core.runs import Run
 from mimic_core.schema import Frozen
-from mimic_core.table import score_summary
+from mimic_core.summaries import run_summary
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -30,7 +31,7 @@ def summarise(run: Run) -> RunSummary:
     if not run.done:
         return RunSummary(skipped_by_reason={})
     counts = run.features.skipped.group_by("reason").len().sort("reason")
-    scores = score_summary(run.scores())["mimic_score"].cast(pl.Float64)
+    scores = run_summary(run, ["mimic_score"])["mimic_score"].cast(pl.Float64)
     quantiles = [(q, scores.quantile(q, "linear")) for q in QUANTILES]
     return RunSummary(
         skipped_by_reason=dict(counts.iter_rows()),
@@ -56,7 +57,11 @@ def as_lines(run: Run) -> list[str]:
         ("pool", record.config.source.path),
         ("reference model", record.config.reference),
         ("mode", record.config.mode),
-        *((name.replace("_", " "), str(value)) for name, value in scorer if value is not None),
+        *(
+            (name.replace("_", " "), str(value))
+            for name, value in scorer
+            if value is not None and name != "mimic_layers"  # those used are named below
+        ),
         ("mimic layers", ", ".join(record.mimic_layers) or "-"),
         ("samples", f"{record.samples:,}"),
         ("skipped", _skipped(record.skipped, summary)),
@@ -64,6 +69,9 @@ def as_lines(run: Run) -> list[str]:
     if summary.mean is not None and summary.quantiles is not None:
         spread = ", ".join(f"{q:.0%} {value:.4g}" for q, value in summary.quantiles)
         rows += [("mimic score", f"mean {summary.mean:.4g}"), ("quantiles", spread)]
+    rows += _measured(run)
+    if record.reference_head is not None:
+        rows.append(("reference head", record.reference_head.as_sentence()))
     check = record.direction_check
     if check is not None:
         rows.append(("direction check", f"{check.level}: {check.verdict}"))
@@ -71,6 +79,15 @@ def as_lines(run: Run) -> list[str]:
         times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in record.timings.items())
         rows.append(("timings", times))
     return aligned(rows)
+
+
+def _measured(run: Run) -> list[tuple[str, str]]:
+    """Held-out metrics of a training run: before training, and after the last epoch."""
+    if run.record.config.training is None or not run.done:
+        return []
+    rows = run.metrics().sort("step", maintain_order=True).to_dicts()
+    held = ("without scores", f"{run.record.held_out:,} (held out, or trusted)")
+    return [held, ("at the start", as_sentence(rows[0])), ("at the end", as_sentence(rows[-1]))]
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -8,8 +8,11 @@ import polars as pl
 import torch
 
 from mimic_core.featureset import FeatureSet
+from mimic_core.label_encoder import features_array
+from mimic_core.label_probe import LabelProbe
+from mimic_core.label_scoring import open_label_probe
 from mimic_core.probe import Probe
-from mimic_core.runs import epoch_frame
+from mimic_core.runs import Run, epoch_frame
 from mimic_core.schema import ProbeConfig
 
 
@@ -19,14 +22,30 @@ def tune(features: FeatureSet, config: ProbeConfig) -> pl.DataFrame:
     Returns:
         One row per sample and epoch, columns of ``SCORE_COLUMNS``.
     """
-    probe = Probe(features, config)
-    uids = features.samples["uid"]
-    return pl.concat(epoch_frame(e, uids, probe.run(e)) for e in range(config.epochs))
+    return _scores(Probe(features, config))
 
 
-def estimate_seconds(features: FeatureSet, config: ProbeConfig) -> float:
+def tune_run(run: Run, config: ProbeConfig) -> pl.DataFrame:
+    """The same for the samples of a run, labelled ones towards the run's own reference head."""
+    if run.features.info.get("task") == "labels":
+        return _scores(open_label_probe(run, config))
+    return tune(run.features, config)
+
+
+def _scores(probe: Probe | LabelProbe) -> pl.DataFrame:
+    epochs = range(probe.config.epochs)
+    return pl.concat(epoch_frame(epoch, probe.uids, probe.run(epoch)) for epoch in epochs)
+
+
+def estimate_seconds(run: Run, config: ProbeConfig) -> float:
     """How long ``tune`` will take here, from its operation count and a small measurement."""
+    features = run.features
     samples = features.samples.height
+    if run.record.reference_head is not None:
+        width = features.array(features_array(features)).width
+        products = 3 * samples * width * run.record.reference_head.classes * config.epochs
+        steps = config.epochs * -(-samples // min(config.batch_size, samples))
+        return products / _multiply_adds_per_second() + 1e-3 * steps
     batch = min(config.batch_size, samples)
     width = features.array(f"{config.side}_features").width
     embedding = features.array("image_embedding").width

@@ -75,6 +75,7 @@ def samples_table(draw: Draw, seed: int, *, truth: bool) -> pl.DataFrame:
         "key": [f"{i:09d}" for i in range(n)],
         "shard": shards,
         "caption": captions,
+        "label": [None] * n,
         "image_kind": ["range"] * n,
         "image_path": [f"{shard}.tar" for shard in shards],
         "image_offset": [0] * n,

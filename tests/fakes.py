@@ -8,6 +8,7 @@ arguments.
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +144,8 @@ def _write_head(path: Path) -> None:
         "text.weight": cut,
     }
     names = {"loss": "clip", "image": "visual.proj", "text": "text_projection"}
-    files.write_bytes(path / "head.safetensors", save(tensors, metadata=names))
+    metadata = {"names": json.dumps(names, sort_keys=True)}
+    files.write_bytes(path / "head.safetensors", save(tensors, metadata=metadata))
 
 
 def _widen(embedding: np.ndarray) -> np.ndarray:

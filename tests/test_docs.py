@@ -7,8 +7,11 @@ Code blocks that are checked stand below an HTML comment that names them, such a
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +101,26 @@ def test_documented_commands_parse(document: str, arguments: str) -> None:
     parse(shlex.split(arguments, comments=True))
 
 
+BENCHES = sorted(p for p in (ROOT / "bench").glob("*.py") if "__main__" in p.read_text("utf-8"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", BENCHES, ids=lambda path: path.stem)
+def test_benchmarks_start_as_documented(script: Path, tmp_path: Path) -> None:
+    """From any folder, without the packages being installed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script), "--help"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--json" in done.stdout
+    assert f"{script.name}`" in (ROOT / "bench" / "README.md").read_text("utf-8")
+
+
 def test_the_parser_of_documented_commands_finds_mistakes() -> None:
     parse(["runs", "show", "a-run"])
     parse(["score", "--help"])
@@ -119,7 +142,7 @@ def test_every_command_is_documented() -> None:
 @needs_readme
 def test_the_readme_shows_how_to_open_the_app_and_how_to_test() -> None:
     assert marked_block("open-command").strip().endswith("python -m mimic_core app")
-    assert marked_block("test-command").strip().endswith("python -m pytest")
+    assert marked_block("test-command").strip().endswith("python -m pytest -n 2 --dist loadfile")
 
 
 @needs_readme

@@ -13,8 +13,8 @@ from app.text import count, plain
 from mimic_core.filters import Category, Recipe
 
 
-def condition_bar(shown: Shown) -> None:
-    """One line: a removable chip per condition, add, undo, clear."""
+def condition_bar(shown: Shown, *, hint: str = "Drag on the histogram or the map.") -> None:
+    """One line: a removable chip per condition, add, undo, clear; ``hint`` where there is none."""
     recipe = shown.recipe
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="conditions"):
         for name, text in selecting.chips(recipe):
@@ -29,7 +29,7 @@ def condition_bar(shown: Shown) -> None:
                 on_click=lambda name=name: session.set_recipe(recipe.without(name)),
             )
         if not recipe.conditions:
-            st.caption("No conditions: every sample is kept. Drag on the histogram or the map.")
+            st.caption(f"No conditions: every sample is kept. {hint}")
         with st.popover("Add condition", icon=":material/add:", type="tertiary"):
             _add(shown)
         st.button(
@@ -58,8 +58,9 @@ def _add(shown: Shown) -> None:
         words = session.value("add_text") or ""
         session.set_recipe(selecting.set_text(recipe, words, keep=session.value("add_text_keep")))
 
-    st.text_input("Caption contains", key="add_text", on_change=by_text, placeholder="a word")
-    st.toggle("Keep those captions", value=True, key="add_text_keep")
+    if shown.table["caption"].null_count() < shown.total:  # labelled images have none
+        st.text_input("Caption contains", key="add_text", on_change=by_text, placeholder="a word")
+        st.toggle("Keep those captions", value=True, key="add_text_keep")
     columns = cache.categories(shown.key)
     if not columns:
         return

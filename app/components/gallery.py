@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import streamlit as st
 
@@ -11,7 +13,7 @@ from app.components.images import PLACE, picture_of, source_root
 from app.components.sample import sample_dialog
 from app.ranking import GALLERY_MODES, PAGE_SIZE, GalleryMode, page_of
 from app.shown import Shown
-from app.text import count, number, plain, spoken
+from app.text import count, number, plain, spoken, text_of
 from app.tiles import Tile, tile_grid
 
 _LABELS: dict[GalleryMode, str] = {
@@ -59,7 +61,8 @@ def gallery(shown: Shown, *, cutoff: float | None) -> None:
     if not page.total:
         _nothing(state.gallery)
         return
-    tile_grid(_tiles(shown, page.rows), key="gallery_tiles", on_open=_open)
+    badges = [number(value) for value in shown.table[state.column].gather(page.rows)]
+    tile_grid(tiles_of(shown, page.rows, badges), key="gallery_tiles", on_open=_open)
     if state.opened is not None:
         sample_dialog(shown, rows)
 
@@ -102,20 +105,20 @@ def _nothing(mode: GalleryMode) -> None:
         empty_state("No values", "No sample has a value here.", icon=":material/block:")
 
 
-def _tiles(shown: Shown, rows: np.ndarray) -> list[Tile]:
-    column = session.state().column
+def tiles_of(shown: Shown, rows: np.ndarray, badges: Sequence[str]) -> list[Tile]:
+    """Tiles of the table's ``rows`` (M,), each with its badge (M,)."""
     root = source_root(shown)
-    names = list(dict.fromkeys(["uid", "caption", column, *PLACE]))
+    table = shown.table[rows, ["uid", "caption", "label", *PLACE]]
     tiles = []
-    for row_number, row in zip(rows, shown.table[rows, names].iter_rows(named=True), strict=True):
+    for row_number, badge, row in zip(rows, badges, table.iter_rows(named=True), strict=True):
         picture = picture_of(root, row, side=pictures.THUMB_SIDE)
         tiles.append(
             Tile(
                 uid=row["uid"],
                 uri=picture.uri,
                 reason=picture.reason,
-                value=number(row[column]),
-                caption=row["caption"],
+                value=badge,
+                caption=text_of(row),
                 state="" if shown.selected[row_number] else "dropped",
             )
         )

@@ -8,12 +8,19 @@ import polars as pl
 import streamlit as st
 
 from app import cache, figures
-from app.components.shell import pool_title, reference_title, theme
+from app.components.shell import model_title, pool_title, reference_title, theme
 from app.shown import Shown
 from app.text import count, number, plain, share
-from mimic_core.runs import CheckLevel, DirectionCheck
+from mimic_core.runs import CheckLevel, DirectionCheck, Run
+from mimic_core.schema import Mode
 
 TRUTH = "is_noisy"
+_MODES: dict[Mode, str] = {
+    "probe": ":material/bolt:",
+    "snapshot": ":material/photo_camera:",
+    "training": ":material/model_training:",
+}
+_REWEIGHTED = {"layers": "the mimic layers", "all": "all parameters"}
 _LEVELS: dict[CheckLevel, tuple[str, Literal["green", "orange", "red"], str]] = {
     "good": (":material/check_circle:", "green", "Direction good"),
     "caution": (":material/warning:", "orange", "Direction: caution"),
@@ -32,7 +39,7 @@ def _heading(shown: Shown) -> None:
     config = record.config
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.title(plain(pool_title(shown.run)), anchor=False, width="content")
-        st.badge(config.mode, icon=":material/bolt:" if config.probe else ":material/photo_camera:")
+        st.badge(config.mode, icon=_MODES[config.mode])
         if record.direction_check is not None:
             icon, colour, label = _LEVELS[record.direction_check.level]
             st.badge(label, icon=icon, color=colour)
@@ -41,10 +48,28 @@ def _heading(shown: Shown) -> None:
     parts = [
         f"{count(shown.total)} samples",
         f"{count(record.skipped)} skipped",
+        *_training_facts(shown.run),
         f"reference model {plain(reference_title(shown.run))}",
         f"mimic layers {plain(', '.join(record.mimic_layers)) or '–'}",
     ]
+    if record.reference_head is not None:
+        parts.append(f"reference head {plain(record.reference_head.as_sentence())}")
     st.caption(" · ".join(parts))
+
+
+def _training_facts(run: Run) -> list[str]:
+    """What sets a training run apart: nothing of the others."""
+    training = run.record.config.training
+    if training is None:
+        return []
+    held = run.record.held_out
+    weights = "" if training.weighting == "uniform" else f" on {_REWEIGHTED[training.reweight]}"
+    return [
+        *([f"{count(held)} held out"] if held else []),
+        f"{count(run.record.epochs)} epochs",
+        f"weighting {plain(training.weighting)}{weights}",
+        f"from {plain(model_title(training.model))}",
+    ]
 
 
 def metrics(shown: Shown) -> None:

@@ -11,6 +11,8 @@ from app.components.errors import empty_state, errors_shown, show_failure
 from app.text import count, duration, per_second, plain
 from mimic_core import jobs
 from mimic_core.jobstore import Job, JobStatus, JobStore
+from mimic_core.prove_record import ProofRequest
+from mimic_core.schema import Mode
 
 POLL_SECONDS = 1.0
 _Colour = Literal["blue", "green", "red", "gray", "orange"]
@@ -24,26 +26,46 @@ _LOOKS: dict[JobStatus, tuple[str, _Colour]] = {
 }
 
 
-def active_jobs(store: JobStore) -> None:
-    """The jobs that are active, refreshed every second for as long as there are any."""
-    if any(job.active for job in store.jobs()):
-        st.fragment(run_every=POLL_SECONDS)(_poll)(store)
+def active_jobs(store: JobStore, mode: Mode | None = None) -> None:
+    """The jobs that are active, refreshed every second for as long as there are any.
+
+    Args:
+        store: Where the jobs are.
+        mode: Only those of this mode.
+    """
+    if any_active(store, mode):
+        st.fragment(run_every=POLL_SECONDS)(_poll)(store, mode)
 
 
-def _poll(store: JobStore) -> None:
-    found = [job for job in store.jobs() if job.active]
+def any_active(store: JobStore, mode: Mode | None = None) -> bool:
+    """Whether a job (of that mode) is queued or running."""
+    return any(job.active for job in _of(store, mode))
+
+
+def _of(store: JobStore, mode: Mode | None) -> list[Job]:
+    return [job for job in store.jobs() if mode is None or _mode(job) == mode]
+
+
+def _mode(job: Job) -> Mode | None:
+    """How the job scores; None for a proof."""
+    return None if isinstance(job.config, ProofRequest) else job.config.mode
+
+
+def _poll(store: JobStore, mode: Mode | None) -> None:
+    found = [job for job in _of(store, mode) if job.active]
     if not found:
         st.rerun()  # the whole page, which stops polling and lists the job among the ended ones
     _cards(store, found)
 
 
-def ended_jobs(store: JobStore, *, limit: int = 8) -> None:
-    """The jobs that are not active, newest first."""
-    found = [job for job in store.jobs() if not job.active]
+def ended_jobs(store: JobStore, mode: Mode | None = None, *, limit: int = 8) -> None:
+    """The jobs that are not active, newest first; of one ``mode`` where it is given."""
+    found = [job for job in _of(store, mode) if not job.active]
     if not found:
+        what = "training" if mode == "training" else "scoring"
         empty_state(
             "No ended jobs",
-            "Choose a pool and start scoring. A job runs on its own: close the page or the server, "
+            f"Choose a pool and start {what}. A job runs on its own: close the page or the server, "
             "and it goes on.",
             icon=":material/schedule:",
         )
@@ -62,7 +84,7 @@ def show_job(store: JobStore, job: Job, *, notes: int = 2) -> None:
     """One job: what it does, how far it is, what can be done about it, its newest ``notes``."""
     icon, colour = _LOOKS[job.status]
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"**{plain(pool_name(job.config.source.path))}** · {job.config.mode}")
+        st.markdown(job_title(job))
         st.badge(job.status, icon=icon, color=colour)
         st.space("stretch")
         _buttons(store, job)
@@ -83,6 +105,16 @@ def show_job(store: JobStore, job: Job, *, notes: int = 2) -> None:
         )
     for note in job.report.notes[::-1][:notes]:
         st.caption(plain(note))
+
+
+def job_title(job: Job) -> str:
+    """What a job is about: the pool and the mode, or the recipes that are proved."""
+    if isinstance(job.config, ProofRequest):
+        names = ", ".join(name for name, _ in job.config.recipes)
+        return f"**{plain(names)}** · proof"
+    training = job.config.training
+    mode = job.config.mode if training is None else f"training, {training.weighting}"
+    return f"**{plain(pool_name(job.config.source.path))}** · {plain(mode)}"
 
 
 def pool_name(path: str) -> str:
@@ -123,4 +155,5 @@ def _buttons(store: JobStore, job: Job) -> None:
         )
     ):
         session.choose_run(job.run_dir.name)
-        st.switch_page("views/explore.py")
+        proof = isinstance(job.config, ProofRequest)
+        st.switch_page("views/prove.py" if proof else "views/explore.py")

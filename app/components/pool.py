@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, get_args
 
 import streamlit as st
 
-from app import cache, session
-from app.cache import Preview
+from app import session
+from app.cache_pools import Preview, preview
 from app.library import DEMO_POOL, runs_root, tidy_path
 from app.text import count, plain
 from app.tiles import Tile, tile_grid
-from mimic_core.schema import Sample, SourceConfig, slug
+from mimic_core.schema import Sample, SourceConfig, Task, slug
 
 _CHUNK = 1 << 20
 _Kind = Literal["Demo pool", "On this machine", "Upload a zip"]
+_TASKS: dict[Task | None, str] = {
+    None: "what the pool has",
+    "pairs": "captions",
+    "labels": "labels",
+}
 _KINDS: tuple[_Kind, ...] = ("Demo pool", "On this machine", "Upload a zip")
 
 
@@ -39,7 +44,18 @@ def pool_chooser() -> SourceConfig | None:
         st.caption("Left empty, they are guessed from the pool.")
         image = _text("Image column", "image_column", "For tables: the column of images or paths.")
         caption = _text("Caption column", "caption_column", "For tables and metadata.")
-    return SourceConfig(path=path, image_column=image, caption_column=caption)
+        label = _text("Label column", "label_column", "For tables of images with class labels.")
+        task = st.selectbox(
+            "Images go with",
+            [None, *get_args(Task)],
+            format_func=lambda name: _TASKS[name],
+            key="pool_task",
+            help="Captions make image–text pairs; labels are the classes of a classifier.",
+            persist_state="session",
+        )
+    return SourceConfig(
+        path=path, task=task, image_column=image, caption_column=caption, label_column=label
+    )
 
 
 def _text(label: str, key: str, help_text: str) -> str | None:
@@ -58,8 +74,9 @@ def _local() -> str | None:
         "Path",
         key="pool_path",
         placeholder="/data/shards, photos.zip, pairs.parquet, captions.csv",
-        help="A folder of webdataset shards or images, a zip, a parquet file or folder, or a table "
-        "of image paths and captions. Nothing is copied: images are read where they are.",
+        help="A folder of webdataset shards or images, class folders, a zip, a parquet file or "
+        "folder, or a table of image paths with captions or labels. Nothing is copied: images "
+        "are read where they are.",
         persist_state="session",
     )
     return text.strip() if text and text.strip() else None
@@ -67,10 +84,11 @@ def _local() -> str | None:
 
 def _upload() -> str | None:
     file = st.file_uploader(
-        "Zip of images and captions",
+        "Zip of images with captions or labels",
         type="zip",
         key="pool_upload",
-        help="Images with a text file of the same name beside each, or with a table of captions.",
+        help="Images with a text file of the same name beside each, with a table of captions or "
+        "labels, or in class folders.",
     )
     stored = session.state().upload
     if file is not None and (stored is None or stored[0] != file.file_id):
@@ -103,7 +121,7 @@ def store_upload(data: BinaryIO, name: str, root: Path) -> Path:
 
 def pool_preview(source: SourceConfig) -> Preview:
     """Show the first samples, the columns in use and how many samples there are."""
-    seen = cache.preview(source.path, source.image_column, source.caption_column)
+    seen = preview(source.model_dump_json())
     more = "" if seen.complete else "more than "
     shards = "1 shard" if seen.shards == 1 else f"{count(seen.shards)} shards"
     facts = [f"**{more}{count(seen.samples)}** samples", seen.layout, shards]
@@ -113,11 +131,16 @@ def pool_preview(source: SourceConfig) -> Preview:
         facts.append(f"images from {plain(seen.image_column)}")
     if seen.caption_column:
         facts.append(f"captions from {plain(seen.caption_column)}")
+    if seen.label_column:
+        facts.append(f"labels from {plain(seen.label_column)}")
+    elif seen.task == "labels":
+        facts.append("labels" if seen.layout == "webdataset" else "labels from the folders")
     st.markdown(" · ".join(facts))
     tiles = []
     for number, (one, picture) in enumerate(zip(seen.found, seen.pictures, strict=True)):
         if isinstance(one, Sample) and picture is not None:
-            tiles.append(Tile(one.uid, picture.uri, picture.reason, one.key, one.caption))
+            text = one.caption or one.label or ""
+            tiles.append(Tile(one.uid, picture.uri, picture.reason, one.key, text))
         elif not isinstance(one, Sample):
             reason = one.reason.replace("_", " ")
             tiles.append(Tile(f"skip-{number}", None, reason, one.key, one.detail, "skipped"))

@@ -12,10 +12,10 @@ from app import pictures, session
 from app.components.errors import errors_shown
 from app.components.images import PLACE, picture_of, source_root
 from app.shown import Shown
-from app.text import count, number, plain, spoken
+from app.text import count, number, plain, spoken, text_of
 
 _MEASURES = ("mimic_score", "mimic_score_se", "mimic_weight", "loss", "clip_score")
-_HIDDEN = {"caption", *PLACE}
+_HIDDEN = {"caption", "label", *PLACE}
 
 
 def sample_dialog(shown: Shown, rows: np.ndarray) -> None:
@@ -46,7 +46,7 @@ def _drawer(shown: Shown, rows: np.ndarray) -> None:
         else:
             st.image(picture.uri, width="stretch")
         with st.container(border=True, key="full_caption"):
-            st.text(row["caption"], width="stretch")
+            st.text(text_of(row), width="stretch")
         with st.container(horizontal=True):
             if kept:
                 st.badge("kept", icon=":material/check:", color="green")

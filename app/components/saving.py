@@ -9,13 +9,13 @@ from pathlib import Path
 import polars as pl
 import streamlit as st
 
-from app import session
+from app import cache, session
 from app.components.errors import errors_shown
 from app.library import tidy_path
 from app.shown import Shown
 from app.text import count, plain, share
 from mimic_core.export import SUFFIXES, Format, export, export_bytes, manifest_for
-from mimic_core.filters import Recipe, apply
+from mimic_core.filters import Recipe
 from mimic_core.schema import slug
 
 _FORMATS: dict[Format, tuple[str, str, str]] = {
@@ -146,7 +146,7 @@ def _load_recipe(shown: Shown) -> None:
     if file is None or file.file_id == session.state().loaded:
         return
     recipe = Recipe.from_yaml(file.getvalue().decode(errors="replace"))
-    apply(recipe, shown.table)  # raises if the run lacks a column
+    cache.selection(shown.key, recipe.to_yaml())  # raises if the run lacks a column
     session.change(loaded=file.file_id)
     session.set_recipe(recipe)
     st.rerun()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import streamlit as st
 
-from app.library import DEMO_REFERENCE, tidy_path
-from mimic_core.errors import ConfigError
+from app.components.heads import head_form
+from app.components.reference import reference_field
 from mimic_core.jobstore import JobOptions
 from mimic_core.schema import (
     Method,
@@ -17,8 +17,10 @@ from mimic_core.schema import (
     RunConfig,
     SnapshotConfig,
     SourceConfig,
-    Weighting,
+    Task,
+    default_temperature,
 )
+from mimic_core.training_config import WeightingName
 
 SEED_HELP = "Decides the batches and the fresh weights: the same seed gives the same scores."
 TEMPERATURE_HELP = (
@@ -34,21 +36,15 @@ SIDE_HELP = (
     "Whose last projection starts fresh and learns. The image side is the default; the text side "
     "is an alternative view."
 )
+PAIR_WEIGHTINGS = ("mimic", "uniform")  # of mimic_core.probe (torch)
 NAMED_PREPROCESSING = ("openai", "imagenet", "siglip")  # of mimic_core.preprocessing (torch)
-_Reference = Literal["Demo reference", "open_clip", "Folder or checkpoint", "Random weights"]
-_REFERENCES: tuple[_Reference, ...] = (
-    "Demo reference",
-    "open_clip",
-    "Folder or checkpoint",
-    "Random weights",
-)
 _MODES: dict[Mode, str] = {
     "probe": "**Probe**: one forward pass, then seconds; can be tuned live",
     "snapshot": "**Snapshot**: any model against any reference, at fixed weights",
 }
 
 
-def settings_form(source: SourceConfig, counted: int) -> tuple[RunConfig, JobOptions]:
+def settings_form(source: SourceConfig, counted: int, task: Task) -> tuple[RunConfig, JobOptions]:
     """Everything but the pool; ``counted`` is how many samples the pool holds, at least.
 
     Raises:
@@ -56,7 +52,7 @@ def settings_form(source: SourceConfig, counted: int) -> tuple[RunConfig, JobOpt
     """
     left, right = st.columns(2, gap="large")
     with left:
-        reference = _reference()
+        reference = reference_field()
         sample = st.number_input(
             "Sample size",
             min_value=1,
@@ -66,17 +62,15 @@ def settings_form(source: SourceConfig, counted: int) -> tuple[RunConfig, JobOpt
             help="Score only this many, drawn at random by the seed. Empty scores the whole pool.",
             persist_state="session",
         )
-        options = _options()
-        model = {"reference": reference, **_model_settings()}
+        options = _options(task)
+        model = {"reference": reference, **model_settings()}
     with right:
-        mode = st.radio(
-            "Mode",
-            list(_MODES),
-            format_func=lambda mode: _MODES[mode],
-            key="set_mode",
-            persist_state="session",
-        )
-        scorer = _probe() if mode == "probe" else _snapshot()
+        mode: Mode = "probe"
+        if task == "labels":
+            model["head"] = head_form()
+        else:
+            mode = _mode()
+        scorer = _probe(task, reference) if mode == "probe" else _snapshot()
     smallest = min(int(sample), counted) if sample else counted
     if scorer["batch_size"] > smallest:
         st.warning(
@@ -90,7 +84,18 @@ def settings_form(source: SourceConfig, counted: int) -> tuple[RunConfig, JobOpt
     return config, options
 
 
-def _model_settings() -> dict[str, Any]:
+def _mode() -> Mode:
+    mode: Mode = st.radio(
+        "Mode",
+        list(_MODES),
+        format_func=lambda mode: _MODES[mode],
+        key="set_mode",
+        persist_state="session",
+    )
+    return mode
+
+
+def model_settings() -> dict[str, Any]:
     """How the reference model is run; the defaults are right for almost everyone."""
     with st.expander("Model settings", icon=":material/settings:"):
         preprocess = st.selectbox(
@@ -111,33 +116,6 @@ def _model_settings() -> dict[str, Any]:
     return {"preprocess": preprocess, "precision": precision}
 
 
-def _reference() -> str:
-    kind = st.selectbox(
-        "Reference model",
-        _REFERENCES,
-        key="set_reference",
-        help="The better model that samples are measured against. In probe mode it is also the "
-        "model, with its last projection started afresh.",
-        persist_state="session",
-    )
-    if kind == "Demo reference":
-        return tidy_path(DEMO_REFERENCE)
-    labels = {
-        "open_clip": ("Architecture and weights", "ViT-B-32:laion2b_s34b_b79k"),
-        "Folder or checkpoint": ("Model folder, or ARCH:FILE", "ViT-B-32:/weights/epoch_32.pt"),
-        "Random weights": ("Architecture and seed", "ViT-B-32:random:0"),
-    }
-    label, example = labels[kind]
-    text = st.text_input(
-        label, key=f"set_{kind}", placeholder=example, persist_state="session"
-    ).strip()
-    if not text:
-        raise ConfigError(
-            "no reference model is named yet", next_step=f"type it, for example {example}"
-        )
-    return text
-
-
 def _number(label: str, key: str, default: Any, **options: Any) -> Any:
     options.setdefault("min_value", 1)
     return st.number_input(
@@ -145,17 +123,19 @@ def _number(label: str, key: str, default: Any, **options: Any) -> Any:
     )
 
 
-def _probe() -> dict[str, Any]:
+def _probe(task: Task, reference: str) -> dict[str, Any]:
     plain = ProbeConfig()
-    side = st.segmented_control(
-        "Projection side",
-        ["image", "text"],
-        default=plain.side,
-        required=True,
-        key="set_side",
-        help=SIDE_HELP,
-        persist_state="session",
-    )
+    side = plain.side
+    if task == "pairs":
+        side = st.segmented_control(
+            "Projection side",
+            ["image", "text"],
+            default=plain.side,
+            required=True,
+            key="set_side",
+            help=SIDE_HELP,
+            persist_state="session",
+        )
     one, two = st.columns(2)
     with one:
         epochs = _number("Epochs", "epochs", plain.epochs, max_value=1000, help=EPOCHS_HELP)
@@ -163,19 +143,20 @@ def _probe() -> dict[str, Any]:
         batch = _number(
             "Batch size", "batch", plain.batch_size, min_value=2, max_value=65_536, help=BATCH_HELP
         )
-    basic = {"side": side, "epochs": int(epochs), "batch_size": int(batch), **_common()}
-    return basic | _training()
+    basic = {"side": side, "epochs": int(epochs), "batch_size": int(batch)}
+    return basic | _common(default_temperature(reference)) | _training(task)
 
 
-def _training() -> dict[str, Any]:
-    """How the fresh projection learns."""
+def _training(task: Task) -> dict[str, Any]:
+    """How the fresh projection or head learns."""
     plain = ProbeConfig()
     with st.expander("Training settings", icon=":material/settings:"):
         one, two = st.columns(2)
         weighting = one.selectbox(
             "Weighting",
-            get_args(Weighting),
-            key="set_weighting",
+            PAIR_WEIGHTINGS if task == "pairs" else get_args(WeightingName),
+            index=0 if task == "pairs" else 1,
+            key=f"set_weighting_{task}",
             help="Mimic weights are Grad-Mimic; uniform is ordinary training, for comparison.",
             persist_state="session",
         )
@@ -249,17 +230,17 @@ def _snapshot() -> dict[str, Any]:
         "mimic_layers": tuple(name.strip() for name in layers.split(",") if name.strip()),
         "repeats": int(repeats),
         "batch_size": int(batch),
-        **_common(),
+        **_common(0.05),
     }
 
 
-def _common() -> dict[str, Any]:
+def _common(temperature: float) -> dict[str, Any]:
     one, two = st.columns(2)
     with one:
-        temperature = _number(
+        chosen = _number(
             "Temperature",
-            "temperature",
-            0.05,
+            "temperature" if temperature == 0.05 else "temperature_timm",
+            temperature,
             min_value=0.0001,
             step=0.01,
             format="%.4g",
@@ -267,10 +248,10 @@ def _common() -> dict[str, Any]:
         )
     with two:
         seed = _number("Seed", "seed", 0, min_value=0, help=SEED_HELP)
-    return {"temperature": float(temperature), "seed": int(seed)}
+    return {"temperature": float(chosen), "seed": int(seed)}
 
 
-def _options() -> JobOptions:
+def _options(task: Task) -> JobOptions:
     with st.container(horizontal=True):
         with_map = st.toggle(
             "Make the map",
@@ -279,7 +260,7 @@ def _options() -> JobOptions:
             help="A 2-D picture of the pool (UMAP). Takes a minute or more after scoring.",
             persist_state="session",
         )
-        sweep = st.toggle(
+        sweep = task == "pairs" and st.toggle(
             "Compare mimic layers",
             key="set_sweep",
             help="Extends the direction check: scores a small part of the pool with several "

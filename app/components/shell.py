@@ -9,6 +9,7 @@ import streamlit as st
 
 from app import cache, colours, session
 from app.colours import Theme
+from app.components.errors import errors_shown
 from app.library import DEMO_POOL, DEMO_REFERENCE, Library, located, open_library, runs_root
 from app.text import plain
 from mimic_core.runs import Run
@@ -33,6 +34,8 @@ def library() -> Library:
 
 def sidebar() -> None:
     """The run picker; a run that the address names but nobody has is said to be missing."""
+    with errors_shown():
+        session.follow_address()
     found = library()
     done = {run.id: run for run in found.runs if run.done}
     current = session.state().run_id
@@ -43,7 +46,7 @@ def sidebar() -> None:
             )
         current = next(iter(done), None)
         session.choose_run(current)
-    session.keep_run_in_address()
+    session.keep_in_address()
     if done:
         st.sidebar.selectbox(
             "Run",
@@ -58,9 +61,14 @@ def sidebar() -> None:
 
 
 def run_label(run: Run) -> str:
-    """A run in the picker: pool, mode, and when it was made (UTC), which tells twins apart."""
+    """A run in the picker: pool, mode, and when it was made (UTC), which tells twins apart.
+
+    A training run is known by its weighting, which is shorter and says more.
+    """
     made = datetime.fromisoformat(run.record.created_at)
-    return f"{pool_title(run)}, {run.record.config.mode}, {made:%d %b %H:%M}"
+    training = run.record.config.training
+    kind = run.record.config.mode if training is None else training.weighting
+    return f"{pool_title(run)}, {kind}, {made:%d %b %H:%M}"
 
 
 def pool_title(run: Run) -> str:
@@ -75,6 +83,14 @@ def reference_title(run: Run) -> str:
     if Path(reference).resolve() == DEMO_REFERENCE:
         return "of the demo"
     return Path(reference).name if Path(reference).exists() else reference
+
+
+def model_title(model: str) -> str:
+    """What training started from: fresh weights by their seed, files by their last part."""
+    start, fresh, seed = model.partition(":random")
+    if fresh:
+        return f"fresh weights, seed {seed.removeprefix(':') or 0}"
+    return Path(start).name or start
 
 
 def active_run() -> Run | None:

@@ -33,7 +33,7 @@ def tune_panel(run: Run) -> None:
     st.markdown("**Tune**", help="Scores again from the cached features; no image is read.")
     applied = state.tuned or own
     asked = state.asked or applied
-    _controls(asked)
+    _controls(asked, labelled=run.record.reference_head is not None)
     if asked != applied:
         seconds = cache.tuning_seconds(str(run.path), asked.model_dump_json())
         if seconds <= LIVE_SECONDS:
@@ -56,7 +56,7 @@ def _offer(asked: ProbeConfig, own: ProbeConfig, seconds: float) -> None:
     )
 
 
-def _controls(asked: ProbeConfig) -> None:
+def _controls(asked: ProbeConfig, *, labelled: bool) -> None:
     def set_to(name: str) -> None:
         value = session.value(_key(name))
         if value is not None:
@@ -64,16 +64,17 @@ def _controls(asked: ProbeConfig) -> None:
 
     for name in _TUNED:
         session.bind(_key(name), getattr(asked, name))
-    st.segmented_control(
-        "Projection side",
-        ["image", "text"],
-        required=True,
-        key=_key("side"),
-        help=SIDE_HELP,
-        on_change=set_to,
-        args=("side",),
-        width="stretch",
-    )
+    if not labelled:
+        st.segmented_control(
+            "Projection side",
+            ["image", "text"],
+            required=True,
+            key=_key("side"),
+            help=SIDE_HELP,
+            on_change=set_to,
+            args=("side",),
+            width="stretch",
+        )
     left, right = st.columns(2)
     left.number_input(
         "Temperature",

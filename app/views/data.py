@@ -26,7 +26,7 @@ with st.container(border=True, key="pool"):
 if source is not None and seen is not None:
     with st.container(border=True, key="settings"), errors_shown():
         st.subheader("2 · Reference and settings", anchor=False)
-        config, options = settings_form(source, seen.samples)
+        config, options = settings_form(source, seen.samples, seen.task)
         if st.button("Start scoring", type="primary", icon=":material/play_arrow:", key="start"):
             start_job(store, config, options)
             st.rerun()  # the job is shown at the top, and polled from now on

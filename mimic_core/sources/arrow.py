@@ -6,6 +6,7 @@ pyarrow raises errors. It also reads a row group in small batches, so that memor
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -51,6 +52,27 @@ def parquet_schema(file: IO[bytes] | Path, name: str) -> dict[str, pl.DataType]:
     except FAILURES as error:
         raise unreadable(name, error) from error
     raise SourceError(f"{name} names a column twice", got=repeated, next_step="rename one of them")
+
+
+def class_names(file: IO[bytes] | Path, name: str) -> dict[str, list[str]]:
+    """The class names that Hugging Face's ``ClassLabel`` columns stand for, by column.
+
+    They are written in the schema's metadata; the column itself holds their numbers.
+    """
+    try:
+        metadata = pq.read_schema(file).metadata or {}
+    except FAILURES as error:
+        raise unreadable(name, error) from error
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        named = {column: feature.get("names") for column, feature in features.items()}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}  # written by somebody else, or not at all
+    return {
+        column: names
+        for column, names in named.items()
+        if isinstance(names, list) and all(isinstance(one, str) for one in names)
+    }
 
 
 def row_count(path: Path) -> int:

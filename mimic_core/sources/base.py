@@ -1,7 +1,8 @@
 """What every layout of a pool offers, and the rules that all layouts share: uids, shard names.
 
 A sample's uid is the 32 hexadecimal digits of its metadata's ``uid`` where there are any, else the
-first 32 of the SHA-256 of ``[container, key, caption, ordinal]`` as canonical JSON. ``container``
+first 32 of the SHA-256 of ``[container, key, caption, ordinal]`` as canonical JSON (of a labelled
+sample the caption is empty: its uid is the same whatever its label). ``container``
 is the file that holds the sample, relative to the root (a captions table counts as such; empty for
 loose files); ``key`` is the key or image path, or the row number where images are embedded in
 Parquet; ``ordinal`` counts the container's earlier samples with the same key and caption. So a uid
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
 from mimic_core.errors import SourceError
-from mimic_core.schema import Locator, Sample, Skip, digest
+from mimic_core.schema import Locator, Sample, Skip, Task, digest
 
 # In the order in which one of several images of the same key is chosen.
 IMAGE_SUFFIXES = ("jpg", "png", "jpeg", "webp", "gif", "bmp", "tif", "tiff")
@@ -48,8 +49,16 @@ class Source(Protocol):
         """The column (or member suffix) that holds the image, as used; None where there is none."""
 
     @property
+    def task(self) -> Task:
+        """Whether its images go with captions or with labels."""
+
+    @property
     def caption_column(self) -> str | None:
         """The column (or metadata field) that holds the caption, as used."""
+
+    @property
+    def label_column(self) -> str | None:
+        """The column (or metadata field) that holds the label, as used."""
 
     @property
     def shards(self) -> tuple[str, ...]:
@@ -146,14 +155,21 @@ def given_uid(meta: Mapping[str, Any]) -> str | None:
 
 
 def make_sample(
-    *, uid: str, key: str, shard: str, caption: str, image: Locator, meta: dict[str, Any]
+    *, uid: str, key: str, shard: str, text: str, task: Task, image: Locator, meta: dict[str, Any]
 ) -> Sample:
-    """A sample whose metadata leaves out what the sample itself says already."""
-    own = {"uid": uid, "key": key, "caption": caption}
+    """A sample whose metadata leaves out what the sample itself says already.
+
+    Args:
+        text: The caption, or the label, as ``task`` says.
+    """
+    caption, label = (text, None) if task == "pairs" else (None, text)
+    own = {"uid": uid, "key": key}
+    if task == "pairs":  # a column "label" beside the chosen labels is another opinion, and stays
+        own["caption"] = text
     kept = {name: value for name, value in meta.items() if name not in own or value != own[name]}
     if isinstance(kept.get("uid"), str) and kept["uid"].lower() == uid:
         del kept["uid"]
-    return Sample(uid=uid, key=key, shard=shard, caption=caption, image=image, meta=kept)
+    return Sample(uid, key, shard, caption, image, kept, label)
 
 
 def shard_names(paths: Iterable[str]) -> dict[str, str]:
@@ -229,4 +245,6 @@ def file_identity(path: Path, name: str) -> list[str | int]:
 def pool_fingerprint(source: Source, content: list[Any]) -> str:
     """64 hexadecimal digits over the layout, the columns in use and the content's identities."""
     columns = [source.image_column, source.caption_column]
+    if source.task == "labels":
+        columns += ["labels", source.label_column]
     return digest([source.layout, columns, content], length=64)

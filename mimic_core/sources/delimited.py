@@ -123,7 +123,7 @@ def load_csv(file: IO[bytes], name: str, columns: Columns) -> pl.DataFrame:
     ]
     return frame.select(
         pl.col(OWN + columns.image).alias("image"),
-        pl.col(OWN + columns.caption).alias("caption"),
+        pl.col(OWN + columns.text).alias("text"),
         "problem",
         *own,
     )

@@ -1,4 +1,4 @@
-"""Which column names the image and which the caption.
+"""Which column names the image, and whether the pool has captions or labels, and where.
 
 A column that the user names is taken or refused, never replaced. Else the first name of the list
 that the table has is taken; upper and lower case do not matter unless both are there.
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mimic_core.errors import SourceError
+from mimic_core.schema import SourceConfig, Task
 
 IMAGE_NAMES = (
     "file_name",  # Hugging Face imagefolder
@@ -27,13 +28,88 @@ IMAGE_NAMES = (
     "jpg",  # img2dataset's Parquet output
 )
 CAPTION_NAMES = ("caption", "text", "title", "txt", "comment", "description", "sentence")
+LABEL_NAMES = ("label", "cls", "class", "class_name", "fine_label", "category", "target")
+# Beside captions, the other names are as likely to be mere remarks.
+_CLEARLY_LABELS = ("label", "cls")
 
 
 class Columns(NamedTuple):
-    """The two columns of a table that make a sample."""
+    """The two columns of a table that make a sample: image, and caption or label."""
 
     image: str
-    caption: str
+    text: str
+
+
+class TextColumn(NamedTuple):
+    """The column of the captions, or of the labels."""
+
+    task: Task
+    name: str
+
+
+def chosen_task(config: SourceConfig) -> Task | None:
+    """The task that the user's settings ask for; None leaves it to the pool.
+
+    Raises:
+        SourceError: They contradict each other.
+    """
+    asked: set[Task] = {config.task} if config.task else set()
+    if config.caption_column is not None:
+        asked.add("pairs")
+    if config.label_column is not None:
+        asked.add("labels")
+    if len(asked) > 1:
+        raise SourceError(
+            "the settings ask for captions and for labels at once",
+            got=f"--task {config.task}, --caption-column {config.caption_column}, "
+            f"--label-column {config.label_column}",
+            allowed="--task pairs with --caption-column, or --task labels with --label-column",
+            next_step="leave one of them out; a caption column of a labelled pool is kept anyway",
+        )
+    return next(iter(asked), None)
+
+
+def ambiguous_task(where: str, got: object) -> SourceError:
+    """The refusal to choose between captions and labels."""
+    return SourceError(
+        f"{where} has captions and labels",
+        got=got,
+        allowed="--task pairs, --task labels",
+        next_step="say with --task which of them are to be scored",
+    )
+
+
+def guess_text(
+    columns: Sequence[str], label_columns: Sequence[str], config: SourceConfig, where: str
+) -> TextColumn:
+    """The column of the captions or of the labels.
+
+    Args:
+        columns: Those that can hold captions.
+        label_columns: Those that can hold labels.
+
+    Raises:
+        SourceError: Neither is clear, or both are.
+    """
+    task = chosen_task(config)
+    if task == "pairs":
+        return TextColumn("pairs", guess_caption(columns, config.caption_column, where))
+    if task == "labels":
+        return TextColumn("labels", guess_label(label_columns, config.label_column, where))
+    caption = _first_name(columns, CAPTION_NAMES, "--caption-column", where)
+    label = _first_name(label_columns, LABEL_NAMES, "--label-column", where)
+    if caption is not None and label is not None and label.strip().lower() in _CLEARLY_LABELS:
+        raise ambiguous_task(where, [caption, label])
+    if caption is not None:
+        return TextColumn("pairs", caption)
+    if label is not None:
+        return TextColumn("labels", label)
+    raise SourceError(
+        f"{where} has no column that is clearly the caption or the label",
+        got=f"columns {', '.join(dict.fromkeys([*columns, *label_columns])) or 'none'}",
+        allowed=f"captions: {', '.join(CAPTION_NAMES)}; labels: {', '.join(LABEL_NAMES)}",
+        next_step="name it with --caption-column or --label-column",
+    )
 
 
 def guess_column(
@@ -54,6 +130,21 @@ def guess_column(
                 next_step=f"correct {option}",
             )
         return chosen
+    found = _first_name(columns, names, option, where)
+    if found is not None:
+        return found
+    raise SourceError(
+        f"{where} has no column that is clearly the {option.split('-')[2]}",
+        got=f"columns {listed}",
+        allowed=", ".join(names),
+        next_step=f"name it with {option}",
+    )
+
+
+def _first_name(
+    columns: Sequence[str], names: Sequence[str], option: str, where: str
+) -> str | None:
+    """The first of ``names`` among ``columns``, as it is written there."""
     for name in names:
         found = [column for column in columns if column.strip().lower() == name]
         if len(found) > 1:
@@ -64,12 +155,7 @@ def guess_column(
             )
         if found:
             return found[0]
-    raise SourceError(
-        f"{where} has no column that is clearly the {option.split('-')[2]}",
-        got=f"columns {listed}",
-        allowed=", ".join(names),
-        next_step=f"name it with {option}",
-    )
+    return None
 
 
 def guess_image(columns: Sequence[str], chosen: str | None, where: str) -> str:
@@ -80,3 +166,8 @@ def guess_image(columns: Sequence[str], chosen: str | None, where: str) -> str:
 def guess_caption(columns: Sequence[str], chosen: str | None, where: str) -> str:
     """The column that holds the caption (``guess_column``)."""
     return guess_column(columns, CAPTION_NAMES, chosen, "--caption-column", where)
+
+
+def guess_label(columns: Sequence[str], chosen: str | None, where: str) -> str:
+    """The column that holds the label (``guess_column``)."""
+    return guess_column(columns, LABEL_NAMES, chosen, "--label-column", where)

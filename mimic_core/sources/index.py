@@ -122,6 +122,7 @@ def _sample_frame(samples: list[Sample]) -> pl.DataFrame:
             sample.key,
             sample.shard,
             sample.caption,
+            sample.label,
             sample.image.kind,
             sample.image.path,
             sample.image.offset,

@@ -9,9 +9,11 @@ from typing import IO, Any
 
 import polars as pl
 
+from mimic_core.schema import Task
 from mimic_core.sources.base import MAX_TEXT_BYTES, Unusable
 from mimic_core.sources.columns import CHUNK_ROWS
 from mimic_core.sources.guess import Columns
+from mimic_core.sources.labels import label_of
 from mimic_core.sources.sidecar import caption_of, cells, check_text, parse_metadata
 
 _HEADER_ROWS = 100  # rows whose fields count as the table's columns
@@ -48,21 +50,23 @@ def _json_rows(file: IO[bytes]) -> Iterator[_JsonRow]:
                 yield _JsonRow(problem=error.detail)
 
 
-def load_json(file: IO[bytes], columns: Columns) -> pl.DataFrame:
+def load_json(file: IO[bytes], columns: Columns, task: Task) -> pl.DataFrame:
     """The whole table (``tables``); a row's other fields stay together as its JSON."""
-    schema = dict.fromkeys(["image", "caption", "problem", "json"], pl.String())
+    schema = dict.fromkeys(["image", "text", "problem", "json"], pl.String())
     chunks = [pl.DataFrame(schema=schema)]
     rows: list[tuple[str | None, str | None, str | None, str]] = []
     for row in _json_rows(file):
-        rows.append(_json_cells(row, columns))
+        rows.append(_json_cells(row, columns, task))
         if len(rows) == CHUNK_ROWS:
             chunks.append(pl.DataFrame(rows, schema=schema, orient="row"))
             rows = []
     return pl.concat([*chunks, pl.DataFrame(rows, schema=schema, orient="row")])
 
 
-def _json_cells(row: _JsonRow, columns: Columns) -> tuple[str | None, str | None, str | None, str]:
-    """Image, caption, problem and the other fields as JSON."""
+def _json_cells(
+    row: _JsonRow, columns: Columns, task: Task
+) -> tuple[str | None, str | None, str | None, str]:
+    """Image, caption or label, problem and the other fields as JSON."""
     if row.problem is not None:
         return None, None, row.problem, "{}"
     image = row.meta.get(columns.image)
@@ -70,9 +74,10 @@ def _json_cells(row: _JsonRow, columns: Columns) -> tuple[str | None, str | None
         return None, None, f"the field {columns.image} is not text", "{}"
     try:
         image = None if image is None else check_text(image, f"the field {columns.image}")
-        caption = caption_of(row.meta.get(columns.caption), f"the field {columns.caption}")
+        text_in = caption_of if task == "pairs" else label_of
+        wanted = text_in(row.meta.get(columns.text), f"the field {columns.text}")
         own = {name: value for name, value in row.meta.items() if name not in columns}
         text = json.dumps(cells(own, "the row"))
     except Unusable as error:
         return None, None, error.detail, "{}"
-    return image, caption, None, text
+    return image, wanted, None, text

@@ -1,22 +1,27 @@
 """From a path to a source: what is there decides the layout.
 
 A folder is, in this order: tar shards (there or one folder deeper), Parquet files with embedded
-images (likewise), a captions table at its root, images with a ``.txt`` or ``.json`` beside them. A
-single ``.tar``, ``.zip``, ``.parquet`` or captions table may be given as well.
+images (likewise), a table of captions or labels at its root, images with a ``.txt`` or ``.json``
+beside them, class folders. A single ``.tar``, ``.zip``, ``.parquet`` or table may be given as well.
+
+A pool has captions or labels. Where the settings do not say which, captions win over the names of
+folders, but not over a clear label of each sample: then the user is asked.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from mimic_core.errors import SourceError
-from mimic_core.schema import SourceConfig
+from mimic_core.schema import Sample, SourceConfig, Task
 from mimic_core.sources.archive import open_archive
 from mimic_core.sources.base import IMAGE_SUFFIXES, Files, Source
+from mimic_core.sources.classes import ClassSource, class_folders, guessed_classes
 from mimic_core.sources.folder import FolderFiles, require_utf8
-from mimic_core.sources.guess import guess_caption, guess_image
+from mimic_core.sources.guess import ambiguous_task, chosen_task, guess_image, guess_text
 from mimic_core.sources.pairs import PairSource
 from mimic_core.sources.parquet import file_schema, image_columns, open_parquet
 from mimic_core.sources.table import TableSource
@@ -24,10 +29,11 @@ from mimic_core.sources.tables import table_columns, table_suffix
 from mimic_core.sources.webdataset import WebDatasetSource
 
 ACCEPTED = (
-    "a folder of .tar shards; a folder of images with a captions table (.csv, .tsv, .jsonl, "
-    ".parquet) or with .txt files beside the images; a .zip of such a folder; .parquet files with "
-    "embedded images; or one such file"
+    "a folder of .tar shards; a folder of images with a table of captions or labels (.csv, .tsv, "
+    ".jsonl, .parquet), with .txt files beside the images, or in class folders; a .zip of such a "
+    "folder; .parquet files with embedded images; or one such file"
 )
+PEEKED_SAMPLES = 64  # of a tar, to see whether it holds captions or labels
 
 
 def open_source(config: SourceConfig) -> Source:
@@ -52,9 +58,7 @@ def _open_file(path: Path, config: SourceConfig) -> Source:
     require_utf8(path.name)
     suffix = path.suffix.lower()
     if suffix == ".tar":
-        return WebDatasetSource(
-            path.parent, (path.name,), config.image_column, config.caption_column
-        )
+        return _open_tars(path.parent, (path.name,), config)
     if suffix == ".zip":
         return _open_zip(path, config)
     if suffix == ".parquet" and _embeds_images(path.parent, path.name, config):
@@ -73,7 +77,7 @@ def _open_folder(path: Path, config: SourceConfig) -> Source:
     names = _listing(path)
     tars = tuple(name for name in names if name.lower().endswith(".tar"))
     if tars:
-        return WebDatasetSource(path, tars, config.image_column, config.caption_column)
+        return _open_tars(path, tars, config)
     tables = [name for name in names if table_suffix(name)]
     embedded = tuple(
         name
@@ -85,13 +89,37 @@ def _open_folder(path: Path, config: SourceConfig) -> Source:
     return _open_files(FolderFiles(path), names, path, config)
 
 
+def _open_tars(root: Path, paths: tuple[str, ...], config: SourceConfig) -> WebDatasetSource:
+    """Tar shards; what their first samples have decides the task where the user does not."""
+
+    def reading(task: Task) -> WebDatasetSource:
+        columns = config.image_column, config.caption_column, config.label_column
+        return WebDatasetSource(root, paths, *columns, task)
+
+    task = chosen_task(config)
+    if task is not None:
+        return reading(task)
+    labels = reading("labels")
+    if not _has_samples(labels):
+        return reading("pairs")
+    if _has_samples(reading("pairs")):
+        raise ambiguous_task("the pool", [".txt or .json captions", ".cls labels"])
+    return labels
+
+
+def _has_samples(source: WebDatasetSource) -> bool:
+    first = itertools.islice(source.index(source.shards[0]), PEEKED_SAMPLES)
+    return any(isinstance(one, Sample) for one in first)
+
+
 def _open_zip(path: Path, config: SourceConfig) -> Source:
     files = open_archive(path)
     return _open_files(files, files.names(), path, config)
 
 
 def _open_files(files: Files, names: list[str], path: Path, config: SourceConfig) -> Source:
-    """Loose images with a captions table at their root, or with texts beside them."""
+    """Images with a table at their root, with texts beside them, or in class folders."""
+    task = chosen_task(config)
     tables = [name for name in names if "/" not in name and table_suffix(name)]
     problems: list[SourceError] = []
     if tables:
@@ -99,8 +127,14 @@ def _open_files(files: Files, names: list[str], path: Path, config: SourceConfig
         if usable:
             return usable
     pairs = PairSource(files, config.image_column, config.caption_column)
-    if pairs.has_captions():
+    if task != "labels" and pairs.has_captions():
         return pairs
+    # A column that the user names is not the name of a folder.
+    if task != "pairs" and config.label_column is None:
+        every = files.names()
+        # Where there is a table, its names are meant, unless the user wants labels.
+        if class_folders(every) if task == "labels" else guessed_classes(every):
+            return ClassSource(files)
     if problems:
         raise _no_table(problems)
     raise SourceError(
@@ -120,7 +154,10 @@ def _hint(names: list[str]) -> str:
     if archives:
         return f"give the path of one .zip, or unpack compressed files ({archives[0]})"
     if any(PurePosixPath(name).suffix.lower()[1:] in IMAGE_SUFFIXES for name in names):
-        return "put a captions table beside the images, or a .txt beside each"
+        return (
+            "put a table of captions or labels beside the images, a .txt beside each, or sort "
+            "them into class folders (<class>/<image> or <split>/<class>/<image>)"
+        )
     return "give the path of the pool itself"
 
 
@@ -181,20 +218,19 @@ def _no_table(problems: list[SourceError]) -> SourceError:
     if len(problems) == 1:
         return problems[0]
     return SourceError(
-        "none of the pool's tables is a captions table",
+        "none of the pool's tables is a table of captions or labels",
         got="; ".join(f"{error.problem} ({error.got})" for error in problems),
-        allowed="one table with a column of image paths and a column of captions",
-        next_step="name the columns with --image-column and --caption-column",
+        allowed="one table with a column of image paths and a column of captions or labels",
+        next_step="name the columns with --image-column and --caption-column or --label-column",
     )
 
 
 def table_source(files: Files, name: str, config: SourceConfig) -> TableSource:
-    """The captions table ``name`` with its two columns."""
+    """The table ``name`` with its two columns."""
     with files.open(name) as file:
         columns = table_columns(file, name)
-    return TableSource(
-        files,
-        name,
-        guess_image(columns, config.image_column, name),
-        guess_caption(columns, config.caption_column, name),
-    )
+    image = guess_image(columns, config.image_column, name)
+    text = guess_text(columns, columns, config, name)
+    if text.task == "labels":
+        return TableSource(files, name, image, None, text.name)
+    return TableSource(files, name, image, text.name)

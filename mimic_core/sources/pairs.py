@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from mimic_core.schema import Sample, Skip
+from mimic_core.schema import Sample, Skip, Task
 from mimic_core.sources.base import (
     IMAGE_SUFFIXES,
     Files,
@@ -49,6 +49,8 @@ class PairSource(Lean):
     files: Files
     image_column: str | None = None
     caption_column: str | None = None
+    label_column: None = None
+    task: Task = "pairs"
 
     @property
     def root(self) -> Path:
@@ -113,7 +115,8 @@ class PairSource(Lean):
             uid=given_uid(meta) or derived_uid("", pair.key, caption, 0),
             key=pair.key,
             shard=shard,
-            caption=caption,
+            text=caption,
+            task="pairs",
             image=self.files.locate(pair.image),
             meta=meta,
         )

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from mimic_core.errors import SourceError
-from mimic_core.schema import Locator, Sample, Skip, SourceConfig
-from mimic_core.sources.arrow import parquet_schema, read_rows, row_count
+from mimic_core.schema import Locator, Sample, Skip, SourceConfig, Task
+from mimic_core.sources.arrow import class_names, parquet_schema, read_rows, row_count
 from mimic_core.sources.base import (
     Lean,
     Ordinals,
@@ -29,10 +29,18 @@ from mimic_core.sources.base import (
     shard_names,
     shard_position,
 )
-from mimic_core.sources.guess import IMAGE_NAMES, guess_caption, guess_column
-from mimic_core.sources.sidecar import require_caption
+from mimic_core.sources.guess import IMAGE_NAMES, guess_column, guess_text
+from mimic_core.sources.labels import require_text_of
 from mimic_core.sources.table import row_meta
-from mimic_core.sources.tables import is_text, own_columns, plain, require_text
+from mimic_core.sources.tables import (
+    holds_labels,
+    is_text,
+    own_cell,
+    own_columns,
+    plain,
+    require_labels,
+    require_text,
+)
 
 ROWS_PER_SHARD = 8192
 
@@ -51,14 +59,24 @@ class ParquetSource(Lean):
     root: Path
     paths: tuple[str, ...]
     image_column: str
-    caption_column: str
+    caption_column: str | None
+    label_column: str | None = None
     layout: str = "parquet"
+
+    @property
+    def task(self) -> Task:
+        """Which of the two columns is there."""
+        return "pairs" if self.label_column is None else "labels"
+
+    @property
+    def _text_column(self) -> str:
+        return self.caption_column or self.label_column or ""
 
     @cached_property
     def _pieces(self) -> dict[str, _Piece]:
         pieces = {}
         for name, path in shard_names(self.paths).items():
-            check_columns(self.root, path, self.image_column, self.caption_column)
+            check_columns(self.root, path, self.image_column, self._text_column, self.task)
             for start in range(0, max(1, row_count(self.root / path)), ROWS_PER_SHARD):
                 pieces[f"{name}-{start // ROWS_PER_SHARD:05d}"] = _Piece(path, start)
         return dict(sorted(pieces.items()))
@@ -85,34 +103,38 @@ class ParquetSource(Lean):
             return
         ordinals = Ordinals()
         for row in rows.iter_rows(named=True):
-            cell = row["caption"]
-            for caption in (cell or [None]) if isinstance(cell, list) else [cell]:
+            cell = row["text"]
+            for text in (cell or [None]) if isinstance(cell, list) else [cell]:
                 try:
-                    yield self._sample(row, caption, shard, ordinals)
+                    yield self._sample(row, text, shard, ordinals)
                 except Unusable as error:
                     yield error.skip(_key(row), shard)
 
     def _read(self, piece: _Piece) -> pl.DataFrame:
         """The rows of a piece but for their images."""
         schema = file_schema(self.root, piece.path)
-        own = own_columns(schema, (self.image_column, self.caption_column))
-        wanted = [self.caption_column, *own]
-        read = read_rows(self.root / piece.path, wanted, piece.start, ROWS_PER_SHARD)
-        text = pl.List(pl.String()) if _is_list(schema[self.caption_column]) else pl.String()
-        caption = pl.col(plain(self.caption_column)).cast(text).alias("caption")
-        return read.select(caption, *own.values()).with_row_index("row", offset=piece.start)
+        column = self._text_column
+        classes = class_names(self.root / piece.path, piece.path)
+        own = own_columns(schema, (self.image_column, column), classes)
+        read = read_rows(self.root / piece.path, [column, *own], piece.start, ROWS_PER_SHARD)
+        text = own_cell(column, schema[column], classes.get(column))
+        if _is_list(schema[column]):
+            text = pl.col(plain(column)).cast(pl.List(pl.String()))
+        return read.select(text.alias("text"), *own.values()).with_row_index(
+            "row", offset=piece.start
+        )
 
-    def _sample(
-        self, row: dict[str, Any], caption: str | None, shard: str, ordinals: Ordinals
-    ) -> Sample:
-        caption = require_caption(caption, f"the column {self.caption_column}")
+    def _sample(self, row: dict[str, Any], cell: Any, shard: str, ordinals: Ordinals) -> Sample:
+        text = require_text_of(self.task, cell, f"the column {self._text_column}")
+        caption = text if self.task == "pairs" else ""
         path = self._pieces[shard].path
         meta = row_meta(row)
         return make_sample(
             uid=given_uid(meta) or ordinals.uid(path, str(row["row"]), caption),
             key=_key(row),
             shard=shard,
-            caption=caption,
+            text=text,
+            task=self.task,
             image=Locator("parquet", path, row["row"], -1, self.image_column),
             meta=meta,
         )
@@ -159,15 +181,19 @@ def open_parquet(root: Path, paths: tuple[str, ...], config: SourceConfig) -> Pa
             embedded, IMAGE_NAMES, config.image_column, "--image-column", f"{paths[0]} (bytes)"
         )
     text = [name for name, dtype in schema.items() if is_text(dtype) or _is_list(dtype)]
-    chosen = config.caption_column
-    if chosen in schema and chosen not in text:
-        require_text(schema, str(chosen), "--caption-column", paths[0])
-    caption = guess_caption(text, chosen, f"{paths[0]} (text columns)")
-    check_columns(root, paths[0], image, caption)
-    return ParquetSource(root, paths, image, caption)
+    labels = [name for name, dtype in schema.items() if holds_labels(dtype)]
+    if config.caption_column in schema and config.caption_column not in text:
+        require_text(schema, str(config.caption_column), "--caption-column", paths[0])
+    if config.label_column in schema:
+        require_labels(schema, str(config.label_column), paths[0])
+    found = guess_text(text, labels, config, f"{paths[0]} (text columns)")
+    check_columns(root, paths[0], image, found.name, found.task)
+    if found.task == "labels":
+        return ParquetSource(root, paths, image, None, found.name)
+    return ParquetSource(root, paths, image, found.name)
 
 
-def check_columns(root: Path, path: str, image: str, caption: str) -> None:
+def check_columns(root: Path, path: str, image: str, text: str, task: Task) -> None:
     """Refuse a file without the two columns, or with columns of another kind."""
     schema = file_schema(root, path)
     if image not in image_columns(schema):
@@ -176,11 +202,14 @@ def check_columns(root: Path, path: str, image: str, caption: str) -> None:
             got=", ".join(f"{name}: {dtype}" for name, dtype in schema.items()),
             next_step="move files of another kind away, or choose with --image-column",
         )
-    dtype = schema.get(caption)
+    if task == "labels":
+        require_labels(schema, text, path)
+        return
+    dtype = schema.get(text)
     inner = getattr(dtype, "inner", None) if dtype is not None and _is_list(dtype) else dtype
     if inner is None or not is_text(inner):
         raise SourceError(
-            f"{path} has no text in the column {caption}",
+            f"{path} has no text in the column {text}",
             got=", ".join(f"{name}: {dtype}" for name, dtype in schema.items()),
             next_step="move files of another kind away, or choose with --caption-column",
         )

@@ -1,4 +1,4 @@
-"""A pool that is a captions table with image files beside it, in a folder or in a zip."""
+"""A pool that is a table of captions or labels with image files beside it, in a folder or zip."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from mimic_core.schema import Sample, Skip
+from mimic_core.schema import Sample, Skip, Task
 from mimic_core.sources.base import (
     Files,
     Lean,
@@ -26,7 +26,8 @@ from mimic_core.sources.base import (
 )
 from mimic_core.sources.columns import OWN
 from mimic_core.sources.guess import Columns
-from mimic_core.sources.sidecar import cell, require_caption
+from mimic_core.sources.labels import require_text_of
+from mimic_core.sources.sidecar import cell
 from mimic_core.sources.tables import load_table
 
 _HASH_BLOCK = 1024 * 1024
@@ -39,7 +40,17 @@ class TableSource(Lean):
     files: Files
     table: str
     image_column: str
-    caption_column: str
+    caption_column: str | None
+    label_column: str | None = None
+
+    @property
+    def task(self) -> Task:
+        """Which of the two columns is there."""
+        return "pairs" if self.label_column is None else "labels"
+
+    @property
+    def _text_column(self) -> str:
+        return self.caption_column or self.label_column or ""
 
     @property
     def root(self) -> Path:
@@ -53,11 +64,12 @@ class TableSource(Lean):
 
     @cached_property
     def _frame(self) -> pl.DataFrame:
-        """The whole table with the ordinal of each row among those of equal image and caption."""
-        columns = Columns(self.image_column, self.caption_column)
+        """The whole table with the ordinal of each row among those of equal image (and caption)."""
+        columns = Columns(self.image_column, self._text_column)
         with self.files.open(self.table) as file:
-            frame = load_table(file, self.table, columns)
-        ordinal = pl.int_range(pl.len(), dtype=pl.Int64).over("image", "caption")
+            frame = load_table(file, self.table, columns, self.task)
+        equal = ["image", "text"] if self.task == "pairs" else ["image"]
+        ordinal = pl.int_range(pl.len(), dtype=pl.Int64).over(equal)
         return frame.with_columns(ordinal.alias("ordinal")).with_row_index("row")
 
     @cached_property
@@ -92,11 +104,18 @@ class TableSource(Lean):
     def _sample(self, row: dict[str, Any], key: str, shard: str) -> Sample:
         if row["problem"] is not None:
             raise Unusable("bad_metadata", row["problem"])
-        caption = require_caption(row["caption"], f"the column {self.caption_column}")
-        image = self.files.locate(row["image"] or "")
+        text = require_text_of(self.task, row["text"], f"the column {self._text_column}")
         meta = row_meta(row)
-        uid = given_uid(meta) or derived_uid(self.table, key, caption, row["ordinal"])
-        return make_sample(uid=uid, key=key, shard=shard, caption=caption, image=image, meta=meta)
+        caption = text if self.task == "pairs" else ""
+        return make_sample(
+            uid=given_uid(meta) or derived_uid(self.table, key, caption, row["ordinal"]),
+            key=key,
+            shard=shard,
+            text=text,
+            task=self.task,
+            image=self.files.locate(row["image"] or ""),
+            meta=meta,
+        )
 
 
 def row_meta(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,21 +1,23 @@
 """Captions tables (CSV, TSV, JSON Lines, Parquet) as one polars frame.
 
-The frame has the columns ``image``, ``caption`` and ``problem`` (text; null in good rows) and the
-user's own: either typed under ``own.<name>`` or, for JSON Lines, as the row's JSON in ``json``.
-Rows that cannot be parsed stay in place with their problem, so that none is lost.
+The frame has the columns ``image``, ``text`` (the caption, or the label in its own dtype) and
+``problem`` (text; null in good rows) and the user's own: either typed under ``own.<name>`` or, for
+JSON Lines, as the row's JSON in ``json``. Rows that cannot be parsed stay in place with their
+problem, so that none is lost.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import IO, Any
 
 import polars as pl
 
 from mimic_core.errors import SourceError
-from mimic_core.sources.arrow import parquet_schema, read_columns
+from mimic_core.schema import Task
+from mimic_core.sources.arrow import class_names, parquet_schema, read_columns
 from mimic_core.sources.columns import OWN
 from mimic_core.sources.delimited import csv_reader, load_csv
 from mimic_core.sources.guess import Columns
@@ -49,7 +51,7 @@ def table_schema(file: IO[bytes], name: str) -> dict[str, pl.DataType]:
     return dict.fromkeys(csv_reader(file, name)[1], pl.String())
 
 
-def load_table(file: IO[bytes], name: str, columns: Columns) -> pl.DataFrame:
+def load_table(file: IO[bytes], name: str, columns: Columns, task: Task = "pairs") -> pl.DataFrame:
     """The whole table (layout: module docstring).
 
     Raises:
@@ -57,9 +59,9 @@ def load_table(file: IO[bytes], name: str, columns: Columns) -> pl.DataFrame:
     """
     suffix = table_suffix(name)
     if suffix == "parquet":
-        return _load_parquet(file, name, columns)
+        return _load_parquet(file, name, columns, task)
     if suffix in ("jsonl", "ndjson"):
-        return load_json(file, columns)
+        return load_json(file, columns, task)
     return load_csv(file, name, columns)
 
 
@@ -86,10 +88,34 @@ def is_text(dtype: pl.DataType) -> bool:
     return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
 
 
-def own_columns(schema: dict[str, pl.DataType], leave_out: Iterable[str]) -> dict[str, pl.Expr]:
-    """The user's own columns in the dtypes an index holds, by name; binary ones are left out."""
+def holds_labels(dtype: pl.DataType) -> bool:
+    """Whether a column of ``dtype`` can hold labels: text, numbers or booleans."""
+    return is_text(dtype) or dtype.is_numeric() or isinstance(dtype, pl.Boolean)
+
+
+def require_labels(schema: dict[str, pl.DataType], column: str, name: str) -> None:
+    """Refuse a Parquet column that cannot hold labels; lists those that can."""
+    usable = [other for other, dtype in schema.items() if holds_labels(dtype)]
+    if column not in usable:
+        raise SourceError(
+            f"the column {column} of {name} cannot hold labels: it is {schema.get(column)}",
+            got=column,
+            allowed=", ".join(usable) or "no column of that file can",
+            next_step="choose a column of text or whole numbers with --label-column",
+        )
+
+
+def own_columns(
+    schema: dict[str, pl.DataType],
+    leave_out: Iterable[str],
+    classes: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, pl.Expr]:
+    """The user's own columns in the dtypes an index holds, by name; binary ones are left out.
+
+    ``classes`` names those that hold the numbers of classes, with their names.
+    """
     return {
-        name: _own(name, dtype).alias(OWN + name)
+        name: own_cell(name, dtype, (classes or {}).get(name)).alias(OWN + name)
         for name, dtype in schema.items()
         if name not in set(leave_out) and not holds_bytes(dtype)
     }
@@ -104,8 +130,12 @@ def holds_bytes(dtype: pl.DataType) -> bool:
     return isinstance(dtype, pl.Binary | pl.Object)
 
 
-def _own(name: str, dtype: pl.DataType) -> pl.Expr:
+def own_cell(name: str, dtype: pl.DataType, names: Sequence[str] | None = None) -> pl.Expr:
+    """One of the user's columns as an index holds it; numbers of classes become their names."""
     cell = pl.col(plain(name))
+    if names and dtype.is_integer():  # a number beyond the names, such as -1, means no class
+        numbers = dict(enumerate(names))
+        return cell.replace_strict(numbers, default=None, return_dtype=pl.String)
     if dtype.is_decimal():
         return cell.cast(pl.Float64)
     if dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.String | pl.Null):
@@ -118,16 +148,21 @@ def plain(name: str) -> str:
     return f"^{re.escape(name)}$" if name.startswith("^") else name
 
 
-def _load_parquet(file: IO[bytes], name: str, columns: Columns) -> pl.DataFrame:
+def _load_parquet(file: IO[bytes], name: str, columns: Columns, task: Task) -> pl.DataFrame:
     schema = parquet_schema(file, name)
     require_text(schema, columns.image, "--image-column", name)
-    require_text(schema, columns.caption, "--caption-column", name)
+    if task == "pairs":
+        require_text(schema, columns.text, "--caption-column", name)
+    else:
+        require_labels(schema, columns.text, name)
     file.seek(0)
-    own = own_columns(schema, columns)
-    frame = read_columns(file, [columns.image, columns.caption, *own], name)
+    classes = class_names(file, name)
+    file.seek(0)
+    own = own_columns(schema, columns, classes)
+    frame = read_columns(file, [columns.image, columns.text, *own], name)
     return frame.select(
         pl.col(plain(columns.image)).cast(pl.String).alias("image"),
-        pl.col(plain(columns.caption)).cast(pl.String).alias("caption"),
+        own_cell(columns.text, schema[columns.text], classes.get(columns.text)).alias("text"),
         pl.lit(None, pl.String).alias("problem"),
         *own.values(),
     )

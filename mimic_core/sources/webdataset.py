@@ -1,8 +1,8 @@
 """Tar shards as webdataset and img2dataset write them; images stay in the tar, read by offset.
 
 A sample is a run of consecutive members of one key (path up to the first dot of the base name): an
-image, a ``.txt`` caption and a ``.json`` of metadata. A key that comes back later, or a suffix that
-comes twice, starts a new sample. Members with other suffixes are not read.
+image, a ``.txt`` caption or a ``.cls`` label, and a ``.json`` of metadata. A key that comes back
+later, or a suffix that comes twice, starts a new sample. Members with other suffixes are not read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from mimic_core.schema import Locator, Sample, Skip
+from mimic_core.schema import Locator, Sample, Skip, Task
 from mimic_core.sources.base import (
     IMAGE_SUFFIXES,
     Lean,
@@ -27,12 +27,17 @@ from mimic_core.sources.base import (
     shard_names,
     shard_position,
 )
+from mimic_core.sources.labels import (
+    DEFAULT_LABEL,
+    LABEL_SUFFIXES,
+    read_label,
+    require_text_of,
+)
 from mimic_core.sources.sidecar import (
     DEFAULT_CAPTION,
     TEXT_SUFFIXES,
     printable,
     read_sidecar,
-    require_caption,
     split_key,
 )
 from mimic_core.sources.tarmembers import DamageError, Member, read_members
@@ -48,12 +53,14 @@ class _Group:
 
 @dataclass(frozen=True)
 class WebDatasetSource(Lean):
-    """Tar shards ``paths``, relative to ``root``; the two columns are the user's choices."""
+    """Tar shards ``paths``, relative to ``root``; the columns are the user's choices."""
 
     root: Path
     paths: tuple[str, ...]
     image_column: str | None = None
     caption_column: str | None = None
+    label_column: str | None = None
+    task: Task = "pairs"
     layout: str = "webdataset"
 
     @cached_property
@@ -74,7 +81,8 @@ class WebDatasetSource(Lean):
         """Samples in the order of the tar; damage ends the shard with one skip."""
         shard_position(self.shards, shard)
         path = self._files[shard]
-        reader = _Reader(path, shard, self.image_column, self.caption_column)
+        chosen = self.caption_column if self.task == "pairs" else self.label_column
+        reader = _Reader(path, shard, self.image_column, chosen, self.task)
         try:
             with (self.root / path).open("rb") as file:
                 yield from reader.samples(file)
@@ -88,13 +96,15 @@ class _Reader:
     """Turns the members of one tar into samples."""
 
     def __init__(
-        self, path: str, shard: str, image_suffix: str | None, caption_column: str | None
+        self, path: str, shard: str, image_suffix: str | None, column: str | None, task: Task
     ) -> None:
         self._path = path
         self._shard = shard
         chosen = (image_suffix.lower().removeprefix("."),) if image_suffix else IMAGE_SUFFIXES
         self._suffixes = chosen
-        self._caption_column = caption_column
+        self._texts = TEXT_SUFFIXES if task == "pairs" else LABEL_SUFFIXES
+        self._column = column
+        self._task = task
         self._ordinals = Ordinals()
         self.last = ""  # key of the last sample that was read whole
 
@@ -105,7 +115,7 @@ class _Reader:
             if named is None or member.kind == "folder":
                 continue
             key, suffix = named
-            if suffix not in TEXT_SUFFIXES and suffix not in self._suffixes:
+            if suffix not in self._texts and suffix not in self._suffixes:
                 continue
             if group is None or group.key != key or suffix in group.members:
                 if group is not None:
@@ -131,16 +141,20 @@ class _Reader:
             raise Unusable("missing_image", image.refusal())
         texts = {
             suffix: _read_text(file, group.members[suffix])
-            for suffix in TEXT_SUFFIXES
+            for suffix in self._texts
             if suffix in group.members
         }
-        caption, meta = read_sidecar(texts, self._caption_column)
-        caption = require_caption(caption, self._caption_column or DEFAULT_CAPTION)
+        pairs = self._task == "pairs"
+        found, meta = (read_sidecar if pairs else read_label)(texts, self._column)
+        wanted = self._column or (DEFAULT_CAPTION if pairs else DEFAULT_LABEL)
+        text = require_text_of(self._task, found, wanted)
+        caption = text if pairs else ""
         return make_sample(
             uid=given_uid(meta) or self._ordinals.uid(self._path, key, caption),
             key=key,
             shard=self._shard,
-            caption=caption,
+            text=text,
+            task=self._task,
             image=Locator("range", self._path, image.offset, image.size),
             meta=meta,
         )

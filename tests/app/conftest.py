@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from streamlit.testing.v1 import AppTest
 
+import mimic_core.tuning  # noqa: F401 - the app imports it in a thread, beside pytest's filters
 from app.library import ROOT_VARIABLE
 from mimic_core.runs import Run
 from mimic_core.table import run_table
@@ -41,11 +42,18 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def open_app(monkeypatch: pytest.MonkeyPatch) -> OpenApp:
     """Open the app on a runs root, on one of its pages."""
 
-    def start(root: Path, page: str | None = None, run_id: str | None = None) -> AppTest:
+    def start(
+        root: Path,
+        page: str | None = None,
+        run_id: str | None = None,
+        select: str | None = None,
+    ) -> AppTest:
         monkeypatch.setenv(ROOT_VARIABLE, str(root))
         app = AppTest.from_file(str(MAIN), default_timeout=120)
         if run_id is not None:
             app.query_params["run"] = run_id
+        if select is not None:
+            app.query_params["select"] = select
         app.run()
         if page is not None:
             app.switch_page(f"views/{page}.py").run()

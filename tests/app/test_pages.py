@@ -15,7 +15,7 @@ from app.components.histogram import drags
 from app.components.mapview import corners
 from app.selecting import set_kept
 from app.session import AppState
-from mimic_core.filters import Recipe
+from mimic_core.filters import EnsembleVote, Recipe
 from mimic_core.runs import Run
 from mimic_core.schema import ProbeConfig
 from tests.app.conftest import STATE, OpenApp
@@ -80,6 +80,26 @@ def test_the_address_opens_its_run(tmp_path: Path, open_app: OpenApp) -> None:
     app = open_app(tmp_path, run_id=older.id)
     assert metric(app, "Kept") == "6 of 6"
     assert app.selectbox(key="run_picker").value == older.id
+
+
+def test_a_new_tab_takes_the_selection_from_the_address(run: Run, open_app: OpenApp) -> None:
+    first = open_app(run.path.parent)
+    first.number_input(key="cut_kept").set_value(13).run()
+    letters = first.query_params["select"]
+    assert letters
+    first.switch_page("views/export.py").run()
+    assert first.query_params["select"] == letters
+    second = open_app(run.path.parent, run_id=run.id, select=letters)
+    assert metric(second, "Kept") == "13 of 130"
+    assert state(second).recipe == state(first).recipe
+
+
+def test_a_damaged_selection_in_the_address_is_an_error_once(run: Run, open_app: OpenApp) -> None:
+    app = open_app(run.path.parent, run_id=run.id, select="damaged")
+    assert "address" in app.error[0].value
+    assert metric(app, "Kept") == "130 of 130"
+    assert "select" not in app.query_params
+    assert not app.run().error
 
 
 def test_an_unknown_run_in_the_address_is_said_to_be_missing(run: Run, open_app: OpenApp) -> None:
@@ -279,13 +299,13 @@ def tuner(monkeypatch: pytest.MonkeyPatch, run: Run) -> list[ProbeConfig]:
     """Stands in for torch: notes what was asked, and answers at once."""
     asked: list[ProbeConfig] = []
 
-    def tune(_features: object, config: ProbeConfig) -> pl.DataFrame:
+    def tune(_run: Run, config: ProbeConfig) -> pl.DataFrame:
         asked.append(config)
         return better(run)
 
-    monkeypatch.setattr("mimic_core.tuning.tune", tune)
+    monkeypatch.setattr("mimic_core.tuning.tune_run", tune)
     monkeypatch.setattr(
-        "mimic_core.tuning.estimate_seconds", lambda _features, config: config.epochs / 10
+        "mimic_core.tuning.estimate_seconds", lambda _run, config: config.epochs / 10
     )
     return asked
 
@@ -425,3 +445,11 @@ def test_corners_of_what_was_drawn(event: Any, found: list[tuple[float, float]])
 
 def test_a_redrawn_chart_sends_nothing() -> None:
     assert drags({"selection": {"points": [], "box": []}}, "box") == []
+
+
+def test_a_recipe_with_an_ensemble_loads_on_export(run: Run, open_app: OpenApp) -> None:
+    app = open_app(run.path.parent, "export")
+    recipe = Recipe().with_condition("votes", EnsembleVote())
+    load_recipe(app, recipe.to_yaml())
+    assert not app.error
+    assert state(app).recipe == recipe

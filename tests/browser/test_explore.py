@@ -134,6 +134,25 @@ def test_a_refresh_comes_back_to_the_run(url: str, page: Any, run: Run) -> None:
     assert run.id in page.url
 
 
+def test_a_refresh_keeps_the_selection_and_going_back_undoes_it(url: str, page: Any) -> None:
+    steps.open_explore(page, url)
+    steps.drag_cutoff(page, 0.5, 1.02)
+    first = steps.kept(page)
+    steps.drag_cutoff(page, 0.7, 1.02)
+    second = steps.kept(page)
+    assert second < first < (N, N)
+    page.reload()
+    page.wait_for_selector(".st-key-map .nsewdrag")
+    steps.settle(page)
+    assert steps.kept(page) == second
+    page.go_back()
+    steps.settle(page)
+    assert steps.kept(page) == first
+    page.go_forward()
+    steps.settle(page)
+    assert steps.kept(page) == second
+
+
 @pytest.mark.parametrize("width", [420, 1440])
 def test_nothing_is_wider_than_the_window(url: str, page: Any, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})

@@ -23,7 +23,7 @@ from mimic_core.errors import ConfigError, Interrupted
 from mimic_core.processes import environment
 from mimic_core.progress import Progress
 from mimic_core.runs import Run
-from mimic_core.schema import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
+from mimic_core.schema import HeadConfig, ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
 from tests.fakes import fake_run
 
 
@@ -98,6 +98,41 @@ def test_every_option_of_probe_mode_arrives(scored: list[dict[str, Any]]) -> Non
     )
     how = {"runs_root": Path("elsewhere"), "device": "cpu", "workers": 0, "sweep": True}
     assert scored == [{"config": config, **how}]
+
+
+def test_every_option_of_labelled_images_arrives(scored: list[dict[str, Any]]) -> None:
+    options = [
+        *("--task", "labels", "--label-column", "noisy", "--trusted", "split=train"),
+        *("--trusted-label-column", "clean", "--score-trusted", "--weighting", "rho"),
+        *("--prompt", "a photo of a {}", "--prompt", "{}"),
+    ]
+    assert main(["score", "pool", "--reference", "timm:resnet18:random:0", *options]) == 0
+    config = scored[0]["config"]
+    assert config.source == SourceConfig(path="pool", task="labels", label_column="noisy")
+    assert config.head == HeadConfig(
+        trusted="split=train",
+        trusted_label_column="clean",
+        score_trusted=True,
+        prompts=("a photo of a {}", "{}"),
+    )
+    assert (config.probe.weighting, config.probe.temperature) == ("rho", 1.0)
+    assert main(["score", "pool", "--reference", "r", "--reference-head", "h.pt"]) == 0
+    assert scored[1]["config"].head == HeadConfig(file="h.pt")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--reference-head", "h", "--trusted", "x"),
+        ("--score-trusted",),
+        ("--prompt", "no place for the class"),
+    ],
+)
+def test_a_head_from_two_places_or_none_is_refused(
+    scored: list[dict[str, Any]], options: tuple[str, ...]
+) -> None:
+    assert main(["score", "pool", "--reference", "r", *options]) == 1
+    assert not scored
 
 
 def test_every_option_of_snapshot_mode_arrives(scored: list[dict[str, Any]]) -> None:
@@ -185,13 +220,13 @@ def test_an_interrupted_run_says_how_to_resume(
 
 
 def test_the_choices_offered_are_those_of_the_schema() -> None:
-    for name in ("Mode", "Method", "Side", "Precision", "Weighting"):
+    for name in ("ScoreMode", "Method", "Side", "Precision", "Task", "WeightingName"):
         assert get_args(getattr(cli_score, name)) == get_args(getattr(schema, name)), name
     assert get_args(cli_runs.Format) == get_args(export_formats.Format)
 
 
 def test_every_setting_of_a_run_has_an_option() -> None:
-    configs = (RunConfig, SourceConfig, ProbeConfig, SnapshotConfig)
+    configs = (RunConfig, SourceConfig, HeadConfig, ProbeConfig, SnapshotConfig)
     settings = {name for config in configs for name in config.model_fields}
     command = typer.main.get_command(app).commands["score"]  # type: ignore[attr-defined]
     options = {parameter.name for parameter in command.params}
@@ -200,8 +235,12 @@ def test_every_setting_of_a_run_has_an_option() -> None:
         "path",  # the argument SOURCE
         "probe",
         "snapshot",  # --mode
+        "training",  # the command train
         "sample_seed",  # --seed
         "mimic_layers",  # --mimic-layer
+        "head",
+        "file",  # --reference-head
+        "prompts",  # --prompt
     }
     assert settings - told_otherwise - options == set()
 

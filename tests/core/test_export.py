@@ -238,7 +238,7 @@ def test_manifest_says_how_the_file_came_about(
     assert said["feature_set"] == run.features.id
     assert said["pool_fingerprint"] == run.features.info["fingerprint"]
     assert said["map"]["embedding"] == "image"
-    assert (said["format"], said["schema_version"]) == ("csv", 1)
+    assert (said["format"], said["schema_version"]) == ("csv", 2)
     assert said["created_at"].endswith("+00:00")
 
 

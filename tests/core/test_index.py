@@ -66,7 +66,7 @@ def test_tables_have_the_columns_of_the_schema(tmp_path: Path) -> None:
     samples, skipped = indexed(pool(sample(1), skip, sample(2, "b")), tmp_path)
     assert dict(samples.schema) == SAMPLE_COLUMNS
     assert dict(skipped.schema) == SKIP_COLUMNS
-    assert samples.row(0) == (f"{1:032x}", "k1", "a", "c1", "range", "a.tar", 512, 9, "")
+    assert samples.row(0) == (f"{1:032x}", "k1", "a", "c1", None, "range", "a.tar", 512, 9, "")
     assert skipped.rows() == [("k", "a", "missing_image", "why")]
     assert sorted(tree_bytes(tmp_path)) == [
         "index/a.parquet",
@@ -288,7 +288,7 @@ def test_a_large_shard_is_drafted_in_parts(tmp_path: Path, monkeypatch: pytest.M
 def test_odd_column_names_are_stored(tmp_path: Path) -> None:
     odd = {"": 1, "^x.*$": 2, "a\nb": 3, "nul\0": 4, "own.uid": 5, "*": 6}
     samples, _ = indexed(pool(sample(1, **odd)), tmp_path)
-    assert dict(zip(samples.columns[9:], samples.row(0)[9:], strict=True)) == odd
+    assert dict(zip(samples.columns[10:], samples.row(0)[10:], strict=True)) == odd
 
 
 def test_too_many_columns_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

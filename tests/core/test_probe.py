@@ -19,7 +19,8 @@ from mimic_core.heads import read_head, store_head
 from mimic_core.probe import Probe, probe_scores
 from mimic_core.runs import epoch_frame
 from mimic_core.sampling import uid_words
-from mimic_core.schema import LossName, Method, ProbeConfig, ScoreBatch, Side, Weighting
+from mimic_core.schema import LossName, Method, ProbeConfig, ScoreBatch, Side
+from mimic_core.training_config import WeightingName
 from mimic_core.tuning import tune
 from tests.core import oracle, scoring_pool
 from tests.core.scoring_pool import feature_set
@@ -121,7 +122,7 @@ def _compositions(epochs: list[list[ScoreBatch]], size: int) -> list[list[np.nda
     return whole
 
 
-REPLAYS: list[tuple[LossName, Side, Method, Weighting]] = [
+REPLAYS: list[tuple[LossName, Side, Method, WeightingName]] = [
     ("clip", "image", "proj", "mimic"),
     ("clip", "image", "cos", "mimic"),
     ("clip", "text", "proj", "mimic"),
@@ -137,7 +138,7 @@ def test_every_score_of_every_epoch_equals_the_replay(
     loss: LossName,
     side: Side,
     method: Method,
-    weighting: Weighting,
+    weighting: WeightingName,
 ) -> None:
     config = CONFIG.model_copy(
         update={"side": side, "method": method, "weighting": weighting, "temperature": 0.2}
@@ -270,7 +271,7 @@ def test_reading_batch_by_batch_gives_the_same_bytes(
     sets: dict[LossName, FeatureSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = tune(sets["clip"], CONFIG)
-    monkeypatch.setattr(probe, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("mimic_core.rows.IN_MEMORY_BYTES", 0)
     assert tune(sets["clip"], CONFIG).equals(held)
 
 

@@ -40,23 +40,26 @@ def test_every_twentieth_flickr8k_image_is_decoded() -> None:
 
 
 @needs_cifar
-def test_cifar_needs_a_caption_column() -> None:
-    with pytest.raises(SourceError) as caught:
-        opened(CIFAR)
-    assert "noisy_label" in str(caught.value.got)
-    assert "--caption-column" in caught.value.next_step
+def test_cifar_is_a_labelled_pool_with_its_clean_labels() -> None:
+    source = opened(CIFAR)
+    assert (source.task, source.label_column, source.caption_column) == ("labels", "label", None)
     with pytest.raises(SourceError, match="not text but Int64"):
         opened(CIFAR, caption_column="cifar_index")
 
 
 @needs_cifar
-def test_cifar_labels_serve_as_captions(tmp_path: Path) -> None:
-    source = opened(CIFAR, caption_column="noisy_label")
+def test_noisy_cifar_labels_are_chosen_and_the_clean_ones_kept(tmp_path: Path) -> None:
+    source = opened(CIFAR, label_column="noisy_label")
     frame, skipped = indexed(source, tmp_path)
     assert (len(frame), len(skipped), len(source.shards)) == (10_000, 0, 2)
     table = pl.read_parquet(CIFAR)
-    assert frame["caption"].to_list() == table["noisy_label"].to_list()
-    assert frame["label"].to_list() == table["label"].to_list()
+    assert frame["label"].to_list() == table["noisy_label"].to_list()
+    assert frame["source_label"].to_list() == table["label"].to_list()
+    assert frame["noisy_worse"].to_list() == table["noisy_worse"].to_list()
+    assert "noisy_label" not in frame.columns
+    assert frame["caption"].null_count() == 10_000
+    clean, _ = indexed(opened(CIFAR), tmp_path / "clean")
+    assert clean["uid"].to_list() == frame["uid"].to_list()  # whatever the label
     assert frame.schema["cifar_index"] == pl.Int64
     for row in (0, 300, 9999):
         sample = list(source.index(source.shards[row // 8192]))[row % 8192]

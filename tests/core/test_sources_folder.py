@@ -204,7 +204,7 @@ def test_an_unclosed_quote_names_the_line_where_it_opens(tmp_path: Path, tail: s
         ("t.csv", "filename,caption,caption\n", "t.csv names a column twice"),
         ("t.csv", "", "t.csv has no column that is clearly the image"),
         ("t.csv", "url,caption\n", "t.csv has no column that is clearly the image"),
-        ("t.csv", "filename,label\n", "t.csv has no column that is clearly the caption"),
+        ("t.csv", "filename,score\n", "t.csv has no column that is clearly the caption or the"),
         ("t.csv", "filename,Caption,caption\n", "t.csv has several columns named caption"),
         ("t.jsonl", "not json\n", "t.jsonl has no column that is clearly the image"),
         ("t.parquet", b"PAR1 no", "t.parquet cannot be read as Parquet"),
@@ -441,7 +441,7 @@ def test_pairs_fingerprint_reads_the_captions(tmp_path: Path) -> None:
     ("files", "got", "step"),
     [
         ({}, "with no files", "give the path of the pool itself"),
-        ({"a.png": PNG, "b.PNG": PNG}, "with 2 x .png", "put a captions table beside the images"),
+        ({"a.png": PNG, "b.PNG": PNG}, "with 2 x .png", "put a table of captions or labels beside"),
         ({"train/metadata.csv": "", "x/y.md": ""}, "1 x .csv, 1 x .md", "with a table: train"),
         ({"a.zip": b"", "b.zip": b""}, "with 2 x .zip", "give the path of one .zip"),
         ({"a.tar.gz": b""}, "with 1 x .gz", "unpack compressed files (a.tar.gz)"),

@@ -145,7 +145,7 @@ def test_own_columns_of_every_dtype_are_kept(tmp_path: Path) -> None:
     path = write_image_rows(tmp_path / "a.parquet", rows(1, **more))
     source = opened(path, image_column="image")
     frame, _ = indexed(source, tmp_path / "out")
-    own = {name: frame[name][0] for name in frame.columns[9:]}
+    own = {name: frame[name][0] for name in frame.columns[10:]}
     assert own == {
         "is_noisy": True,
         "number": 3,
@@ -157,21 +157,21 @@ def test_own_columns_of_every_dtype_are_kept(tmp_path: Path) -> None:
     assert frame.schema["is_noisy"] == pl.Boolean
 
 
-def test_labels_without_a_caption_are_refused_until_one_is_chosen(tmp_path: Path) -> None:
-    written = [{"image": {"bytes": PNG, "path": None}, "label": "cat", "label_id": 3}]
+def test_columns_without_a_caption_are_refused_until_one_is_chosen(tmp_path: Path) -> None:
+    written = [{"image": {"bytes": PNG, "path": None}, "animal": "cat", "label_id": 3}]
     path = write_image_rows(tmp_path / "a.parquet", written)
     with pytest.raises(SourceError) as caught:
         opened(path)
     assert "no column that is clearly the caption" in caught.value.problem
-    assert caught.value.got == "'columns label'"
+    assert caught.value.got == "'columns animal, label_id'"
     assert "--caption-column" in caught.value.next_step
     with pytest.raises(SourceError) as caught:
         opened(path, caption_column="label_id")
     assert "not text but Int64" in caught.value.problem
-    assert caught.value.allowed == "label"
+    assert caught.value.allowed == "animal"
     with pytest.raises(SourceError, match="no such column"):
         opened(path, caption_column="nothing")
-    assert captions(opened(path, caption_column="label")) == {"000000000": "cat"}
+    assert captions(opened(path, caption_column="animal")) == {"000000000": "cat"}
 
 
 def test_several_image_columns_need_a_choice(tmp_path: Path) -> None:

@@ -9,10 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
 from mimic_core import stats
+from mimic_core.ensemble import EnsembleConfig, MeanRank, TopPercent, ensemble
 from mimic_core.errors import FilterError, ScoreError
+from mimic_core.filters import Absolute, Recipe, apply
+from tests.core.histories import history
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 few_values = st.integers(-3, 3).map(float)  # many ties
@@ -179,3 +186,157 @@ def test_detection_table_refuses_wrong_columns() -> None:
         stats.detection_table(TABLE, truth="truth")
     with pytest.raises(FilterError, match="does not say true or false"):
         stats.detection_table(TABLE, truth="loss", scores={"loss": "high"})
+
+
+# Decisions ---------------------------------------------------------------------------------------
+
+decisions = st.lists(
+    st.tuples(st.booleans(), st.sampled_from([True, False, None])), min_size=1, max_size=40
+)
+
+
+@given(decisions)
+def test_precision_recall_and_f1_are_scikit_learns(rows: list[tuple[bool, bool | None]]) -> None:
+    kept = np.array([row[0] for row in rows])
+    truth = pl.Series("is_noisy", [row[1] for row in rows], dtype=pl.Boolean)
+    found = stats.detection(kept, truth)
+    known = [(noisy, not keep) for keep, noisy in rows if noisy is not None]
+    assert (found.noisy, found.clean) == (sum(n for n, _ in known), sum(not n for n, _ in known))
+    if not known:
+        return
+    noisy, dropped = zip(*known, strict=True)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        noisy, dropped, average="binary", zero_division=np.nan
+    )
+    assert found.precision == (None if not any(dropped) else pytest.approx(precision))
+    assert found.recall == (None if not any(noisy) else pytest.approx(recall))
+    assert found.f1 == (None if not any(noisy + dropped) else pytest.approx(f1))
+    assert found.noisy_kept == sum(n and not d for n, d in known)
+
+
+def test_every_kind_of_noise_has_its_recall() -> None:
+    kept = np.array([True, False, False, True, False, True])
+    found = stats.kept_by_kind(kept, TABLE["is_noisy"], TABLE["noise_kind"])
+    assert found.rows() == [("junk", 1, 0, 1, 1.0), ("swap", 2, 1, 1, 0.5)]
+    with pytest.raises(FilterError, match="does not say true or false"):
+        stats.detection(kept, TABLE["loss"])
+
+
+# Retention ---------------------------------------------------------------------------------------
+
+columns_with_truth = st.lists(
+    st.tuples(st.one_of(st.none(), few_values), st.sampled_from([True, False, None])),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(columns_with_truth, st.sampled_from(["high", "low"]), st.integers(2, 40))
+def test_the_retention_curve_is_a_count_at_every_cutoff(
+    rows: list[tuple[float | None, bool | None]], keep: Any, points: int
+) -> None:
+    values = pl.Series([row[0] for row in rows], dtype=pl.Float32)
+    truth = pl.Series("is_noisy", [row[1] for row in rows], dtype=pl.Boolean)
+    found = stats.retention_curve(values, truth, keep=keep, points=points)
+    present = sorted({row[0] for row in rows if row[0] is not None})
+    assert len(found.cutoffs) <= points
+    if present:
+        assert (found.cutoffs[0], found.cutoffs[-1]) == (present[0], present[-1])
+    assert found.precision is not None
+    assert found.recall is not None
+    for place, cutoff in enumerate(found.cutoffs):
+        kept = values >= cutoff if keep == "high" else values <= cutoff
+        mask = kept.fill_null(False).to_numpy()
+        assert found.retained[place] == mask.mean()
+        judged = stats.detection(mask, truth)
+        for curve, value in ((found.precision, judged.precision), (found.recall, judged.recall)):
+            assert np.isnan(curve[place]) if value is None else curve[place] == value
+    assert stats.retention_curve(values, keep=keep, points=points).precision is None
+
+
+def test_a_curve_of_booleans_integers_and_nothing() -> None:
+    flags = stats.retention_curve(pl.Series([True, False, True, None]))
+    assert (flags.cutoffs.tolist(), flags.retained.tolist()) == ([0, 1], [0.75, 0.5])
+    whole = stats.retention_curve(pl.Series([3, 1, 2]), keep="low")
+    assert whole.retained.tolist() == pytest.approx([1 / 3, 2 / 3, 1])
+    assert stats.retention_curve(pl.Series([None], dtype=pl.Float32)).cutoffs.tolist() == []
+
+
+def test_the_interval_of_a_retained_fraction_is_that_of_a_real_bootstrap() -> None:
+    random = np.random.default_rng(0)
+    kept = np.arange(400) < 280
+    drawn = [kept[random.integers(0, 400, 400)].mean() for _ in range(20_000)]
+    found = stats.quality_estimate(280, 400, resamples=20_000)
+    assert found.retained == 0.7
+    assert (found.low, found.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.004)
+    assert stats.quality_estimate(280, 400, resamples=20_000) == found
+    wider = stats.quality_estimate(280, 400, level=0.99)
+    assert wider.low < found.low < 0.7 < found.high < wider.high
+    assert not found.refitted
+
+
+def test_nothing_and_everything_are_certain() -> None:
+    for kept in (0, 5):
+        found = stats.quality_estimate(kept, 5)
+        assert (found.low, found.retained, found.high) == (kept / 5, kept / 5, kept / 5)
+    for kept, total in ((1, 0), (3, 2), (-1, 2)):
+        with pytest.raises(FilterError, match="needs samples"):
+            stats.quality_estimate(kept, total)
+    with pytest.raises(FilterError, match=r"a share; got 95"):
+        stats.quality_estimate(1, 2, level=95)
+
+
+def test_a_filter_fitted_anew_has_a_wider_interval_and_a_top_share_none() -> None:
+    random = np.random.default_rng(0)
+    noisy = random.random(600) < 0.3
+    past = history(random.normal(size=(3, 600)) * 0.4 + ~noisy)
+    fixed = ensemble(past, EnsembleConfig())
+    found = stats.refitted_retention(past, EnsembleConfig(), resamples=60)
+    assert found.refitted
+    assert found.retained == fixed.kept / 600
+    assert found.low < found.retained < found.high
+    plain = stats.quality_estimate(fixed.kept, 600)
+    assert found.high - found.low > 0.8 * (plain.high - plain.low)
+    assert stats.refitted_retention(past, EnsembleConfig(), resamples=60) == found
+    top = EnsembleConfig(binarise=TopPercent(percent=50), aggregate=MeanRank())
+    same = stats.refitted_retention(past, top, resamples=20)
+    assert same.high - same.low < 0.02  # only ties between copies of a sample move it
+
+
+# Agreement ---------------------------------------------------------------------------------------
+
+two_filters = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
+
+
+@given(two_filters)
+def test_agreement_counts_the_quadrants(rows: list[tuple[bool, bool]]) -> None:
+    a, b = (np.array(side) for side in zip(*rows, strict=True))
+    found = stats.agreement(a, b)
+    masks = stats.quadrants(a, b)
+    assert {name: int(mask.sum()) for name, mask in masks.items()} == {
+        name: getattr(found, name) for name in ("both", "only_a", "only_b", "neither")
+    }
+    assert np.sum(list(masks.values()), axis=0).tolist() == [1] * len(rows)
+    either = (a | b).sum()
+    assert found.jaccard == (None if not either else (a & b).sum() / either)
+    expected = stats.rank_agreement(a, b)
+    assert found.rank_correlation == (None if expected is None else pytest.approx(expected))
+
+
+def test_agreement_of_scores_is_their_rank_correlation() -> None:
+    a, b = np.array([True, False, False]), np.array([True, True, False])
+    scores = (np.array([3.0, 2.0, 1.0]), pl.Series([9.0, 5.0, 7.0]))
+    assert stats.agreement(a, b, scores=scores).rank_correlation == pytest.approx(0.5)
+
+
+def test_selections_meet_by_uid() -> None:
+    table = pl.DataFrame({"uid": ["a", "b", "c"], "x": [1, 2, 3]})
+    one = apply(Recipe().with_condition("x", Absolute(column="x", min=2)), table)
+    other = apply(Recipe().with_condition("x", Absolute(column="x", max=2)), table.reverse())
+    masks = stats.in_one_order(one, other)
+    assert [mask.tolist() for mask in masks] == [[False, True, True], [True, True, False]]
+    fewer = apply(Recipe(), table[:2])
+    with pytest.raises(FilterError, match="of different samples; got 'c'"):
+        stats.in_one_order(one, fewer)
+    with pytest.raises(FilterError, match="of different samples; got 3"):
+        stats.in_one_order(fewer, one)

@@ -72,6 +72,13 @@ def test_summary_agrees_with_the_statistics_module(values: list[float]) -> None:
     assert found["mimic_score_se"][0] == pytest.approx(error, rel=1e-5, abs=1e-5)
 
 
+def test_one_epoch_has_no_standard_error() -> None:
+    found = score_summary(scores([("b", 0, 1.0), ("a", 0, 5.0), ("c", 0, 2.0)]))
+    assert found["mimic_score"].to_list() == [1.0, 5.0, 2.0]
+    assert found["mimic_score_se"].to_list() == [None, None, None]
+    assert found.schema["mimic_score_se"] == pl.Float32
+
+
 def test_summary_does_not_depend_on_the_order_of_the_epochs() -> None:
     rng = np.random.default_rng(0)
     rows = [(f"u{i}", e, float(rng.normal())) for e in range(5) for i in range(50)]

@@ -1,0 +1,61 @@
+"""What the benchmarks share: interleaved times, peak memory of a process, what they ran on."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+
+def interleaved(
+    ways: Mapping[str, Callable[[], object]], rounds: int, device: torch.device
+) -> dict[str, float]:
+    """Median seconds of each way over ``rounds``, after one warm-up each.
+
+    The order alternates from round to round, so that none always follows the same other, and a busy
+    machine slows all of them alike.
+    """
+    names = list(ways)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for round_ in range(rounds + 1):
+        for name in names if round_ % 2 else reversed(names):
+            synchronise(device)
+            start = time.perf_counter()
+            ways[name]()
+            synchronise(device)
+            if round_:
+                times[name].append(time.perf_counter() - start)
+        print(f"round {round_} of {rounds} is done", file=sys.stderr, flush=True)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_in_own_process(script: str, arguments: Sequence[str]) -> float:
+    """Run ``script`` with ``arguments``; its last line is the peak in bytes (``own_peak``)."""
+    command = [sys.executable, script, *arguments]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(out.splitlines()[-1])
+
+
+def own_peak(device: torch.device) -> float:
+    """Peak memory in bytes: of this process on the CPU, allocated on the device on CUDA."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def machine(device: torch.device) -> str:
+    """What the benchmark ran on, in words."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    return f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"

@@ -1,0 +1,227 @@
+"""The demo pool of image-caption pairs: three ways to score it, and training on it.
+
+Scores: probe and snapshot as the product makes them (``score_pool``); training from random weights
+logs a score at every visit. Training uses the product's own step, optimiser and evaluation on
+images that are decoded once; ``python -m mimic_core train`` runs the same steps. Held out are clean
+pairs alone, so that the loss there says what was learned and not what was memorised.
+
+Letters: N samples, S epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from reproduce_probe import ProbePlan
+from torch import nn
+
+from mimic_core.batches import Draw
+from mimic_core.distributed import Group
+from mimic_core.evaluation import evaluate
+from mimic_core.features import loader_for
+from mimic_core.history import History
+from mimic_core.loading import LoadedBatch
+from mimic_core.mimic import vector_towards
+from mimic_core.models import default_mimic_layers, load_model
+from mimic_core.objectives import PairObjective
+from mimic_core.optimisation import Updater, limit_logit_scale
+from mimic_core.pipeline import score_pool
+from mimic_core.runs import Run
+from mimic_core.sampling import order, uid_words
+from mimic_core.schema import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig, TrainConfig
+from mimic_core.sources import open_source
+from mimic_core.tracing import trace_batch
+from mimic_core.training_data import Plan
+from mimic_core.training_step import Aids, Visit, add_gradients, weigh
+
+DEMO = Path(__file__).parents[1] / "data_samples"
+REFERENCE = str(DEMO / "reference")
+START = f"{DEMO / 'reference' / 'open_clip_config.json'}:random:"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is computed.
+
+    Full training: ``epochs`` from random weights, by which time plain training does best on
+    held-out pairs, and ``later`` epochs from a start that has seen ``early`` plain epochs.
+    ``layers`` and ``everything`` are the temperatures for weights on the mimic layers alone and on
+    all parameters; the first of ``layers`` is the paper's best. ``probe`` is for probe mode;
+    ``samples`` limits the pool (None: all).
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    epochs: int = 4
+    early: int = 2
+    later: int = 2
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    held_out: int = 300
+    layers: tuple[float, ...] = (0.05, 0.003)
+    everything: tuple[float, ...] = (0.003,)
+    probe: ProbePlan = field(default_factory=ProbePlan)
+    samples: int | None = None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The decoded pool. ``held_out`` and ``trained`` are positions; ``truth`` has uid, is_noisy,
+    noise_kind and clip_score of all N samples in their order.
+    """
+
+    batch: LoadedBatch
+    truth: pl.DataFrame
+    reference: nn.Module
+    held_out: np.ndarray
+    trained: np.ndarray
+
+    def take(self, rows: np.ndarray) -> LoadedBatch:
+        """The samples at ``rows``."""
+        batch, chosen = self.batch, torch.from_numpy(rows)
+        return replace(
+            batch,
+            rows=rows,
+            size=len(rows),
+            images=batch.images[batch.image_of[chosen]],
+            image_of=torch.arange(len(rows)),
+            tokens=batch.tokens[chosen],
+        )
+
+
+@dataclass
+class Trained:
+    """What a training has logged. ``metrics``: step, held_out_loss, both recalls; ``share`` is the
+    mean over batches of the effective share of the batch, 1 / (B sum w^2), that the weights leave;
+    ``early`` is the model after the first epochs.
+    """
+
+    early: nn.Module
+    history: History
+    metrics: list[dict[str, float]] = field(default_factory=list)
+    share: float = 1.0
+
+
+def scored_runs(settings: Settings, folder: Path, seed: int) -> Iterator[tuple[str, Run]]:
+    """Finished probe and snapshot runs of the demo pool by mode."""
+    source = SourceConfig(path=str(DEMO / "pool"), sample=settings.samples)
+    ways: tuple[tuple[str, ProbeConfig | None, SnapshotConfig | None], ...] = (
+        ("probe", ProbeConfig(seed=seed), None),
+        ("snapshot", None, SnapshotConfig(seed=seed)),
+    )
+    for mode, probe, snapshot in ways:
+        config = RunConfig(source=source, reference=REFERENCE, probe=probe, snapshot=snapshot)
+        yield mode, score_pool(config, runs_root=folder, device="cpu", workers=0)
+
+
+def decoded(run: Run, settings: Settings) -> Pool:
+    """The pool of ``run`` in memory."""
+    loaded = load_model(REFERENCE)
+    source = open_source(run.record.config.source)
+    samples = run.features.samples
+    parts = samples.partition_by("shard", maintain_order=True)
+    batches = [loader_for(source, loaded).load(part) for part in parts]
+    offsets = np.cumsum([0, *(len(batch.images) for batch in batches)])
+    whole = replace(
+        batches[0],
+        images=torch.cat([batch.images for batch in batches]),
+        image_of=torch.cat(
+            [batch.image_of + int(o) for batch, o in zip(batches, offsets, strict=False)]
+        ),
+        tokens=torch.cat([batch.tokens for batch in batches]),
+    )
+    truth = samples.select("uid", "is_noisy", "noise_kind", "clip_score")
+    held_out, trained = split(truth, settings.held_out)
+    return Pool(whole, truth, loaded.module, held_out, trained)
+
+
+def split(truth: pl.DataFrame, held_out: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of ``held_out`` clean samples, drawn by hash of their uids, and of all others."""
+    clean = np.flatnonzero(~truth["is_noisy"].to_numpy())
+    drawn = clean[order(truth["uid"].gather(clean), 0)[:held_out]]
+    return np.sort(drawn), np.setdiff1d(np.arange(len(truth)), drawn)
+
+
+def train(pool: Pool, start: nn.Module, config: TrainConfig, *, early: int) -> Trained:
+    """Train a copy of ``start``; evaluated twice in each epoch, copied after ``early`` of them."""
+    module = deepcopy(start).requires_grad_(True)
+    stepper = _Stepper(pool, module, config)
+    logged = np.zeros((3, config.epochs, len(pool.trained)), np.float32)
+    metrics, shares, kept = [measured(pool, module, config, 0)], [], module
+    for epoch in range(config.epochs):
+        draws = stepper.plan.draws(epoch)
+        for draw in draws:
+            visit = stepper.step(draw)
+            values = (visit.mimic_scores, visit.mimic_weights, visit.losses)
+            for row, value in zip(logged, values, strict=True):
+                row[epoch, draw.rows[: draw.scored]] = value[: draw.scored].numpy()
+            shares.append(1 / float(visit.train_weights.square().sum()) / config.batch_size)
+            if draw.step in (len(draws) // 2 - 1, len(draws) - 1):
+                metrics.append(measured(pool, module, config, stepper.updater.step))
+        if epoch + 1 == early:
+            kept = deepcopy(module)
+    uids = pool.truth["uid"].gather(pool.trained)
+    epochs = tuple(range(config.epochs))
+    history = History(uids, logged[0], logged[1], logged[2], epochs, config.batch_size)
+    return Trained(kept, history, metrics, float(np.mean(shares)))
+
+
+class _Stepper:
+    """The product's training step on images in memory."""
+
+    def __init__(self, pool: Pool, module: nn.Module, config: TrainConfig) -> None:
+        self._pool, self._module, self._config = pool, module, config
+        self._objective = PairObjective(torch.device("cpu"))
+        parameters = dict(module.named_parameters())
+        names = config.mimic_layers or default_mimic_layers(module)
+        self._layers = {name: parameters[name] for name in names}
+        self._others = [value for name, value in parameters.items() if name not in names]
+        self._target = {name: pool.reference.get_parameter(name).detach() for name in names}
+        words = uid_words(pool.truth["uid"].gather(pool.trained))
+        self.plan = Plan(words, pool.trained, config.batch_size, config.seed, config.epochs)
+        self.updater = Updater(
+            parameters,
+            config,
+            total=config.epochs * self.plan.steps,
+            device=torch.device("cpu"),
+            precision="fp32",
+        )
+
+    def step(self, draw: Draw) -> Visit:
+        """One update; what is logged of its batch."""
+        config = self._config
+        batch = self._pool.take(self.plan.rows[draw.rows])
+        vector = vector_towards(self._module, self._target)
+        trace = trace_batch(self._module, self._objective, batch, vector, Group())
+        visit = weigh(trace, config, Aids())
+        add_gradients(
+            trace,
+            visit.train_weights,
+            layers=self._layers,
+            others=self._others,
+            reweight_all=config.reweight == "all" or config.weighting == "uniform",
+        )
+        self.updater.update()
+        limit_logit_scale(self._module)
+        return visit
+
+
+def measured(pool: Pool, module: nn.Module, config: TrainConfig, step: int) -> dict[str, float]:
+    """Held-out metrics after ``step`` updates."""
+    rows = pool.held_out
+    found = evaluate(
+        module,
+        PairObjective(torch.device("cpu")),
+        [pool.take(rows)],
+        words=uid_words(pool.truth["uid"].gather(rows)),
+        images=rows,
+        batch_size=config.batch_size,
+        seed=0,
+    )
+    values = {name: value for name, value in asdict(found).items() if value is not None}
+    return {"step": step, **values}

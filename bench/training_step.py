@@ -1,0 +1,262 @@
+"""What a step of Grad-Mimic training costs beside a plain step: ratios measured side by side.
+
+    python bench/training_step.py [--rounds 5] [--models classifier pairs] [--json FILE]
+
+Two models with random weights, on random tensors in memory, float32, AdamW:
+
+- classifier: timm's vit_base_patch16_224, 1000 classes, batch 32; mimic layer: the head
+- pairs:      open_clip's ViT-B-32, batch 64; mimic layer: the image tower's last MLP projection
+
+A plain step is forward pass, mean loss, backward pass, torch's AdamW: no Mimicscope. The steps
+of all weightings log losses, mimic scores and weights, and update with the re-weighted gradient:
+``mimic`` is Grad-Mimic with weights on the mimic layers (the default), ``mimic_all`` with weights
+on all parameters. ``agra``, ``grad_match`` and ``influence`` include their comparison batch:
+another batch of the same size, and for ``influence`` as many clean samples; ``rho`` includes a
+forward pass of the reference, although training takes these losses from the stored features.
+
+Steps are interleaved round by round, medians are taken, and peak memory is that of a process that
+makes one kind of step only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import repository  # noqa: F401 - first: the packages lie one level up
+import torch
+from measuring import interleaved, machine, own_peak, peak_in_own_process
+from torch import Tensor, nn
+
+from mimic_core import classifiers, clip
+from mimic_core.distributed import Group
+from mimic_core.loading import LoadedBatch
+from mimic_core.mimic import vector_towards
+from mimic_core.models import default_mimic_layers, pick_device
+from mimic_core.objectives import LabelObjective, Objective, PairObjective
+from mimic_core.optimisation import Updater
+from mimic_core.schema import TrainConfig
+from mimic_core.tracing import mean_gradient, trace_batch
+from mimic_core.training_check import objective_losses
+from mimic_core.training_step import Aids, add_gradients, weigh
+from mimic_core.weightings import needs_comparison, needs_reference_losses
+
+STEPS = (
+    "plain", "mimic", "mimic_all", "uniform", "grand", "agra", "grad_match", "rho", "influence",
+)  # fmt: skip
+PLAIN_LOSS = Callable[[nn.Module, LoadedBatch], Tensor]
+
+
+@dataclass
+class Setting:
+    """A model with batches of random tensors; the reference is another one of its architecture."""
+
+    module: nn.Module
+    objective: Objective
+    layers: tuple[str, ...]
+    target: dict[str, Tensor]
+    batches: list[LoadedBatch]
+    plain_loss: PLAIN_LOSS
+    device: torch.device
+
+    @cached_property
+    def updater(self) -> Updater:
+        """One AdamW for all kinds of steps: its moments are twice the size of the model."""
+        config = TrainConfig.parse({"model": "-"})
+        parameters = dict(self.module.named_parameters())
+        return Updater(parameters, config, total=1, device=self.device, precision="fp32")
+
+
+def classifier(device: torch.device, batch: int, arch: str) -> Setting:
+    """A ViT of timm's with its head as the mimic layer."""
+    import timm
+
+    torch.manual_seed(0)
+    module: nn.Module = timm.create_model(arch, num_classes=1000).eval().to(device)
+    head = classifiers.head(module)
+    nn.init.normal_(head.weight, std=head.in_features**-0.5)
+    size = module.pretrained_cfg["input_size"]  # type: ignore[index]
+    batches = [
+        _batch(torch.randn(batch, *size), torch.empty(batch, 0, dtype=torch.long), device)
+        for _ in range(2)
+    ]
+    for one in batches:
+        one.labels = [str(int(number)) for number in torch.randint(1000, (batch,))]
+    objective = LabelObjective(tuple(str(number) for number in range(1000)), device)
+    layers = (f"{classifiers.head_name(module)}.weight",)
+
+    def plain_loss(module: nn.Module, batch: LoadedBatch) -> Tensor:
+        return nn.functional.cross_entropy(module(batch.images), objective.targets(batch))
+
+    return Setting(module, objective, layers, _target(module, layers), batches, plain_loss, device)
+
+
+def pairs(device: torch.device, batch: int, arch: str) -> Setting:
+    """A ViT of open_clip's with the last image MLP projection as the mimic layer."""
+    import open_clip
+
+    torch.manual_seed(0)
+    module: nn.Module = open_clip.create_model(arch, load_weights=False).eval().to(device)
+    size: tuple[int, int] = module.visual.image_size  # type: ignore[union-attr, assignment]
+    tokens = open_clip.get_tokenizer(arch)([f"picture {i}" for i in range(batch)])
+    batches = [_batch(torch.randn(batch, 3, *size), tokens, device) for _ in range(2)]
+    layers = default_mimic_layers(module)
+    own_loss = open_clip.ClipLoss()
+
+    def plain_loss(module: nn.Module, batch: LoadedBatch) -> Tensor:
+        image = clip.encode_image(module, batch.images, normalize=True)
+        text = clip.encode_text(module, batch.tokens, normalize=True)
+        loss: Tensor = own_loss(image, text, clip.logit_scale(module))
+        return loss
+
+    return Setting(
+        module, PairObjective(device), layers, _target(module, layers), batches, plain_loss, device
+    )
+
+
+MODELS: dict[str, Callable[[torch.device, int, str], Setting]] = {
+    "classifier": classifier,
+    "pairs": pairs,
+}
+DEFAULTS = {"classifier": ("vit_base_patch16_224", 32), "pairs": ("ViT-B-32", 64)}
+
+
+def _batch(images: Tensor, tokens: Tensor, device: torch.device) -> LoadedBatch:
+    rows = np.arange(len(images))
+    return LoadedBatch("", False, len(rows), rows, images, torch.arange(len(rows)), tokens).to(
+        device
+    )
+
+
+def _target(module: nn.Module, layers: tuple[str, ...]) -> dict[str, Tensor]:
+    """A reference is anywhere else: the cost does not depend on where."""
+    parameters = {name: module.get_parameter(name).detach() for name in layers}
+    return {name: p + 0.01 * torch.randn_like(p) for name, p in parameters.items()}
+
+
+def step(name: str, setting: Setting) -> None:
+    """One whole step of the kind ``name``."""
+    if name == "plain":
+        _plain_step(setting)
+        return
+    weighting = "mimic" if name == "mimic_all" else name
+    config = TrainConfig.parse({"model": "-", "weighting": weighting, "temperature": 0.05})
+    module, batch, group = setting.module, setting.batches[0], Group()
+    objective, layers = setting.objective, setting.layers
+    comparison = losses = None
+    if needs_comparison(config.weighting):
+        comparison = mean_gradient(module, objective, setting.batches[1], layers, group)
+    if needs_reference_losses(config.weighting):
+        with torch.no_grad():
+            losses = objective_losses(module, objective, batch)
+    vector = vector_towards(module, setting.target)
+    trace = trace_batch(module, objective, batch, vector, group)
+    visit = weigh(trace, config, Aids(comparison, losses))
+    parameters = dict(module.named_parameters())
+    add_gradients(
+        trace,
+        visit.train_weights,
+        layers={n: parameters[n] for n in layers},
+        others=[p for n, p in parameters.items() if n not in layers],
+        reweight_all=name in ("mimic_all", "uniform"),
+    )
+    _ = [part.detach().cpu() for part in (visit.losses, visit.mimic_scores, visit.mimic_weights)]
+    setting.updater.update()
+
+
+def _plain_step(setting: Setting) -> None:
+    optimiser = setting.updater._optimiser  # noqa: SLF001 - torch's own
+    loss = setting.plain_loss(setting.module, setting.batches[0])
+    loss.backward()  # type: ignore[no-untyped-call]
+    loss.item()  # any training loop logs it
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+
+
+def measure(model: str, arguments: argparse.Namespace, device: torch.device) -> dict[str, float]:
+    """Ratios of one model: ``<model>_<step>_over_plain`` and ``<model>_memory_over_plain``."""
+    arch, batch = _size(model, arguments)
+    setting = MODELS[model](device, batch, arch)
+    names = [name for name in STEPS if name in ("plain", *arguments.steps)]
+    seconds = interleaved({n: partial(step, n, setting) for n in names}, arguments.rounds, device)
+    del setting
+    print(
+        f"\n{model}: {arch}, batch {batch}, {machine(device)}, median of {arguments.rounds} rounds"
+    )
+    print("\n| step | seconds | over plain |\n|---|---|---|")
+    for name, value in seconds.items():
+        print(f"| {name} | {value:.3f} | {value / seconds['plain']:.3f} |")
+    result = {
+        f"{model}_{name}_over_plain": value / seconds["plain"]
+        for name, value in seconds.items()
+        if name != "plain"
+    }
+    result[f"{model}_plain_seconds"] = seconds["plain"]
+    if arguments.memory:
+        peaks = {name: _peak(model, name, arguments) for name in ("plain", "mimic")}
+        result[f"{model}_memory_over_plain"] = peaks["mimic"] / peaks["plain"]
+        print(
+            f"\npeak memory of a mimic step over a plain one: "
+            f"{peaks['mimic'] / peaks['plain']:.3f} ({peaks['mimic'] / 2**30:.2f} GiB)"
+        )
+    return result
+
+
+def _size(model: str, arguments: argparse.Namespace) -> tuple[str, int]:
+    arch, batch = DEFAULTS[model]
+    return arguments.arch or arch, arguments.batch or batch
+
+
+def _peak(model: str, name: str, arguments: argparse.Namespace) -> float:
+    options = ["--memory-of", name, "--models", model]
+    for option in ("arch", "batch", "device"):
+        value = getattr(arguments, option)
+        options += [f"--{option}", str(value)] if value else []
+    return peak_in_own_process(__file__, options)
+
+
+def main() -> None:
+    """Measure, print the tables and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--steps", nargs="+", choices=list(STEPS), default=list(STEPS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--arch", default=None, help="another architecture for the one model")
+    parser.add_argument("--batch", type=int, default=None)
+    parser.add_argument("--device", default=None)
+    parser.add_argument("--no-memory", dest="memory", action="store_false")
+    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--memory-of", choices=STEPS, default=None, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    device = pick_device(arguments.device)
+    if arguments.memory_of:
+        [model] = arguments.models
+        arch, batch = _size(model, arguments)
+        setting = MODELS[model](device, batch, arch)
+        for _ in range(2):
+            step(arguments.memory_of, setting)
+        print(own_peak(device))
+        return
+    result: dict[str, object] = {"device": machine(device)}
+    for model in arguments.models:
+        result |= measure(model, arguments, device)
+    for ratio, worst in (
+        ("mimic_over_plain", "grad_mimic_over_plain"),
+        ("memory_over_plain", "memory_over_plain"),
+    ):
+        keys = [f"{model}_{ratio}" for model in arguments.models]
+        found = [float(str(result[key])) for key in keys if key in result]
+        if found:
+            result[worst] = max(found)
+            print(f"{worst}: {result[worst]:.3f}, the larger of the models'")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""What ``run.json`` says about the reference head of a labelled run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from mimic_core.frozen import Frozen
+
+HeadOrigin = Literal["file", "trusted", "zero_shot", "checkpoint"]
+
+
+class HeadRecord(Frozen):
+    """The reference head of a labelled run: where it is from, and how good it is on the pool.
+
+    ``accuracy`` is the share of the ``scored`` samples whose label it predicts, whether or not the
+    labels are right. ``disjoint`` says that no sample it was trained on was scored, as far as
+    Mimicscope has trained it.
+    """
+
+    origin: HeadOrigin
+    classes: int
+    scored: int
+    accuracy: float
+    prompts: tuple[str, ...] = ()
+    trusted: int = 0
+    trusted_accuracy: float | None = None
+    disjoint: bool = True
+
+    def as_sentence(self) -> str:
+        """The same for people."""
+        origin = {
+            "file": "read from a file",
+            "trusted": f"trained on {self.trusted:,} trusted samples",
+            "zero_shot": f"zero-shot from {', '.join(map(repr, self.prompts))}",
+            "checkpoint": "the reference checkpoint's own classifier",
+        }[self.origin]
+        scored = "" if self.disjoint else ", which are scored too"
+        return (
+            f"{origin}{scored}; {self.classes} classes; agrees with {self.accuracy:.1%} of the "
+            f"{self.scored:,} scored labels"
+        )

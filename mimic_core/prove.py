@@ -1,0 +1,225 @@
+"""Does a recipe help? Training on what it keeps, against a random subset and against everything.
+
+For every recipe, for random subsets of its size and for all samples, ``prove`` trains fresh models
+on cached features with plain weights, at equal steps and batch size, and judges them on trusted
+samples that never train. ``mimic_core.prove_stats`` says how far the result can be believed, and
+``docs/prove.md`` how that was checked.
+
+Letters: N samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+
+from mimic_core import filters
+from mimic_core.errors import ConfigError
+from mimic_core.featureset import FeatureSet
+from mimic_core.filters import Recipe, Selection
+from mimic_core.history import run_history
+from mimic_core.progress import Progress, Silent
+from mimic_core.prove_arms import ArmPlan, plan_arms, smallest_half
+from mimic_core.prove_judge import judge
+from mimic_core.prove_record import (
+    Proof,
+    ProveConfig,
+    ProvedRecipe,
+    proof_file,
+    read_proof,
+    store_proof,
+)
+from mimic_core.prove_split import Split, split_pool, uids_digest
+from mimic_core.prove_tasks import Task, open_task
+from mimic_core.prove_train import train_arms
+from mimic_core.prove_trusted import held_out_mask, need_trust, trusted_mask
+from mimic_core.runs import Run
+from mimic_core.sampling import uid_words
+from mimic_core.schema import digest
+from mimic_core.table import run_table
+
+MIN_TRAINED = 16  # a half of an arm must hold at least this many samples
+_PROOF_CODE = 1  # raise it when equal inputs would give another result
+
+
+def prove(
+    source: Run | FeatureSet,
+    recipes: Mapping[str, Recipe],
+    config: ProveConfig,
+    *,
+    held_out: pl.Series | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Proof:
+    """Prove ``recipes`` on a run, whose folder keeps the result; or on a bare feature set.
+
+    Args:
+        recipes: By the name that the report uses; at least one.
+        held_out: uids that judge, in place of ``config.trusted``.
+
+    Returns:
+        The proof; the stored one where equal inputs have been proved before.
+
+    Raises:
+        ConfigError: Nothing marks good samples, or a recipe keeps too few samples.
+        FilterError: A recipe does not fit the run.
+        Interrupted: ``progress.check`` asked to stop; nothing is stored then.
+    """
+    say = progress or Silent()
+    features, table = _opened(source)
+    job = _Job(source, features, table, dict(recipes), config, held_out, device, say)
+    selections = job.selections()
+    split, task = job.split()
+    name = _proof_id(source, selections, split, config)
+    if isinstance(source, Run) and proof_file(source.path, name).exists():
+        say.note(f"proof {name} is there already")
+        return read_proof(proof_file(source.path, name))
+    plan = plan_arms(selections, split.trainable)
+    words = uid_words(features.samples["uid"])
+    batch_size, notes = _batch_size(plan, words, config)
+    trained = train_arms(
+        plan,
+        words,
+        split.held_out,
+        task,
+        config,
+        batch_size=batch_size,
+        progress=say,
+    )
+    proof = judge(
+        plan,
+        trained,
+        split,
+        config,
+        metrics=task.metrics,
+        proved=[_proved(n, s, plan) for n, s in selections.items()],
+        identity={
+            "proof_id": name,
+            "run": source.id,
+            "feature_set": features.id,
+            "task": task.kind,
+            "batch_size": batch_size,
+            "notes": notes,
+        },
+    )
+    if isinstance(source, Run):
+        store_proof(source.path, proof)
+    return proof
+
+
+def _opened(source: Run | FeatureSet) -> tuple[FeatureSet, pl.DataFrame]:
+    if isinstance(source, FeatureSet):
+        return source, source.samples
+    return source.features, run_table(source)
+
+
+def _proof_id(
+    source: Run | FeatureSet, selections: dict[str, Selection], split: Split, config: ProveConfig
+) -> str:
+    """Made of all that decides the figures: what a recipe keeps may depend on a map made later."""
+    kept = [
+        [name, s.recipe.model_dump(mode="json", exclude_none=True), uids_digest(s.uids)]
+        for name, s in selections.items()
+    ]
+    held_out = [split.record.source, split.record.uids_sha256]
+    return digest([_PROOF_CODE, source.id, kept, held_out, config.model_dump(mode="json")])
+
+
+def _proved(name: str, selection: Selection, plan: ArmPlan) -> ProvedRecipe:
+    return ProvedRecipe(
+        name=name,
+        recipe=selection.recipe,
+        kept=selection.kept,
+        total=selection.total,
+        trained=len(plan.recipes[name]),
+        uids_sha256=uids_digest(selection.uids),
+    )
+
+
+def _batch_size(
+    plan: ArmPlan, words: np.ndarray, config: ProveConfig
+) -> tuple[int, tuple[str, ...]]:
+    """One batch size for all trainings, so at most what the smallest half of an arm holds."""
+    name, rows = min(plan.recipes.items(), key=lambda pair: len(pair[1]))
+    half = 0
+    if len(rows) >= 2 * MIN_TRAINED:
+        half = smallest_half(plan, words, range(config.seed, config.seed + config.seeds))
+    if half < MIN_TRAINED:
+        raise ConfigError(
+            f"the recipe {name} keeps too few samples to train on",
+            got=f"{len(rows)} of the {len(plan.trainable)} samples that may train",
+            allowed=f"at least {2 * MIN_TRAINED}, and some more where many recipes are compared",
+            next_step="loosen the recipe, or hold out a smaller share",
+        )
+    if half >= config.batch_size:
+        return config.batch_size, ()
+    note = (
+        f"The batch size is {half} instead of {config.batch_size} in every arm, because {name} "
+        f"keeps {len(rows)} samples that may train and is also trained on halves."
+    )
+    return half, (note,)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One call of ``prove``."""
+
+    source: Run | FeatureSet
+    features: FeatureSet
+    table: pl.DataFrame
+    recipes: dict[str, Recipe]
+    config: ProveConfig
+    held_out: pl.Series | None
+    device: torch.device | str
+    progress: Progress
+
+    def selections(self) -> dict[str, Selection]:
+        if not self.recipes:
+            raise ConfigError(
+                "there is no recipe to prove",
+                allowed="one or more recipes",
+                next_step="give a recipe with --recipe FILE",
+            )
+        asked = {column for one in self.recipes.values() for column in filters.needed_history(one)}
+        history = (
+            run_history(self.source, sorted(asked))
+            if asked and isinstance(self.source, Run)
+            else None
+        )
+        return {
+            name: filters.apply(recipe, self.table, history)
+            for name, recipe in self.recipes.items()
+        }
+
+    def split(self) -> tuple[Split, Task]:
+        if (self.config.trusted is None) == (self.held_out is None):
+            if self.held_out is None:
+                raise need_trust(self.table)
+            raise ConfigError(
+                "the held-out samples are named twice",
+                got=self.config.trusted,
+                allowed="a trusted column or a held-out file",
+                next_step="leave one of the two away",
+            )
+        if self.held_out is not None:
+            trusted = held_out_mask(self.table, self.held_out)
+            source = f"a file of {len(self.held_out):,} uids"
+        else:
+            assert self.config.trusted is not None  # seen above
+            trusted = trusted_mask(self.table, self.config.trusted)
+            source = self.config.trusted
+        task = open_task(self.features, self.config, self.device)
+        split = split_pool(
+            self.features,
+            trusted,
+            self.config,
+            usable=task.usable,
+            whole=self.held_out is not None,
+            source=source,
+            check=self.progress.check,
+        )
+        return split, task

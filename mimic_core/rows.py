@@ -1,0 +1,42 @@
+"""Rows of a stored array as tensors: what every probe reads its batches from."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mimic_core.featureset import FeatureSet
+
+# Features up to this size are held in memory (as float16); larger ones are read batch by batch.
+IN_MEMORY_BYTES = 2 << 30
+_BLOCK = 65_536
+
+
+class Rows:
+    """Rows of the array ``name`` of a finished feature set as float32 tensors on the device."""
+
+    def __init__(self, features: FeatureSet, name: str, device: torch.device) -> None:
+        array = features.array(name)
+        size = len(array) * array.width * array.dtype.itemsize
+        self._held = torch.from_numpy(array.read()) if size <= IN_MEMORY_BYTES else None
+        self._array = array
+        self._device = device
+        self.width = array.width
+        if self._held is not None:
+            self._held = self._held.to(device)
+
+    def take(self, rows: np.ndarray) -> Tensor:
+        """Rows (B,) as (B, width) float32."""
+        if self._held is not None:
+            return self._held[torch.from_numpy(rows).to(self._device)].float()
+        return torch.from_numpy(self._array.take(rows)).to(self._device).float()
+
+    def mean_length(self, rows: np.ndarray) -> float:
+        """Root mean square of the lengths of ``rows`` (M,); 1 where all are zero."""
+        squares = 0.0
+        for start in range(0, len(rows), _BLOCK):
+            squares += float(self.take(rows[start : start + _BLOCK]).double().square().sum())
+        return math.sqrt(squares / len(rows)) or 1.0

@@ -1,0 +1,54 @@
+"""The settings of Grad-Mimic training, a part of ``mimic_core.schema``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from mimic_core.frozen import Frozen
+
+Method = Literal["proj", "cos"]
+WeightingName = Literal["uniform", "mimic", "grand", "agra", "grad_match", "rho", "influence"]
+Reweight = Literal["layers", "all"]
+Optimiser = Literal["adamw", "sgd"]
+Schedule = Literal["constant", "cosine"]
+
+
+class TrainConfig(Frozen):
+    """Settings of Grad-Mimic training (method.md section 2; ``docs/training.md``).
+
+    ``model`` is what training starts from; the reference of the run gives the direction.
+    ``mimic_layers`` is empty for the default: a classifier's head, else the last image MLP.
+    ``temperature`` None is 0.05 for CLIP models and 1 for timm's, the authors' own choices.
+    ``reweight``: the weights count for the mimic layers alone, all other parameters taking the mean
+    gradient, or for all parameters. ``batch_size`` counts the samples of one batch over all
+    processes; ``accumulate`` batches, each with its own loss and weights, make one update.
+    ``held_out`` is the share of samples, by hash of (seed, uid), that are never trained on;
+    ``held_out_column`` and ``clean_column`` name rows as COLUMN=VALUE.
+    """
+
+    model: str
+    mimic_layers: tuple[str, ...] = ()
+    weighting: WeightingName = "mimic"
+    reweight: Reweight = "layers"
+    method: Method = "proj"
+    temperature: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    epochs: int = Field(default=5, ge=1, le=10_000)
+    batch_size: int = Field(default=32, ge=2, le=65_536)
+    accumulate: int = Field(default=1, ge=1, le=10_000)
+    optimiser: Optimiser = "adamw"
+    learning_rate: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(default=1e-5, ge=0, allow_inf_nan=False)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    schedule: Schedule = "constant"
+    warmup_steps: int = Field(default=0, ge=0)
+    clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    held_out: float = Field(default=0.0, ge=0, lt=1)
+    held_out_column: str | None = None
+    clean_column: str | None = None
+    clean_per_class: int = Field(default=10, ge=1)
+    evaluate_every: int | None = Field(default=None, ge=1)
+    flip: bool = False
+    compile: bool = False
+    seed: int = Field(default=0, ge=0)

@@ -1,0 +1,181 @@
+"""The command that trains: every option arrives, and it prints and returns as ``score`` does."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import typer
+
+from mimic_core import cli_train, schema, training_config
+from mimic_core.__main__ import app, main
+from mimic_core.errors import Interrupted
+from mimic_core.progress import Progress
+from mimic_core.runs import Run
+from mimic_core.schema import HeadConfig, RunConfig, SourceConfig, TrainConfig
+from tests.fakes import fake_run
+
+COMMAND = ["train", "some/pool", "--model", "start", "--reference", "tiny"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return fake_run(tmp_path_factory.mktemp("cli") / "runs", n=40)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch, run: Run) -> Iterator[list[dict[str, Any]]]:
+    """The calls of ``train_pool``, which trains nothing and returns a finished run."""
+    calls: list[dict[str, Any]] = []
+
+    def train_pool(config: RunConfig, *, progress: Progress, **options: Any) -> Run:
+        progress.phase("training", 2)
+        progress.advance(2)
+        calls.append({"config": config, **options})
+        return run
+
+    module = types.ModuleType("mimic_core.train")
+    vars(module)["train_pool"] = train_pool
+    monkeypatch.setitem(sys.modules, "mimic_core.train", module)
+    return calls
+
+
+def test_plain_options_train_with_the_defaults(
+    trained: list[dict[str, Any]], run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(COMMAND) == 0
+    config = RunConfig(
+        source=SourceConfig(path="some/pool"), reference="tiny", training=TrainConfig(model="start")
+    )
+    assert trained == [
+        {"config": config, "runs_root": Path("runs"), "device": None, "workers": None}
+    ]
+    printed = capsys.readouterr()
+    assert printed.out == f"{run.path}\n"  # results only
+    assert "training: 2/2 samples" in printed.err
+
+
+def test_every_option_arrives(trained: list[dict[str, Any]]) -> None:
+    options = (
+        "--mimic-layer a.weight --mimic-layer b.weight --weighting influence --reweight all "
+        "--temperature 0.5 --method cos --epochs 3 --batch-size 16 --accumulate 4 --optimiser sgd "
+        "--learning-rate 0.01 --weight-decay 0.1 --momentum 0.5 --schedule cosine "
+        "--warmup-steps 7 --clip-norm 1.5 --held-out 0.25 --held-out-column split=test "
+        "--clean-column noisy=false --clean-per-class 3 --evaluate-every 100 --flip "
+        "--image-column img --caption-column text --sample 50 --preprocess other "
+        "--task labels --label-column label --trusted checked --trusted-label-column right "
+        "--score-trusted --precision bf16 --seed 9 --compile --device cpu --workers 0 "
+        "--out elsewhere"
+    )
+    assert main([*COMMAND, *options.split()]) == 0
+    [call] = trained
+    assert call["config"] == RunConfig(
+        source=SourceConfig(
+            path="some/pool", task="labels", image_column="img", caption_column="text",
+            label_column="label", sample=50, sample_seed=9,
+        ),
+        head=HeadConfig(trusted="checked", trusted_label_column="right", score_trusted=True),
+        reference="tiny",
+        preprocess="other",
+        precision="bf16",
+        training=TrainConfig(
+            model="start", mimic_layers=("a.weight", "b.weight"), weighting="influence",
+            reweight="all", temperature=0.5, method="cos", epochs=3, batch_size=16, accumulate=4,
+            optimiser="sgd", learning_rate=0.01, weight_decay=0.1, momentum=0.5,
+            schedule="cosine", warmup_steps=7, clip_norm=1.5, held_out=0.25,
+            held_out_column="split=test", clean_column="noisy=false", clean_per_class=3,
+            evaluate_every=100, flip=True, compile=True, seed=9,
+        ),
+    )  # fmt: skip
+    assert (call["device"], call["workers"], call["runs_root"]) == ("cpu", 0, Path("elsewhere"))
+
+
+def test_prompts_and_a_file_of_the_reference_head_arrive(trained: list[dict[str, Any]]) -> None:
+    assert main([*COMMAND, "--prompt", "a {}", "--prompt", "the {}"]) == 0
+    assert main([*COMMAND, "--reference-head", "head.safetensors"]) == 0
+    heads = [call["config"].head for call in trained]
+    assert heads == [HeadConfig(prompts=("a {}", "the {}")), HeadConfig(file="head.safetensors")]
+
+
+def test_a_value_out_of_range_is_refused(
+    trained: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*COMMAND, "--held-out", "1"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: setting held_out: ")
+    assert printed.out == ""
+    assert trained == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["train", "pool", "--reference", "r"], ["train", "pool", "--model", "m"],
+     [*COMMAND, "--weighting", "none"]],
+)  # fmt: skip
+def test_a_command_line_that_cannot_be_read_exits_with_2(arguments: list[str]) -> None:
+    assert main(arguments) == 2
+
+
+def test_an_interrupted_training_says_how_to_resume(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train_pool(*_: Any, **__: Any) -> None:
+        raise Interrupted("stopped")
+
+    module = types.ModuleType("mimic_core.train")
+    vars(module)["train_pool"] = train_pool
+    monkeypatch.setitem(sys.modules, "mimic_core.train", module)
+    assert main(COMMAND) == 130
+    assert "run the same command to resume" in capsys.readouterr().err
+
+
+def test_only_the_first_of_several_processes_prints(
+    trained: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert main(COMMAND) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_the_choices_offered_are_those_of_the_schema() -> None:
+    for name in ("WeightingName", "Reweight", "Optimiser", "Schedule", "Method"):
+        assert get_args(getattr(cli_train, name)) == get_args(getattr(training_config, name)), name
+    assert get_args(cli_train.Precision) == get_args(schema.Precision)
+
+
+def _options() -> list[Any]:
+    options: list[Any] = typer.main.get_command(app).commands["train"].params  # type: ignore[attr-defined]
+    return options
+
+
+def test_every_setting_of_a_training_run_has_an_option() -> None:
+    configs = (RunConfig, SourceConfig, TrainConfig, HeadConfig)
+    settings = {name for config in configs for name in config.model_fields}
+    told_otherwise = {
+        "path", "sample_seed", "mimic_layers", "training", "probe", "snapshot", "head", "file",
+        "prompts",
+    }  # fmt: skip
+    assert settings - told_otherwise - {option.name for option in _options()} == set()
+
+
+def test_the_defaults_told_in_the_help_are_those_of_the_schema() -> None:
+    defaults = {
+        name: field.default
+        for config in (RunConfig, TrainConfig)
+        for name, field in config.model_fields.items()
+    }
+    told = {
+        option.name: option.help.split("; default ")[1].rstrip(".")
+        for option in _options()
+        if "; default " in (getattr(option, "help", None) or "")
+    }
+    assert told.pop("task") == "what the pool has"
+    assert told.pop("prompt") == "'a photo of a {}'"
+    assert told == {name: str(defaults[name]) for name in told}
+    assert len(told) == 16
