@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.browser import traffic
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -53,6 +55,7 @@ def page(browser: Any) -> Iterator[Any]:
     context = browser.new_context(viewport={"width": 1440, "height": 1000}, accept_downloads=True)
     context.set_default_timeout(60_000)
     tab = context.new_page()
+    traffic.follow(tab)
     trouble: list[str] = []
     tab.on("pageerror", lambda error: trouble.append(f"script error: {error}"))
     tab.on("dialog", lambda dialog: (trouble.append(f"dialog: {dialog.message}"), dialog.dismiss()))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from pathlib import Path
 from typing import Any
 
+from tests.browser.traffic import traffic
+
 Corner = tuple[float, float]
+SETTLE_SECONDS = 60
 
 
 def open_explore(page: Any, url: str) -> None:
@@ -18,8 +22,12 @@ def open_explore(page: Any, url: str) -> None:
 
 
 def settle(page: Any) -> None:
-    """Wait until the script has run and the page shows its result."""
-    page.wait_for_timeout(300)  # the rerun starts a moment after the event
+    """Wait until the server has answered what was done, and the page shows the answer."""
+    page.wait_for_timeout(300)  # charts send their events a moment late
+    end = time.monotonic() + SETTLE_SECONDS
+    while traffic(page).unanswered:
+        assert time.monotonic() < end, f"no answer from the server within {SETTLE_SECONDS} s"
+        page.wait_for_timeout(50)
     page.wait_for_function(
         "() => !document.querySelector('[data-testid=stStatusWidget], [data-stale=true]')"
     )
