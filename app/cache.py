@@ -24,13 +24,13 @@ from app.pictures import Picture
 from app.ranking import GalleryMode
 from app.raster import Box
 from mimic_core import cutoffs, dynamics, filters, stats
-from mimic_core.filter_conditions import EnsembleVote, Leaf
-from mimic_core.filter_table import Rows
-from mimic_core.filter_votes import joined
+from mimic_core.filtering.conditions import EnsembleVote, Leaf
+from mimic_core.filtering.rows import Rows
+from mimic_core.filtering.votes import joined
 from mimic_core.filters import Condition, Recipe, Selection
 from mimic_core.history import History, history_of, run_history
-from mimic_core.prove_record import Proof, read_proof
-from mimic_core.prove_trusted import trusted_candidates
+from mimic_core.proving.record import Proof, read_proof
+from mimic_core.proving.trusted import trusted_candidates
 from mimic_core.runs import Run, open_run
 from mimic_core.schema import Locator, ProbeConfig
 from mimic_core.stats import Histogram

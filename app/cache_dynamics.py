@@ -17,7 +17,7 @@ from app.heatmap import Painted
 from mimic_core import dynamics
 from mimic_core.dynamics import Bands, Measure, StepHistograms
 from mimic_core.ensemble import Ensemble, ensemble_of
-from mimic_core.ensemble_config import EnsembleConfig
+from mimic_core.ensembles.config import EnsembleConfig
 from mimic_core.history import HistoryColumn
 
 HISTOGRAM_BINS = 60

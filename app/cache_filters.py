@@ -12,13 +12,13 @@ import streamlit as st
 from app import cache, columns, comparing
 from app.cache import TableKey
 from mimic_core import recipe_library, stats
-from mimic_core.agreement import Quadrant
 from mimic_core.cutoffs import Keep
-from mimic_core.ensemble_config import EnsembleConfig
+from mimic_core.ensembles.config import EnsembleConfig
 from mimic_core.filters import Condition, EnsembleVote
 from mimic_core.recipe_library import RecipeLibrary
 from mimic_core.schema import ProbeConfig
 from mimic_core.stats import NOISY_SIDES, Agreement, Detection, RetentionCurve
+from mimic_core.stats.agreement import Quadrant
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

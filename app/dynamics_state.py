@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from app.text import spoken
-from mimic_core.ensemble_config import EnsembleConfig
+from mimic_core.ensembles.config import EnsembleConfig
 from mimic_core.history import HistoryColumn
 
 Show = Literal["mimic_score", "mimic_weight", "loss", "vote"]

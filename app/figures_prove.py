@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from app.colours import Theme
 from app.figures import finish, hover_text
-from mimic_core.prove_record import ALL_SAMPLES, Comparison, Interval, Outcome, Proof
+from mimic_core.proving.record import ALL_SAMPLES, Comparison, Interval, Outcome, Proof
 
 ROW_HEIGHT = 46  # pixels for a name and its interval
 SHARE_METRICS = "recall", "accuracy"

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 from app.editing import Path
 from app.leafform import LeafForm
-from mimic_core.agreement import Quadrant
 from mimic_core.filters import Condition
+from mimic_core.stats.agreement import Quadrant
 
 Task = Literal["add", "or", "minus", "edit"]
 QUADRANTS: tuple[Quadrant, ...] = get_args(Quadrant)

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from mimic_core.cutoffs import Cutoff
-from mimic_core.ensemble_config import (
+from mimic_core.ensembles.config import (
     Aggregation,
     AtLeast,
     Binarisation,

@@ -10,7 +10,7 @@ from typing import Any
 
 from app.text import spoken
 from mimic_core.filters import Percentile, Recipe
-from mimic_core.prove_record import ProofRequest, ProveConfig
+from mimic_core.proving.record import ProofRequest, ProveConfig
 from mimic_core.runs import Run
 from mimic_core.schema import slug
 
@@ -119,7 +119,7 @@ def from_request(request: ProofRequest) -> dict[str, Any]:
 
 def uids_from(name: str, data: bytes, folder: Path) -> tuple[str, ...]:
     """The uids of an uploaded file."""
-    from mimic_core.prove_trusted import read_uids
+    from mimic_core.proving.trusted import read_uids
 
     path = folder / Path(name).name
     path.write_bytes(data)

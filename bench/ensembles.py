@@ -21,8 +21,6 @@ import numpy as np
 import polars as pl
 import repository  # noqa: F401 - first: the packages lie one level up
 
-from mimic_core.binarise import AnyBinarisation
-from mimic_core.detection import detection, kept_by_kind
 from mimic_core.ensemble import (
     AnyAggregation,
     AtLeast,
@@ -37,10 +35,12 @@ from mimic_core.ensemble import (
     Unanimous,
     ensemble,
 )
+from mimic_core.ensembles.binarise import AnyBinarisation
+from mimic_core.ensembles.splits import kmeans_cut, mixture_cut
 from mimic_core.history import History, history_of, run_history
-from mimic_core.retention import quality_estimate
 from mimic_core.runs import Run, open_run
-from mimic_core.splits import kmeans_cut, mixture_cut
+from mimic_core.stats.detection import detection, kept_by_kind
+from mimic_core.stats.retention import quality_estimate
 from mimic_core.table import run_table, sample_table
 
 VOTES: tuple[AnyBinarisation, ...] = (

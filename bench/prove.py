@@ -20,7 +20,7 @@ import repository  # noqa: F401 - first: the packages lie one level up
 
 from mimic_core.filters import Recipe, Uids
 from mimic_core.prove import prove
-from mimic_core.prove_record import Proof, ProveConfig
+from mimic_core.proving.record import Proof, ProveConfig
 from mimic_core.runs import open_run
 from mimic_core.table import run_table
 

@@ -21,7 +21,6 @@ from reproduce_heads import Heads, HeadSettings
 from reproduce_images import CIFAR, Referred, cifar, digits, referred
 from reproduce_numbers import Say, Table, pearson, spread, with_noise
 
-from mimic_core.detection import auroc, detection
 from mimic_core.ensemble import (
     EnsembleConfig,
     GaussianMixture,
@@ -36,7 +35,8 @@ from mimic_core.ensemble import (
 )
 from mimic_core.history import History
 from mimic_core.losses import cross_entropy_losses
-from mimic_core.training_config import WeightingName
+from mimic_core.stats.detection import auroc, detection
+from mimic_core.training.config import WeightingName
 
 SETS = ("digits", "cifar10n")
 WEIGHTINGS: tuple[WeightingName, ...] = get_args(WeightingName)

@@ -30,11 +30,11 @@ from reproduce_pairs import (
 from reproduce_probe import Way, probe_trainings
 from torch import nn
 
-from mimic_core.detection import auroc
 from mimic_core.featureset import FeatureSet
 from mimic_core.history import History, run_history
 from mimic_core.models import load_model
 from mimic_core.schema import TrainConfig
+from mimic_core.stats.detection import auroc
 
 Key = tuple[str, ...]
 

@@ -22,23 +22,23 @@ from reproduce_probe import ProbePlan
 from torch import nn
 
 from mimic_core.batches import Draw
-from mimic_core.distributed import Group
-from mimic_core.evaluation import evaluate
 from mimic_core.features import loader_for
 from mimic_core.history import History
 from mimic_core.loading import LoadedBatch
 from mimic_core.mimic import vector_towards
 from mimic_core.models import default_mimic_layers, load_model
-from mimic_core.objectives import PairObjective
-from mimic_core.optimisation import Updater, limit_logit_scale
 from mimic_core.pipeline import score_pool
 from mimic_core.runs import Run
 from mimic_core.sampling import order, uid_words
 from mimic_core.schema import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig, TrainConfig
 from mimic_core.sources import open_source
-from mimic_core.tracing import trace_batch
-from mimic_core.training_data import Plan
-from mimic_core.training_step import Aids, Visit, add_gradients, weigh
+from mimic_core.training.data import Plan
+from mimic_core.training.distributed import Group
+from mimic_core.training.evaluation import evaluate
+from mimic_core.training.objectives import PairObjective
+from mimic_core.training.optimisation import Updater, limit_logit_scale
+from mimic_core.training.step import Aids, Visit, add_gradients, weigh
+from mimic_core.training.tracing import trace_batch
 
 DEMO = Path(__file__).parents[1] / "data_samples"
 REFERENCE = str(DEMO / "reference")

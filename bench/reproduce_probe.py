@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mimic_core.batches import draw_batches
-from mimic_core.evaluation import recall_at_1
 from mimic_core.featureset import FeatureSet
 from mimic_core.heads import read_head
 from mimic_core.losses import clip_losses
 from mimic_core.probe import Probe
 from mimic_core.sampling import uid_words
 from mimic_core.schema import ProbeConfig
+from mimic_core.training.evaluation import recall_at_1
 
 ARRAYS = ("image_features", "image_embedding", "text_features", "text_embedding")
 BATCH = 64

@@ -32,13 +32,14 @@ import torch
 from measuring import interleaved, machine, own_peak, peak_in_own_process
 from torch import Tensor, nn
 
-from mimic_core import clip, files
+from mimic_core import files
 from mimic_core.contrastive import score_logits
 from mimic_core.encoders import ReferenceEncoder, embed_with_tangents
 from mimic_core.featureset import FeatureSet
 from mimic_core.heads import store_head
 from mimic_core.loading import LoadedBatch
 from mimic_core.mimic import TaskVector, task_vector
+from mimic_core.modelling import clip
 from mimic_core.models import (
     LoadedModel,
     default_mimic_layers,

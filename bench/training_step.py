@@ -33,18 +33,18 @@ import torch
 from measuring import interleaved, machine, own_peak, peak_in_own_process
 from torch import Tensor, nn
 
-from mimic_core import classifiers, clip
-from mimic_core.distributed import Group
 from mimic_core.loading import LoadedBatch
 from mimic_core.mimic import vector_towards
+from mimic_core.modelling import classifiers, clip
 from mimic_core.models import default_mimic_layers, pick_device
-from mimic_core.objectives import LabelObjective, Objective, PairObjective
-from mimic_core.optimisation import Updater
 from mimic_core.schema import TrainConfig
-from mimic_core.tracing import mean_gradient, trace_batch
-from mimic_core.training_check import objective_losses
-from mimic_core.training_step import Aids, add_gradients, weigh
-from mimic_core.weightings import needs_comparison, needs_reference_losses
+from mimic_core.training.check import objective_losses
+from mimic_core.training.distributed import Group
+from mimic_core.training.objectives import LabelObjective, Objective, PairObjective
+from mimic_core.training.optimisation import Updater
+from mimic_core.training.step import Aids, add_gradients, weigh
+from mimic_core.training.tracing import mean_gradient, trace_batch
+from mimic_core.training.weightings import needs_comparison, needs_reference_losses
 
 STEPS = (
     "plain", "mimic", "mimic_all", "uniform", "grand", "agra", "grad_match", "rho", "influence",

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from mimic_core import cli_filter, cli_prove, cli_runs, cli_score, cli_train
+from mimic_core.cli import prove, recipes, runs, score, train
 from mimic_core.errors import ConfigError, Interrupted, MimicError
 
 app = typer.Typer(
@@ -24,14 +24,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("score")(cli_score.score)
-app.command("train")(cli_train.train)
-app.add_typer(cli_runs.runs_app, name="runs")
-app.command("layout")(cli_runs.layout)
-app.command("filter")(cli_filter.filter_run)
-app.command("export")(cli_runs.export)
-app.command("replay")(cli_filter.replay)
-app.command("prove")(cli_prove.prove)
+app.command("score")(score.score)
+app.command("train")(train.train)
+app.add_typer(runs.runs_app, name="runs")
+app.command("layout")(runs.layout)
+app.command("filter")(recipes.filter_run)
+app.command("export")(runs.export)
+app.command("replay")(recipes.replay)
+app.command("prove")(prove.prove)
 
 
 @app.command("app")
@@ -63,8 +63,8 @@ def open_app(
 @app.command("work", hidden=True)
 def carry_out_job(database: Path, job_id: str) -> None:
     """Carry out a queued job; ``mimic_core.jobs`` starts it in a process of its own."""
+    from mimic_core.cli.terminal import stop_on_signals
     from mimic_core.jobs import JobStore, work
-    from mimic_core.terminal import stop_on_signals
 
     with stop_on_signals() as stop:
         typer.echo(f"job {job_id}: {work(JobStore(database), job_id, stopped=lambda: bool(stop))}")

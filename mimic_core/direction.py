@@ -14,16 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mimic_core import clip, mimic
-from mimic_core.agreement import rank_agreement
+from mimic_core import mimic
 from mimic_core.contrastive import score_logits
 from mimic_core.encoders import embed_with_tangents
 from mimic_core.errors import ModelError, ScoreError
 from mimic_core.loading import LoadedBatch
+from mimic_core.modelling import clip
+from mimic_core.modelling.projections import find_projection
 from mimic_core.models import reinitialised
-from mimic_core.projections import find_projection
 from mimic_core.runs import CheckLevel, DirectionCheck, LayerSweep
 from mimic_core.score import head_with_tangents, module_losses
+from mimic_core.stats.agreement import rank_agreement
 
 POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 # A loss has fallen when it is lower by this share: less is within what batches differ by.

@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimic_core import clip
 from mimic_core.contrastive import Embedded
 from mimic_core.errors import ScoreError
 from mimic_core.forward_mode import directional_derivative
 from mimic_core.loading import LoadedBatch
 from mimic_core.mimic import TaskVector
+from mimic_core.modelling import clip
+from mimic_core.modelling.projections import find_projection, without_projection
 from mimic_core.models import autocast
-from mimic_core.projections import find_projection, without_projection
 from mimic_core.schema import Precision, Side
 
 

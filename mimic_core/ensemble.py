@@ -1,7 +1,8 @@
 """The ensemble filter: the steps of a run vote on every sample, and the votes are put together.
 
-``ensemble(history, config)`` turns scores into votes (``mimic_core.binarise``) and votes into one
-decision and a confidence per sample. The words are those of ``mimic_core.ensemble_config``.
+``ensemble(history, config)`` turns scores into votes (``mimic_core.ensembles.binarise``) and votes
+into one decision and a confidence per sample. The words are those of
+``mimic_core.ensembles.config``.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import polars as pl
 
-from mimic_core.binarise import LOW_IS_GOOD, each_step, step_cutoffs, step_votes
-from mimic_core.ensemble_config import (
+from mimic_core.ensembles.binarise import LOW_IS_GOOD, each_step, step_cutoffs, step_votes
+from mimic_core.ensembles.config import (
     Aggregation,
     AtLeast,
     Binarisation,
@@ -27,9 +28,9 @@ from mimic_core.ensemble_config import (
     TopPercent,
     Unanimous,
 )
+from mimic_core.ensembles.label_model import DawidSkene, dawid_skene
 from mimic_core.errors import FilterError
 from mimic_core.history import History, HistoryColumn
-from mimic_core.label_model import DawidSkene, dawid_skene
 
 __all__ = [
     "Aggregation",

@@ -30,8 +30,8 @@ from mimic_core.loading import (
     load_batches,
     plan_batches,
 )
+from mimic_core.modelling.preprocessing import image_transform
 from mimic_core.models import LoadedModel
-from mimic_core.preprocessing import image_transform
 from mimic_core.progress import Progress
 from mimic_core.schema import (
     MEASURED_COLUMNS,

@@ -18,7 +18,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from mimic_core.errors import FilterError
-from mimic_core.filter_conditions import (
+from mimic_core.filtering.conditions import (
     Absolute,
     AllOf,
     AnyOf,
@@ -33,9 +33,9 @@ from mimic_core.filter_conditions import (
     TopK,
     Uids,
 )
-from mimic_core.filter_needs import columns_of, ensembles_in
-from mimic_core.filter_table import Rows, Table
-from mimic_core.filter_votes import votes
+from mimic_core.filtering.needs import columns_of, ensembles_in
+from mimic_core.filtering.rows import Rows, Table
+from mimic_core.filtering.votes import votes
 from mimic_core.history import HISTORY_COLUMNS, History, HistoryColumn
 from mimic_core.schema import Frozen
 from mimic_core.uids import sorted_uids

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mimic_core import clip, files
+from mimic_core import files
 from mimic_core.contrastive import Head
 from mimic_core.errors import RunError
 from mimic_core.featureset import FeatureSet
-from mimic_core.projections import Projection, find_projection
+from mimic_core.modelling import clip
+from mimic_core.modelling.projections import Projection, find_projection
 from mimic_core.schema import Side
 
 _FILE = "head.safetensors"

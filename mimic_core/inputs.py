@@ -16,13 +16,13 @@ from mimic_core.encoders import CheckedEncoder, ReferenceEncoder
 from mimic_core.errors import ConfigError, ModelError
 from mimic_core.featureset import FeatureSet
 from mimic_core.heads import store_head
-from mimic_core.label_encoder import ImageEncoder
+from mimic_core.labels.encoder import ImageEncoder
+from mimic_core.labels.zero_shot import DEFAULT_PROMPTS, class_embeddings
+from mimic_core.modelling.projections import find_projection
 from mimic_core.models import LoadedModel, load_model
 from mimic_core.pairs import Pair, prepare_pair
-from mimic_core.projections import find_projection
 from mimic_core.schema import RunConfig, Side, Task
 from mimic_core.sources import DECODER, Source, open_source
-from mimic_core.zero_shot import DEFAULT_PROMPTS, class_embeddings
 
 
 @dataclass(frozen=True)

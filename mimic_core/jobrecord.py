@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from mimic_core.errors import MimicError
-from mimic_core.prove_record import ProofRequest
+from mimic_core.proving.record import ProofRequest
 from mimic_core.schema import Frozen, RunConfig
 
 JobStatus = Literal["queued", "running", "done", "failed", "cancelled", "stale"]

@@ -25,7 +25,7 @@ from mimic_core.jobstore import JOBS_FILE, JobStore
 from mimic_core.meter import Meter
 from mimic_core.processes import environment
 from mimic_core.progress import Progress
-from mimic_core.prove_record import ProofRequest
+from mimic_core.proving.record import ProofRequest
 from mimic_core.runs import Run
 from mimic_core.schema import RunConfig
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mimic_core.open_clip_models import Tokenizer
+from mimic_core.modelling.open_clip_models import Tokenizer
 from mimic_core.schema import Locator, Skip
 from mimic_core.sources import ImageError, decode_image, read_image
 

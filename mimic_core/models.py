@@ -1,6 +1,6 @@
 """Models and reference models: loading, devices, precision, default mimic layers.
 
-``load_model`` turns a specification (``mimic_core.checkpoints``) into a frozen, evaluated
+``load_model`` turns a specification (``mimic_core.modelling.checkpoints``) into a frozen, evaluated
 ``LoadedModel`` with its own preprocessing and tokenizer.
 """
 
@@ -17,18 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mimic_core import clip, timm_models
-from mimic_core.checkpoints import ModelSpec, architecture, parse_spec
 from mimic_core.errors import ConfigError, ModelError
 from mimic_core.mimic import require_layer
-from mimic_core.open_clip_models import (
+from mimic_core.modelling import clip, timm_models
+from mimic_core.modelling.checkpoints import ModelSpec, architecture, parse_spec
+from mimic_core.modelling.open_clip_models import (
     Tokenizer,
     build,
     load_weights,
     open_clip_tokenizer,
     quiet_open_clip,
 )
-from mimic_core.preprocessing import resolve_preprocessing
+from mimic_core.modelling.preprocessing import resolve_preprocessing
 from mimic_core.schema import LossName, Precision, digest
 
 # The last linear map of an MLP block, as open_clip's and timm's towers name it; an attention pool's
@@ -67,7 +67,7 @@ class LoadedModel:
 
 
 def load_model(text: str, *, preprocess: str | None = None) -> LoadedModel:
-    """Load the model named by ``text`` (forms: see ``mimic_core.checkpoints``) on the CPU, float32.
+    """Load the model named by ``text`` (forms: ``mimic_core.modelling.checkpoints``): CPU, float32.
 
     Args:
         preprocess: Name or JSON file of the image preprocessing; None takes the checkpoint's own.

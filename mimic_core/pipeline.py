@@ -15,11 +15,12 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from mimic_core import direction, features, files, label_scoring, score, spot
+from mimic_core import direction, features, files, score, spot
 from mimic_core.errors import ConfigError, ScoreError
-from mimic_core.headrecord import HeadRecord
 from mimic_core.inputs import Inputs, open_inputs
-from mimic_core.label_probe import LabelProbe
+from mimic_core.labels import scoring
+from mimic_core.labels.probe import LabelProbe
+from mimic_core.labels.record import HeadRecord
 from mimic_core.loading import LoadedBatch
 from mimic_core.models import pick_device
 from mimic_core.pairs import require_same_samples
@@ -132,7 +133,7 @@ class _Job:
 
     def _record(self, inputs: Inputs) -> RunRecord:
         tangent_set = inputs.tangents.id if inputs.tangents else None
-        model = tangent_set or label_scoring.file_identity(self.config.head)
+        model = tangent_set or scoring.file_identity(self.config.head)
         return RunRecord(
             schema_version=SCHEMA_VERSION,
             run_id=run_id(self.config, inputs.cached.id, model),
@@ -183,7 +184,7 @@ class _Job:
         probe: Probe | LabelProbe
         record = None
         if inputs.source.task == "labels":
-            probe, record = label_scoring.start_label_probe(
+            probe, record = scoring.start_label_probe(
                 run, inputs.cached, inputs.reference, self.device
             )
             self.progress.note(f"reference head: {record.as_sentence()}")

@@ -25,8 +25,8 @@ from mimic_core.errors import ConfigError
 from mimic_core.featureset import FeatureSet
 from mimic_core.heads import ReferenceHead, read_head
 from mimic_core.losses import require_finite
+from mimic_core.modelling.projections import Projection
 from mimic_core.models import fresh_weight
-from mimic_core.projections import Projection
 from mimic_core.rows import Rows
 from mimic_core.schema import Side
 

@@ -2,8 +2,8 @@
 
 For every recipe, for random subsets of its size and for all samples, ``prove`` trains fresh models
 on cached features with plain weights, at equal steps and batch size, and judges them on trusted
-samples that never train. ``mimic_core.prove_stats`` says how far the result can be believed, and
-``docs/prove.md`` how that was checked.
+samples that never train. ``mimic_core.proving.intervals`` says how far the result can be believed,
+and ``docs/prove.md`` how that was checked.
 
 Letters: N samples.
 """
@@ -23,9 +23,9 @@ from mimic_core.featureset import FeatureSet
 from mimic_core.filters import Recipe, Selection
 from mimic_core.history import run_history
 from mimic_core.progress import Progress, Silent
-from mimic_core.prove_arms import ArmPlan, plan_arms, smallest_half
-from mimic_core.prove_judge import judge
-from mimic_core.prove_record import (
+from mimic_core.proving.arms import ArmPlan, plan_arms, smallest_half
+from mimic_core.proving.judge import judge
+from mimic_core.proving.record import (
     Proof,
     ProveConfig,
     ProvedRecipe,
@@ -33,10 +33,10 @@ from mimic_core.prove_record import (
     read_proof,
     store_proof,
 )
-from mimic_core.prove_split import Split, split_pool, uids_digest
-from mimic_core.prove_tasks import Task, open_task
-from mimic_core.prove_train import train_arms
-from mimic_core.prove_trusted import held_out_mask, need_trust, trusted_mask
+from mimic_core.proving.split import Split, split_pool, uids_digest
+from mimic_core.proving.tasks import Task, open_task
+from mimic_core.proving.trainings import train_arms
+from mimic_core.proving.trusted import held_out_mask, need_trust, trusted_mask
 from mimic_core.runs import Run
 from mimic_core.sampling import uid_words
 from mimic_core.schema import digest

@@ -30,7 +30,7 @@ from pydantic import ValidationError
 from mimic_core import files
 from mimic_core.errors import RunError
 from mimic_core.featureset import FEATURES_DIR, FeatureSet
-from mimic_core.headrecord import HeadRecord
+from mimic_core.labels.record import HeadRecord
 from mimic_core.schema import (
     SCHEMA_VERSION,
     SCORE_COLUMNS,
@@ -189,7 +189,7 @@ class Run:
         return pl.read_parquet(path) if path.exists() else None
 
     def metrics(self) -> pl.DataFrame:
-        """How good the trained model was, and when (``mimic_core.metrics``).
+        """How good the trained model was, and when (``mimic_core.training.metrics``).
 
         Raises:
             RunError: The run did not train a model, or has not measured it yet.

@@ -17,7 +17,7 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from mimic_core.frozen import Frozen
-from mimic_core.training_config import Method, TrainConfig, WeightingName
+from mimic_core.training.config import Method, TrainConfig, WeightingName
 
 SCHEMA_VERSION = 2
 ROW_GROUP_ROWS = 65_536  # polars' streaming reader holds whole row groups in memory
@@ -226,8 +226,9 @@ class HeadConfig(Frozen):
 class RunConfig(Frozen):
     """All that decides the scores of a run; nothing here depends on workers or on the day.
 
-    ``reference`` is a model specification (``mimic_core.checkpoints``); ``preprocess`` replaces the
-    image preprocessing, None being the reference checkpoint's own; ``head`` is for labelled pools.
+    ``reference`` is a model specification (``mimic_core.modelling.checkpoints``); ``preprocess``
+    replaces the image preprocessing, None being the reference checkpoint's own; ``head`` is for
+    labelled pools.
     """
 
     source: SourceConfig

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mimic_core import clip, mimic
+from mimic_core import mimic
 from mimic_core.batches import draw_batches, fitting_batch_size
 from mimic_core.contrastive import Embedded, Head, score_logits
 from mimic_core.encoders import embed_with_tangents
@@ -23,6 +23,7 @@ from mimic_core.heads import contrastive_head
 from mimic_core.loading import LoadedBatch
 from mimic_core.losses import require_finite
 from mimic_core.mimic import TaskVector
+from mimic_core.modelling import clip
 from mimic_core.sampling import uid_words
 from mimic_core.schema import ScoreBatch, SnapshotConfig
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from mimic_core.metrics import as_sentence
 from mimic_core.runs import Run
 from mimic_core.schema import Frozen
 from mimic_core.summaries import run_summary
+from mimic_core.training.metrics import as_sentence
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 

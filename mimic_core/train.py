@@ -1,7 +1,7 @@
 """Grad-Mimic training of a whole model into a run directory (method.md section 2).
 
 Every step scores its batch and re-weights it in one forward and one backward pass
-(``mimic_core.training_step``); every visit of every sample is logged. What an epoch has led to is
+(``mimic_core.training.step``); every visit of every sample is logged. What an epoch has led to is
 on disk before the next one begins, so the same call resumes and ends with the same bytes.
 
 Several processes started by ``torchrun`` share each batch: losses, scores and weights are those of
@@ -19,11 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mimic_core import direction, features, files, label_scoring
-from mimic_core.distributed import Group, joined, own_device
+from mimic_core import direction, features, files
 from mimic_core.errors import ConfigError, Interrupted
-from mimic_core.label_scoring import store_reference
-from mimic_core.metrics import as_sentence
+from mimic_core.labels import scoring
+from mimic_core.labels.scoring import store_reference
 from mimic_core.models import pick_device
 from mimic_core.pipeline import exact_convolutions, require_agreement
 from mimic_core.progress import Progress, Silent, Unheard
@@ -31,8 +30,10 @@ from mimic_core.runs import Run, RunRecord, now, run_id, start_run
 from mimic_core.schema import SCHEMA_VERSION, RunConfig, ScoreBatch
 from mimic_core.sources import DECODER
 from mimic_core.table import score_summary
-from mimic_core.trainer import Trainer
-from mimic_core.training_setup import Setup, prepare
+from mimic_core.training.distributed import Group, joined, own_device
+from mimic_core.training.metrics import as_sentence
+from mimic_core.training.setup import Setup, prepare
+from mimic_core.training.trainer import Trainer
 
 
 def train_pool(
@@ -211,5 +212,5 @@ class _Job:
 
 def _identity(setup: Setup) -> str:
     """The weights that training starts from, and the content of the reference head's file."""
-    file = label_scoring.file_identity(setup.config.head)
+    file = scoring.file_identity(setup.config.head)
     return setup.model if file is None else f"{setup.model} {file}"

@@ -8,9 +8,9 @@ import polars as pl
 import torch
 
 from mimic_core.featureset import FeatureSet
-from mimic_core.label_encoder import features_array
-from mimic_core.label_probe import LabelProbe
-from mimic_core.label_scoring import open_label_probe
+from mimic_core.labels.encoder import features_array
+from mimic_core.labels.probe import LabelProbe
+from mimic_core.labels.scoring import open_label_probe
 from mimic_core.probe import Probe
 from mimic_core.runs import Run, epoch_frame
 from mimic_core.schema import ProbeConfig

@@ -15,10 +15,10 @@ from app.ranking import page_of
 from app.shown import Shown
 from app.text import count, number, plain, share, spoken
 from app.tiles import tile_grid
-from mimic_core.agreement import Quadrant
 from mimic_core.errors import MimicError
 from mimic_core.filters import Recipe
 from mimic_core.stats import Agreement
+from mimic_core.stats.agreement import Quadrant
 
 PAGE = 24
 _NAMES: dict[Quadrant, str] = {

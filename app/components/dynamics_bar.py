@@ -10,7 +10,7 @@ from app import session
 from app.dynamics_shown import Dynamics
 from app.dynamics_state import SHOWS, Show
 from app.text import count, plain, share, spoken
-from mimic_core.ensemble_config import (
+from mimic_core.ensembles.config import (
     Aggregation,
     AtLeast,
     Binarisation,

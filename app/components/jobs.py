@@ -11,7 +11,7 @@ from app.components.errors import empty_state, errors_shown, show_failure
 from app.text import count, duration, per_second, plain
 from mimic_core import jobs
 from mimic_core.jobstore import Job, JobStatus, JobStore
-from mimic_core.prove_record import ProofRequest
+from mimic_core.proving.record import ProofRequest
 from mimic_core.schema import Mode
 
 POLL_SECONDS = 1.0

@@ -13,8 +13,8 @@ from app.filters_state import CONFIDENCE
 from app.selecting import is_range
 from app.shown import Shown
 from app.text import count, plain, share, spoken
-from mimic_core.ensemble_config import EnsembleConfig
-from mimic_core.filter_needs import ensembles_in
+from mimic_core.ensembles.config import EnsembleConfig
+from mimic_core.filtering.needs import ensembles_in
 from mimic_core.filters import EnsembleVote
 from mimic_core.stats import RetentionCurve
 

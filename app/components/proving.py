@@ -27,7 +27,7 @@ from app.text import count, plain
 from mimic_core.filters import Recipe
 from mimic_core.jobs import start_job
 from mimic_core.jobstore import JOBS_FILE, Job, JobOptions, JobStore
-from mimic_core.prove_record import ProofRequest
+from mimic_core.proving.record import ProofRequest
 
 _HELD_OUT_TYPES = ["txt", "csv", "parquet", "jsonl", "npy"]
 

@@ -20,7 +20,7 @@ from mimic_core.schema import (
     Task,
     default_temperature,
 )
-from mimic_core.training_config import WeightingName
+from mimic_core.training.config import WeightingName
 
 SEED_HELP = "Decides the batches and the fresh weights: the same seed gives the same scores."
 TEMPERATURE_HELP = (
@@ -37,7 +37,11 @@ SIDE_HELP = (
     "is an alternative view."
 )
 PAIR_WEIGHTINGS = ("mimic", "uniform")  # of mimic_core.probe (torch)
-NAMED_PREPROCESSING = ("openai", "imagenet", "siglip")  # of mimic_core.preprocessing (torch)
+NAMED_PREPROCESSING = (
+    "openai",
+    "imagenet",
+    "siglip",
+)  # of mimic_core.modelling.preprocessing (torch)
 _MODES: dict[Mode, str] = {
     "probe": "**Probe**: one forward pass, then seconds; can be tuned live",
     "snapshot": "**Snapshot**: any model against any reference, at fixed weights",

@@ -24,10 +24,10 @@ from app.components.training_fields import (
 )
 from app.components.training_update import machine_form, optimiser_form, passes_form
 from mimic_core.errors import ConfigError
-from mimic_core.fresh import fresh_weights
 from mimic_core.jobstore import JobOptions
+from mimic_core.modelling.fresh import fresh_weights
 from mimic_core.schema import RunConfig, SourceConfig, TrainConfig, default_temperature
-from mimic_core.training_config import Method, WeightingName
+from mimic_core.training.config import Method, WeightingName
 
 WEIGHTINGS: dict[WeightingName, tuple[str, str]] = {
     "mimic": ("Grad-Mimic", "softmax of the mimic score: who pulls towards the reference model"),

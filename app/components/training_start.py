@@ -11,7 +11,7 @@ from app.library import runs_root, tidy_path
 from mimic_core.jobs import start_job
 from mimic_core.jobstore import JobOptions, JobStore
 from mimic_core.schema import RunConfig
-from mimic_core.train_command import train_command
+from mimic_core.training.command import train_command
 
 NEW, CURVES = "New training", "Learning curves"
 _VIEW = "train_view"

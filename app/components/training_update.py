@@ -9,7 +9,7 @@ import streamlit as st
 from app.components.training_fields import Columns, Missing, condition_field, number, switch
 from mimic_core.jobstore import JobOptions
 from mimic_core.schema import TrainConfig
-from mimic_core.training_config import Optimiser, Schedule
+from mimic_core.training.config import Optimiser, Schedule
 
 _PLAIN = TrainConfig(model="")
 HELD_OUT, BATCH = 0.2, 64

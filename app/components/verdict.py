@@ -12,8 +12,8 @@ from app.components.errors import empty_state, show_failure
 from app.components.shell import theme
 from app.shown import Shown
 from app.text import plain
-from mimic_core.prove_record import Outcome, Proof, stored_proofs
-from mimic_core.prove_words import as_lines, held_out_text, interval_text, settings_text
+from mimic_core.proving.record import Outcome, Proof, stored_proofs
+from mimic_core.proving.words import as_lines, held_out_text, interval_text, settings_text
 
 _LOOKS: dict[Outcome, tuple[str, Literal["green", "orange", "gray", "blue"]]] = {
     "better": (":material/check_circle:", "green"),

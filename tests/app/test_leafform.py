@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.leafform import LeafForm, as_kind, form_of
-from mimic_core.ensemble_config import (
+from mimic_core.ensembles.config import (
     AtLeast,
     GaussianMixture,
     KMeans,

@@ -10,7 +10,7 @@ from app import learning
 from app.colours import DARK, LIGHT, Theme
 from app.figures_training import MAX_CURVES, in_words, learning_curves
 from app.learning import Curve
-from mimic_core.metrics import MetricsFile
+from mimic_core.training.metrics import MetricsFile
 from tests.app.training_runs import PER_EPOCH, fake_training, row
 from tests.fakes import fake_run
 

@@ -27,7 +27,7 @@ from mimic_core.filters import Percentile, Recipe
 from mimic_core.jobrecord import parse_config
 from mimic_core.jobstore import JOBS_FILE, JobOptions, JobStore
 from mimic_core.prove import prove
-from mimic_core.prove_record import Proof, ProofRequest, ProveConfig
+from mimic_core.proving.record import Proof, ProofRequest, ProveConfig
 from mimic_core.recipe_library import save_recipe
 from mimic_core.runs import Run
 from tests.app.conftest import STATE, OpenApp

@@ -13,11 +13,11 @@ from streamlit.testing.v1 import AppTest
 from app.components.training import FRESH_RATE, WEIGHTINGS
 from app.components.training_update import BATCH, HELD_OUT
 from mimic_core.__main__ import app as command_line
-from mimic_core.cli_train import run_config
+from mimic_core.cli.train import run_config
 from mimic_core.jobstore import JOBS_FILE, Job, JobOptions, JobStore, Report
 from mimic_core.runs import Run
 from mimic_core.schema import HeadConfig, RunConfig, SourceConfig, TrainConfig
-from mimic_core.training_config import WeightingName
+from mimic_core.training.config import WeightingName
 from tests.app.conftest import OpenApp
 from tests.app.test_pages import state, texts
 from tests.app.training_runs import fake_training

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mimic_core import files, runs
-from mimic_core.metrics import MetricsFile
 from mimic_core.runs import Run
 from mimic_core.schema import RunConfig, TrainConfig
+from mimic_core.training.metrics import MetricsFile
 from tests.fakes import fake_run
 
 PER_EPOCH = 4  # updates

@@ -10,8 +10,8 @@ import polars as pl
 import torch
 
 from mimic_core import files
-from mimic_core.class_head import ClassHead
 from mimic_core.featureset import FeatureSet
+from mimic_core.labels.class_head import ClassHead
 from mimic_core.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION, SKIP_COLUMNS
 from tests.core.scoring_pool import picture, uid_of
 

@@ -17,8 +17,9 @@ import polars as pl
 import pytest
 import typer
 
-from mimic_core import cli_runs, cli_score, export_formats, schema
+from mimic_core import export_formats, schema
 from mimic_core.__main__ import app, main
+from mimic_core.cli import runs, score
 from mimic_core.errors import ConfigError, Interrupted
 from mimic_core.processes import environment
 from mimic_core.progress import Progress
@@ -221,8 +222,8 @@ def test_an_interrupted_run_says_how_to_resume(
 
 def test_the_choices_offered_are_those_of_the_schema() -> None:
     for name in ("ScoreMode", "Method", "Side", "Precision", "Task", "WeightingName"):
-        assert get_args(getattr(cli_score, name)) == get_args(getattr(schema, name)), name
-    assert get_args(cli_runs.Format) == get_args(export_formats.Format)
+        assert get_args(getattr(score, name)) == get_args(getattr(schema, name)), name
+    assert get_args(runs.Format) == get_args(export_formats.Format)
 
 
 def test_every_setting_of_a_run_has_an_option() -> None:
@@ -509,4 +510,4 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_run_config_refuses_what_no_mode_knows() -> None:
     with pytest.raises(ConfigError):
-        cli_score.run_config("probe", {"reference": "r"}, pool={"path": "p"}, scorer={"x": 1})
+        score.run_config("probe", {"reference": "r"}, pool={"path": "p"}, scorer={"x": 1})

@@ -11,12 +11,14 @@ from typing import Any, get_args
 import pytest
 import typer
 
-from mimic_core import cli_train, schema, training_config
+from mimic_core import schema
 from mimic_core.__main__ import app, main
+from mimic_core.cli import train
 from mimic_core.errors import Interrupted
 from mimic_core.progress import Progress
 from mimic_core.runs import Run
 from mimic_core.schema import HeadConfig, RunConfig, SourceConfig, TrainConfig
+from mimic_core.training import config as training_config
 from tests.fakes import fake_run
 
 COMMAND = ["train", "some/pool", "--model", "start", "--reference", "tiny"]
@@ -145,8 +147,8 @@ def test_only_the_first_of_several_processes_prints(
 
 def test_the_choices_offered_are_those_of_the_schema() -> None:
     for name in ("WeightingName", "Reweight", "Optimiser", "Schedule", "Method"):
-        assert get_args(getattr(cli_train, name)) == get_args(getattr(training_config, name)), name
-    assert get_args(cli_train.Precision) == get_args(schema.Precision)
+        assert get_args(getattr(train, name)) == get_args(getattr(training_config, name)), name
+    assert get_args(train.Precision) == get_args(schema.Precision)
 
 
 def _options() -> list[Any]:

@@ -19,8 +19,8 @@ from mimic_core.errors import Interrupted, RunError
 from mimic_core.featureset import FeatureSet
 from mimic_core.inputs import Inputs, open_inputs
 from mimic_core.loading import default_workers, plan_batches
+from mimic_core.modelling.preprocessing import image_transform
 from mimic_core.models import load_model
-from mimic_core.preprocessing import image_transform
 from mimic_core.progress import Silent
 from mimic_core.schema import Precision, ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
 from tests.core import checkpoints_on_disk as disk

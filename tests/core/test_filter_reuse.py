@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mimic_core import filter_votes
-from mimic_core.filter_conditions import Leaf
-from mimic_core.filter_table import Rows
+from mimic_core.filtering import votes as counting
+from mimic_core.filtering.conditions import Leaf
+from mimic_core.filtering.rows import Rows
 from mimic_core.filters import (
     AllOf,
     Minus,
@@ -46,7 +46,7 @@ def test_a_tree_of_counted_leaves_votes_as_the_tree() -> None:
         asked[one] += 1
         return votes(one, TABLE)
 
-    assert filter_votes.joined(TREE, leaf).to_list() == votes(TREE, TABLE).to_list()
+    assert counting.joined(TREE, leaf).to_list() == votes(TREE, TABLE).to_list()
     assert asked == {HIGH: 2, WORD: 1, LOW: 1}
 
 

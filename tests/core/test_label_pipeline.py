@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from open_clip import build_zero_shot_classifier
 
-from mimic_core import export, label_scoring, summary
-from mimic_core.class_head import ClassHead, store_class_head
+from mimic_core import export, summary
 from mimic_core.errors import ConfigError, ModelError, SourceError
 from mimic_core.filters import Recipe, apply
+from mimic_core.labels import scoring
+from mimic_core.labels.class_head import ClassHead, store_class_head
 from mimic_core.layout import MapConfig, ensure_map
 from mimic_core.models import load_model
 from mimic_core.pipeline import score_pool
@@ -113,7 +114,7 @@ def test_zero_shot_scores_equal_open_clip_computed_by_hand(home: Path, clip_run:
     )  # (D, C)
     table = run_table(clip_run)
     from mimic_core.loading import SampleLoader
-    from mimic_core.preprocessing import image_transform
+    from mimic_core.modelling.preprocessing import image_transform
 
     loader = SampleLoader(home / "pool", image_transform(model.preprocessing), None)
     samples = clip_run.features.samples
@@ -127,7 +128,7 @@ def test_zero_shot_scores_equal_open_clip_computed_by_hand(home: Path, clip_run:
     guessed = [CLASSES[n] for n in cosines.argmax(1)]
     same = sum(a == b for a, b in zip(guessed, table["reference_label"], strict=True))
     assert same >= 34  # float16 features may turn a tie
-    head = label_scoring.read_class_head(
+    head = scoring.read_class_head(
         clip_run.path / "reference_head.safetensors", width=24, labels=()
     )
     scale = float(model.module.logit_scale.exp())  # type: ignore[operator,union-attr]

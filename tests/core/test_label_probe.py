@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimic_core.class_head import ClassHead
 from mimic_core.errors import ConfigError, ModelError, ScoreError
 from mimic_core.featureset import FeatureSet
-from mimic_core.label_probe import MIMIC_LAYER, LabelProbe
+from mimic_core.labels.class_head import ClassHead
+from mimic_core.labels.probe import MIMIC_LAYER, LabelProbe
+from mimic_core.labels.trusted import trusted_samples
 from mimic_core.runs import epoch_frame
 from mimic_core.schema import HeadConfig, Method, ProbeConfig, ScoreBatch
-from mimic_core.training_config import WeightingName
-from mimic_core.trusted import trusted_samples
+from mimic_core.training.config import WeightingName
 from tests.core.labelled_pool import labelled_features, some_head
 from tests.core.oracle import reverse_mode
 

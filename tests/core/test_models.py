@@ -18,6 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mimic_core.errors import ConfigError, ModelError
+from mimic_core.modelling.preprocessing import image_transform
+from mimic_core.modelling.projections import find_projection, without_projection
 from mimic_core.models import (
     LoadedModel,
     autocast,
@@ -28,8 +30,6 @@ from mimic_core.models import (
     reinitialised,
     weights_identity,
 )
-from mimic_core.preprocessing import image_transform
-from mimic_core.projections import find_projection, without_projection
 from mimic_core.schema import Side
 from tests.core import checkpoints_on_disk as disk
 from tests.core import tiny

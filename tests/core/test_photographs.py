@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mimic_core.checkpoints import needs_quick_gelu, parse_spec
 from mimic_core.loading import locator_of
+from mimic_core.modelling.checkpoints import needs_quick_gelu, parse_spec
 from mimic_core.pipeline import score_pool
 from mimic_core.runs import open_run
 from mimic_core.schema import RunConfig

@@ -21,9 +21,9 @@ from mimic_core import features, files, mimic
 from mimic_core.errors import ConfigError, Interrupted, MimicError, ModelError, ScoreError
 from mimic_core.losses import clip_losses
 from mimic_core.mimic import mimic_scores, task_vector
+from mimic_core.modelling.preprocessing import image_transform
 from mimic_core.models import load_model, reinitialised
 from mimic_core.pipeline import score_pool
-from mimic_core.preprocessing import image_transform
 from mimic_core.progress import Silent
 from mimic_core.runs import Run, open_run
 from mimic_core.schema import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig

@@ -20,7 +20,7 @@ from mimic_core.probe import Probe, probe_scores
 from mimic_core.runs import epoch_frame
 from mimic_core.sampling import uid_words
 from mimic_core.schema import LossName, Method, ProbeConfig, ScoreBatch, Side
-from mimic_core.training_config import WeightingName
+from mimic_core.training.config import WeightingName
 from mimic_core.tuning import tune
 from tests.core import oracle, scoring_pool
 from tests.core.scoring_pool import feature_set

@@ -19,15 +19,15 @@ from mimic_core.filters import Percentile, Recipe
 from mimic_core.progress import Silent
 from mimic_core.projector import Rows
 from mimic_core.prove import prove
-from mimic_core.prove_arms import ArmPlan, plan_arms, seed_rows, split_halves
-from mimic_core.prove_record import (
+from mimic_core.proving.arms import ArmPlan, plan_arms, seed_rows, split_halves
+from mimic_core.proving.record import (
     Proof,
     ProveConfig,
     read_proof,
     stored_proofs,
 )
-from mimic_core.prove_tasks import PairsTask
-from mimic_core.prove_words import as_lines, loss_text
+from mimic_core.proving.tasks import PairsTask
+from mimic_core.proving.words import as_lines, loss_text
 from mimic_core.runs import Run
 from mimic_core.sampling import uid_words
 from mimic_core.schema import ProbeConfig, RunConfig, SourceConfig
@@ -341,7 +341,7 @@ def test_a_recipe_that_keeps_too_few_is_named(features: FeatureSet) -> None:
 
 
 def test_words_for_intervals() -> None:
-    from mimic_core.prove_record import Interval
+    from mimic_core.proving.record import Interval
 
     def said(value: float, low: float, high: float) -> str:
         return loss_text(Interval(value=value, low=low, high=high))

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimic_core.prove_metrics import (
+from mimic_core.proving.metrics import (
     clip_contributions,
     jackknife_values,
     lse_without,

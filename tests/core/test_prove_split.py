@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mimic_core import prove_split
 from mimic_core.errors import ConfigError
 from mimic_core.export_formats import datacomp_bytes
 from mimic_core.featureset import FeatureSet
-from mimic_core.prove_record import ProveConfig
-from mimic_core.prove_split import Split, split_pool
-from mimic_core.prove_trusted import (
+from mimic_core.proving import split as splitting
+from mimic_core.proving.record import ProveConfig
+from mimic_core.proving.split import Split, split_pool
+from mimic_core.proving.trusted import (
     held_out_mask,
     read_uids,
     trusted_candidates,
@@ -179,7 +179,7 @@ def test_a_file_holds_out_exactly_its_samples_and_sets_nobody_aside(tmp_path: Pa
 def test_planted_duplicates_are_caught_counted_and_kept_from_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prove_split, "BLOCK_ROWS", 7)  # several blocks
+    monkeypatch.setattr(splitting, "BLOCK_ROWS", 7)  # several blocks
     arrays = learnable(200, seed=1)
     plain = split(proving_set(tmp_path / "a", arrays), marks(200))
     assert plain.record.leakage.removed == 0

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from mimic_core import prove_stats
 from mimic_core.progress import Silent
-from mimic_core.prove_arms import ArmPlan
-from mimic_core.prove_judge import judge
-from mimic_core.prove_record import Comparison, HeldOut, Interval, Leakage, ProveConfig
-from mimic_core.prove_split import Split
-from mimic_core.prove_stats import Resampler, Trained, holm, outcome
-from mimic_core.prove_train import train_arms
+from mimic_core.proving import intervals
+from mimic_core.proving.arms import ArmPlan
+from mimic_core.proving.intervals import Resampler, Trained, holm, outcome
+from mimic_core.proving.judge import judge
+from mimic_core.proving.record import Comparison, HeldOut, Interval, Leakage, ProveConfig
+from mimic_core.proving.split import Split
+from mimic_core.proving.trainings import train_arms
 
 REPLICATIONS = 400
 CONFIG = ProveConfig(trusted="x", seeds=4, resamples=1000)
@@ -31,9 +31,9 @@ def test_holm_by_hand() -> None:
 
 def test_p_values_by_hand() -> None:
     replicates = np.array([-3.0, -2.0, -1.0, 0.5])
-    assert prove_stats.two_sided_p(replicates) == pytest.approx(2 * 2 / 5)
-    assert prove_stats.not_worse_p(replicates, 0.4) == pytest.approx(2 / 5)
-    assert prove_stats.two_sided_p(np.zeros(5)) == 1.0
+    assert intervals.two_sided_p(replicates) == pytest.approx(2 * 2 / 5)
+    assert intervals.not_worse_p(replicates, 0.4) == pytest.approx(2 / 5)
+    assert intervals.two_sided_p(np.zeros(5)) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,7 @@ def test_replicates_spread_as_held_out_samples_and_halves_do() -> None:
     resampler = Resampler(np.arange(300), seeds=50, replicates=40_000)
     still = resampler.replicates(Trained(contributions, np.zeros((1, 2, 2))))
     assert still.std() == pytest.approx(contributions.std(ddof=1) / np.sqrt(300), rel=0.02)
-    assert prove_stats.training_error(Trained(contributions, halves)) == pytest.approx(
-        np.sqrt(0.005)
-    )
+    assert intervals.training_error(Trained(contributions, halves)) == pytest.approx(np.sqrt(0.005))
     moved = resampler.replicates(Trained(np.zeros((1, 300)), halves))
     assert moved.std() == pytest.approx(np.sqrt(0.005) * np.sqrt(50 / 48), rel=0.02)
 
@@ -191,7 +189,7 @@ def test_without_the_halves_equal_halves_would_be_told_apart() -> None:
     for _, trained in equal_halves(linear=True):
         difference = trained["A"].minus(trained["B"])
         blind = Trained(difference.contributions, np.zeros_like(difference.halves))
-        fooled += prove_stats.two_sided_p(resampler.replicates(blind)[:, 0]) <= CONFIG.level
+        fooled += intervals.two_sided_p(resampler.replicates(blind)[:, 0]) <= CONFIG.level
     assert fooled > 0.5 * REPLICATIONS
 
 
@@ -211,5 +209,5 @@ def test_not_worse_is_claimed_falsely_at_most_at_its_level() -> None:
         contributions = 0.05 + shift + 0.5 * rng.normal(size=(1, 80))
         halves = 0.05 + 0.1 * np.sqrt(2) * rng.normal(size=(1, 4, 2))
         loss = resampler.replicates(Trained(contributions, halves))[:, 0]
-        claims += prove_stats.not_worse_p(loss, 0.05) <= 0.025
+        claims += intervals.not_worse_p(loss, 0.05) <= 0.025
     assert 0 < claims <= most_alarms(trials, 0.025)

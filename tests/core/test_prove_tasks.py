@@ -11,12 +11,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mimic_core import prove_tasks
 from mimic_core.errors import ConfigError
 from mimic_core.featureset import FeatureSet
 from mimic_core.probe import Probe
-from mimic_core.prove_record import ProveConfig
-from mimic_core.prove_tasks import (
+from mimic_core.proving import tasks
+from mimic_core.proving.record import ProveConfig
+from mimic_core.proving.tasks import (
     ArrayRows,
     LabelsTask,
     PairsTask,
@@ -169,5 +169,5 @@ def test_features_that_serve_neither_are_refused(tmp_path: Path) -> None:
 
 def test_pairs_open_as_pairs(tmp_path: Path) -> None:
     features: FeatureSet = feature_set(tmp_path / "f")
-    assert open_task(features, CONFIG, "cpu").metrics == prove_tasks.PAIR_METRICS
+    assert open_task(features, CONFIG, "cpu").metrics == tasks.PAIR_METRICS
     assert isinstance(features.samples, pl.DataFrame)

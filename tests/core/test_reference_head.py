@@ -13,21 +13,21 @@ from open_clip import build_zero_shot_classifier
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
-from mimic_core.class_head import (
+from mimic_core.errors import ConfigError, ModelError, ScoreError
+from mimic_core.featureset import FeatureSet
+from mimic_core.labels.class_head import (
     ClassHead,
     named_classes,
     read_class_head,
     store_class_head,
 )
-from mimic_core.errors import ConfigError, ModelError, ScoreError
-from mimic_core.featureset import FeatureSet
-from mimic_core.logistic import fit_logistic
+from mimic_core.labels.logistic import fit_logistic
+from mimic_core.labels.reference_head import make_reference
+from mimic_core.labels.trusted import trusted_samples
+from mimic_core.labels.zero_shot import class_embeddings, spoken_class
 from mimic_core.models import load_model
-from mimic_core.reference_head import make_reference
 from mimic_core.rows import Rows
 from mimic_core.schema import HeadConfig
-from mimic_core.trusted import trusted_samples
-from mimic_core.zero_shot import class_embeddings, spoken_class
 from tests.core import checkpoints_on_disk as disk
 from tests.core.labelled_pool import CLASSES, labelled_features, some_head
 
@@ -138,7 +138,7 @@ def test_a_trusted_head_never_sees_another_sample(
             seen.update(rows.tolist())
         return take(self, rows)
 
-    from mimic_core import reference_head
+    from mimic_core.labels import reference_head
 
     train = reference_head.trained_head
 

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from mimic_core import files, score
-from mimic_core.clip import pair_losses
 from mimic_core.contrastive import score_logits
 from mimic_core.encoders import TangentEncoder, embed_with_tangents, tangent_sides
 from mimic_core.errors import ConfigError, ScoreError
@@ -19,6 +18,7 @@ from mimic_core.featureset import FeatureSet
 from mimic_core.heads import contrastive_head
 from mimic_core.loading import LoadedBatch
 from mimic_core.mimic import mimic_scores, mimic_weights, task_vector
+from mimic_core.modelling.clip import pair_losses
 from mimic_core.schema import SCHEMA_VERSION, SKIP_COLUMNS, SnapshotConfig
 from mimic_core.score import Snapshot, head_with_tangents, module_losses, self_check
 from tests.core import oracle, tiny

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from mimic_core import meter
-from mimic_core.errors import Interrupted
-from mimic_core.meter import duration
-from mimic_core.terminal import (
+from mimic_core.cli.terminal import (
     BarProgress,
     PlainProgress,
     StopFlag,
     stop_on_signals,
     terminal_progress,
 )
+from mimic_core.errors import Interrupted
+from mimic_core.meter import duration
 
 
 class Clock:

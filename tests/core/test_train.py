@@ -10,11 +10,10 @@ import polars as pl
 import pytest
 import torch
 
-from mimic_core import features, trainer
+from mimic_core import features
 from mimic_core.batches import draw_batches
 from mimic_core.errors import ConfigError, Interrupted, MimicError, ModelError, RunError, ScoreError
 from mimic_core.losses import clip_losses
-from mimic_core.metrics import METRIC_COLUMNS
 from mimic_core.models import load_model
 from mimic_core.pipeline import score_pool
 from mimic_core.progress import Silent
@@ -25,8 +24,10 @@ from mimic_core.sources import Source, open_source
 from mimic_core.summary import as_lines
 from mimic_core.table import run_table
 from mimic_core.train import train_pool
-from mimic_core.training_data import SampleReader
-from mimic_core.training_state import weights_file
+from mimic_core.training import trainer
+from mimic_core.training.data import SampleReader
+from mimic_core.training.metrics import METRIC_COLUMNS
+from mimic_core.training.state import weights_file
 from tests.core import checkpoints_on_disk as disk
 from tests.core import oracle, tiny
 from tests.core import scoring_pool as pool
@@ -261,7 +262,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
 
 
 @pytest.mark.parametrize(
-    "target", ["mimic_core.training_state.store", "mimic_core.files.write_json"]
+    "target", ["mimic_core.training.state.store", "mimic_core.files.write_json"]
 )
 def test_a_run_killed_between_two_files_of_an_epoch_ends_with_the_same_bytes(
     target: str, trained: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -330,7 +331,7 @@ def test_every_weighting_trains_and_logs_alike(weighting: str, home: Path, tmp_p
 
 def test_rho_takes_the_reference_losses_of_the_whole_batch(home: Path, tmp_path: Path) -> None:
     run = train(config_of(home, weighting="rho", epochs=1), tmp_path)
-    from mimic_core.reference_losses import pair_losses_of
+    from mimic_core.training.reference_losses import pair_losses_of
 
     rows = np.arange(6)
     found = pair_losses_of(run.features, torch.device("cpu"))(rows)
@@ -441,7 +442,7 @@ def test_two_processes_train_as_one(changes: dict[str, Any], home: Path, tmp_pat
 
 
 def test_a_batch_that_two_processes_cannot_share_is_refused() -> None:
-    from mimic_core.distributed import Group
+    from mimic_core.training.distributed import Group
 
     assert Group(1, 2).part(8) == slice(4, 8)
     with pytest.raises(ConfigError, match="--batch-size"):

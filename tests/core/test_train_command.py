@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimic_core.__main__ import app
-from mimic_core.cli_train import run_config
+from mimic_core.cli.train import run_config
 from mimic_core.errors import ConfigError
-from mimic_core.fresh import fresh_weights
 from mimic_core.jobrecord import JobOptions
+from mimic_core.modelling.fresh import fresh_weights
 from mimic_core.schema import HeadConfig, ProbeConfig, RunConfig, SourceConfig, TrainConfig
-from mimic_core.train_command import train_arguments, train_command
+from mimic_core.training.command import train_arguments, train_command
 
 PLAIN = RunConfig(
     source=SourceConfig(path="pool"), reference="ref", training=TrainConfig(model="start")

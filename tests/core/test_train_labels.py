@@ -15,27 +15,28 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mimic_core import classifiers, features
+from mimic_core import features
 from mimic_core.batches import draw_batches
-from mimic_core.class_head import ClassHead
-from mimic_core.distributed import Group
 from mimic_core.errors import ConfigError, Interrupted, ModelError
-from mimic_core.labelled_models import pair_classifiers
+from mimic_core.labels.class_head import ClassHead
+from mimic_core.labels.models import pair_classifiers
 from mimic_core.loading import LoadedBatch
 from mimic_core.mimic import task_vector
+from mimic_core.modelling import classifiers
 from mimic_core.models import load_model
-from mimic_core.objectives import LabelObjective
 from mimic_core.progress import Silent
 from mimic_core.runs import Run, open_run
 from mimic_core.sampling import uid_words
 from mimic_core.schema import HeadConfig, RunConfig, SourceConfig, TrainConfig
 from mimic_core.sources import open_source
 from mimic_core.table import run_table
-from mimic_core.tracing import is_head_alone, mean_gradient, trace_batch, trace_graph
 from mimic_core.train import train_pool
-from mimic_core.training_data import SampleReader
-from mimic_core.training_state import weights_file
-from mimic_core.training_step import add_gradients
+from mimic_core.training.data import SampleReader
+from mimic_core.training.distributed import Group
+from mimic_core.training.objectives import LabelObjective
+from mimic_core.training.state import weights_file
+from mimic_core.training.step import add_gradients
+from mimic_core.training.tracing import is_head_alone, mean_gradient, trace_batch, trace_graph
 from tests.core import checkpoints_on_disk as disk
 from tests.core import oracle, tiny
 from tests.core.two_processes import assert_alike, train_by_two

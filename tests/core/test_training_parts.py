@@ -14,16 +14,21 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mimic_core import jobs, runs
-from mimic_core.compiling import compile_plain_parts
 from mimic_core.errors import ConfigError, RunError
-from mimic_core.evaluation import recall_at_1
-from mimic_core.metrics import METRIC_COLUMNS, MetricsFile, as_sentence
-from mimic_core.objectives import LabelObjective
-from mimic_core.optimisation import MAX_LOGIT_SCALE, Updater, learning_rate, limit_logit_scale
+from mimic_core.modelling.compiling import compile_plain_parts
 from mimic_core.progress import Silent, Unheard
 from mimic_core.schema import RunConfig, ScoreBatch, SourceConfig, TrainConfig
-from mimic_core.splitting import rows_where, split_samples
-from mimic_core.training_data import Plan, mirrored
+from mimic_core.training.data import Plan, mirrored
+from mimic_core.training.evaluation import recall_at_1
+from mimic_core.training.metrics import METRIC_COLUMNS, MetricsFile, as_sentence
+from mimic_core.training.objectives import LabelObjective
+from mimic_core.training.optimisation import (
+    MAX_LOGIT_SCALE,
+    Updater,
+    learning_rate,
+    limit_logit_scale,
+)
+from mimic_core.training.splitting import rows_where, split_samples
 from tests.core import tiny
 from tests.core.scoring_pool import uid_of
 from tests.core.training_pairs import PAIRS, batch_of

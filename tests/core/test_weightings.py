@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mimic_core.distributed import Group
 from mimic_core.errors import ScoreError
-from mimic_core.geometry import GraphGeometry, LinearGeometry, cross_entropy_geometry
-from mimic_core.grad_match import match_weights
 from mimic_core.mimic import task_vector
-from mimic_core.tracing import mean_gradient, trace_graph
-from mimic_core.weightings import (
+from mimic_core.training.distributed import Group
+from mimic_core.training.geometry import GraphGeometry, LinearGeometry, cross_entropy_geometry
+from mimic_core.training.grad_match import match_weights
+from mimic_core.training.tracing import mean_gradient, trace_graph
+from mimic_core.training.weightings import (
     Geometry,
     batch_weights,
     mimic_scores_of,
@@ -93,7 +93,7 @@ def test_inner_products_by_reverse_mode(
 def test_a_gram_matrix_too_large_to_hold_its_gradients_is_the_same(
     geometry: Geometry, gradients: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mimic_core.geometry.GRAM_BYTES", 0)
+    monkeypatch.setattr("mimic_core.training.geometry.GRAM_BYTES", 0)
     close(geometry.gram(), gradients @ gradients.T)
 
 

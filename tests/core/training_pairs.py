@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from mimic_core.loading import LoadedBatch
-from mimic_core.objectives import PairObjective
+from mimic_core.training.objectives import PairObjective
 from tests.core import tiny
 
 PAIRS = PairObjective(torch.device("cpu"))

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from mimic_core.processes import environment
 from mimic_core.runs import Run, open_run
 from mimic_core.schema import RunConfig
-from mimic_core.training_state import weights_file
+from mimic_core.training.state import weights_file
 
 _SCRIPT = """
 import sys

@@ -1,0 +1,1 @@
+"""The commands of ``python -m mimic_core``, and what they say on the terminal."""

@@ -1,0 +1,124 @@
+"""The command that proves recipes by training on what they keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mimic_core.cli.runs import find_run, read_recipe
+from mimic_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mimic_core.filters import Recipe
+
+RecipeOption = Annotated[
+    list[Path] | None, typer.Option("--recipe", help="A recipe in YAML; give one or more.")
+]
+_HELD_OUT_HELP = (
+    "Instead of --trusted: a file of the uids that judge, as text, Parquet, CSV, JSONL or .npy."
+)
+
+
+def prove(
+    run: Annotated[str, typer.Argument(help="A run directory, or the id of a run.")],
+    recipe: RecipeOption = None,
+    trusted: Annotated[
+        str | None,
+        typer.Option(help="Which samples are good: a boolean COLUMN, or COLUMN=VALUE."),
+    ] = None,
+    held_out: Annotated[Path | None, typer.Option(help=_HELD_OUT_HELP)] = None,
+    held_out_share: Annotated[
+        float | None, typer.Option(help="Share of the trusted samples held out; default 0.25.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Trainings of each arm; default 5.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The first seed; default 0.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of a training; default 100.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Samples in a batch; default as the run's, else 256.")
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="Share of the loss that still is not worse; default 0.01."),
+    ] = None,
+    duplicate_cosine: Annotated[
+        float | None, typer.Option(help="From here on images are duplicates; default 0.98.")
+    ] = None,
+    caption_limit: Annotated[
+        int | None,
+        typer.Option(help="A caption of more samples is no sign of a duplicate; default 5."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cuda, mps or cpu.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    out: Annotated[Path | None, typer.Option(help="Also write the report here.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the proof as JSON here.")
+    ] = None,
+) -> None:
+    """Does a recipe help? Train on what it keeps, on random subsets and on everything, compare."""
+    from mimic_core.cli.terminal import stop_on_signals, terminal_progress
+
+    found = find_run(run, runs)
+    recipes = named_recipes(recipe or [])
+    with stop_on_signals() as stop:
+        from mimic_core import files
+        from mimic_core.models import pick_device
+        from mimic_core.prove import prove as prove_recipes
+        from mimic_core.proving import words
+        from mimic_core.proving.record import ProveConfig, proof_file
+        from mimic_core.proving.trusted import read_uids
+
+        config = ProveConfig.for_run(
+            found.record.config,
+            trusted=trusted,
+            held_out_share=held_out_share,
+            seeds=seeds,
+            seed=seed,
+            steps=steps,
+            batch_size=batch_size,
+            margin=margin,
+            duplicate_cosine=duplicate_cosine,
+            caption_limit=caption_limit,
+        )
+        with terminal_progress(stop) as progress:
+            proof = prove_recipes(
+                found,
+                recipes,
+                config,
+                held_out=None if held_out is None else read_uids(held_out),
+                device=pick_device(device) if device else "cpu",
+                progress=progress,
+            )
+    report = "\n".join(words.as_lines(proof)) + "\n"
+    for path, text in ((out, report), (json_file, proof.to_json())):
+        if path is not None:
+            files.write_bytes(path, text.encode())
+    typer.echo(report, nl=False)
+    typer.echo(f"stored: {proof_file(found.path, proof.proof_id)}", err=True)
+
+
+def named_recipes(paths: Sequence[Path]) -> dict[str, Recipe]:
+    """The recipes of these files by the names of the files.
+
+    Raises:
+        ConfigError: There is none, or two files have one name.
+        FilterError: A file is no recipe.
+    """
+    if not paths:
+        raise ConfigError(
+            "there is no recipe to prove",
+            allowed="one or more recipes",
+            next_step="give a recipe with --recipe FILE",
+        )
+    names = [path.stem for path in paths]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ConfigError(
+            "two recipes have the same file name, which names them in the report",
+            got=min(twice),
+            allowed="recipes whose file names differ",
+            next_step="rename one of the files",
+        )
+    return {path.stem: read_recipe(path) for path in paths}

@@ -1,0 +1,148 @@
+"""The commands that read runs: list, show, map and export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from mimic_core.errors import FilterError, RunError
+
+if TYPE_CHECKING:
+    from mimic_core.filters import Recipe, Selection
+    from mimic_core.runs import Run
+
+Format = Literal["parquet", "csv", "jsonl", "datacomp"]  # of mimic_core.export, see cli_score
+
+RunArgument = Annotated[str, typer.Argument(help="A run directory, or the id of a run.")]
+OutOption = Annotated[Path, typer.Option(help="Folder of the runs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_LISTED = ("created_at", "run_id", "status", "samples", "reference", "problem")
+
+runs_app = typer.Typer(no_args_is_help=True, help="List runs, or show one.")
+
+
+@runs_app.command("list")
+def list_command(out: OutOption = Path("runs"), as_json: JsonOption = False) -> None:
+    """List the runs, newest first. A damaged one is listed with what is wrong."""
+    from mimic_core.runs import open_run
+    from mimic_core.summary import aligned
+
+    rows: list[dict[str, str | int]] = []
+    for file in out.glob("*/run.json"):
+        row: dict[str, str | int] = dict.fromkeys(_LISTED, "")
+        row["run_id"] = file.parent.name
+        try:
+            record = open_run(file.parent).record
+            row |= {name: getattr(record, name) for name in _LISTED if hasattr(record, name)}
+            row["reference"] = record.config.reference
+        except RunError as error:
+            row |= {"status": "damaged", "problem": error.problem}
+        rows.append(row)
+    rows.sort(key=lambda row: (row["created_at"], row["run_id"]), reverse=True)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    for line in aligned([_LISTED, *(tuple(str(row[name]) for name in _LISTED) for row in rows)]):
+        typer.echo(line.rstrip())
+
+
+@runs_app.command("show")
+def show_command(
+    run: RunArgument, out: OutOption = Path("runs"), as_json: JsonOption = False
+) -> None:
+    """Show a run: settings, counts, direction check, distribution of the score."""
+    from mimic_core import summary
+
+    found = find_run(run, out)
+    if as_json:
+        typer.echo(json.dumps(summary.as_json(found), indent=2, ensure_ascii=False))
+        return
+    for line in summary.as_lines(found):
+        typer.echo(line)
+
+
+def layout(run: RunArgument, out: OutOption = Path("runs")) -> None:
+    """Make the map of a run's pool. All runs on the same features share it."""
+    from mimic_core.cli.terminal import stop_on_signals, terminal_progress
+
+    found = find_run(run, out)
+    with stop_on_signals() as stop:
+        from mimic_core.layout import MapConfig, ensure_map
+
+        with terminal_progress(stop) as progress:
+            ensure_map(found.features, MapConfig(), progress)
+    typer.echo(found.features.path / "map.parquet")
+
+
+def export(
+    run: RunArgument,
+    file_format: Annotated[Format, typer.Option("--format", help="What to write.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    recipe: Annotated[
+        Path | None, typer.Option(help="A recipe in YAML; default all samples.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
+    runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+) -> None:
+    """Write the samples that a recipe keeps; the files written are named on standard output."""
+    from mimic_core import filters
+    from mimic_core.export import export as write_export
+    from mimic_core.selections import select
+    from mimic_core.table import run_table
+
+    found = find_run(run, runs)
+    chosen = filters.Recipe() if recipe is None else read_recipe(recipe)
+    selection, table = select(found, chosen), run_table(found)
+    result = write_export(selection, table, found, format=file_format, out=out, overwrite=overwrite)
+    print_counts(selection, err=True)
+    for path in (*result.files, result.manifest):
+        typer.echo(path)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in the YAML file ``path``.
+
+    Raises:
+        FilterError: It cannot be read, or is not a recipe.
+    """
+    from mimic_core.filters import Recipe
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FilterError(
+            f"the recipe cannot be read ({error})", got=str(path), next_step="check the path"
+        ) from error
+    return Recipe.from_yaml(text)
+
+
+def print_counts(selection: Selection, *, err: bool = False) -> None:
+    """Print one line for each reason of a drop, then what is kept."""
+    for reason, count in selection.drops.items():
+        typer.echo(f"dropped by {reason}: {count:,}", err=err)
+    share = f"{selection.retention_rate:.1%}"
+    typer.echo(f"kept {selection.kept:,} of {selection.total:,} ({share})", err=err)
+
+
+def find_run(text: str, root: Path) -> Run:
+    """The run whose directory is ``text``, or whose id under ``root`` it is.
+
+    Raises:
+        RunError: There is none, or it is damaged.
+    """
+    from mimic_core.runs import open_run
+
+    for path in (Path(text), root / text):
+        if (path / "run.json").is_file():
+            return open_run(path)
+    known = sorted(file.parent.name for file in root.glob("*/run.json"))
+    raise RunError(
+        "there is no such run",
+        got=text,
+        allowed=f"a run directory, or one of: {', '.join(known) or 'none'} (in {root})",
+        next_step="see `python -m mimic_core runs list`",
+    )

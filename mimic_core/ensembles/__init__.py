@@ -1,0 +1,1 @@
+"""How steps become votes: cutoffs for each step, and a model of the votes."""

@@ -1,0 +1,1 @@
+"""What recipes are made of, and how a table is voted on."""

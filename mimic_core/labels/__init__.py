@@ -1,0 +1,1 @@
+"""Labelled images: reference heads, classifiers on cached features."""

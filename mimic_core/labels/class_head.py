@@ -1,0 +1,185 @@
+"""A linear classifier on features: on disk, from a checkpoint, with the names of its classes.
+
+Letters: C classes, F feature width.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mimic_core import files
+from mimic_core.errors import ModelError
+from mimic_core.modelling.checkpoints import read_state_dict
+
+HEAD_FILE = "reference_head.safetensors"
+# Where classifiers keep their last layer; a bare pair of tensors first.
+_PLACES = ("", "head.", "head.fc.", "fc.", "classifier.", "heads.head.", "last_linear.")
+
+
+@dataclass(frozen=True, eq=False)
+class ClassHead:
+    """``logits = features @ weight.T + bias``: classes (C), weight (C, F), bias (C,)."""
+
+    classes: tuple[str, ...]
+    weight: Tensor
+    bias: Tensor
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits (B, C) of ``features`` (B, F)."""
+        return features @ self.weight.T + self.bias
+
+    def to(self, device: torch.device) -> ClassHead:
+        """The same head on ``device``."""
+        return ClassHead(self.classes, self.weight.to(device), self.bias.to(device))
+
+    def numbers(self, labels: Sequence[str]) -> list[int]:
+        """Class numbers of ``labels``.
+
+        Raises:
+            ModelError: A label is none of the head's classes.
+        """
+        known = {name: number for number, name in enumerate(self.classes)}
+        unknown = sorted(set(labels) - set(known))
+        if unknown:
+            raise ModelError(
+                f"the reference head does not know {len(unknown)} of the pool's labels",
+                got=", ".join(unknown[:10]),
+                allowed=f"its {len(self.classes)} classes: {', '.join(self.classes[:20])}",
+                next_step="use a head that knows them, trust samples of every class, or leave "
+                "the samples with these labels out of the pool",
+            )
+        return [known[label] for label in labels]
+
+
+def store_class_head(path: Path, head: ClassHead) -> None:
+    """Write ``head`` as safetensors, names of the classes included; equal heads, equal bytes."""
+    from safetensors.torch import save
+
+    tensors = {
+        "weight": head.weight.float().cpu().contiguous(),
+        "bias": head.bias.float().cpu().contiguous(),
+    }
+    names = json.dumps(list(head.classes), ensure_ascii=False)
+    files.write_bytes(path, save(tensors, metadata={"classes": names}))
+
+
+def read_class_head(path: Path, *, width: int, labels: Sequence[str]) -> ClassHead:
+    """The head in ``path``: one that a run has stored, or the last layer of a classifier.
+
+    Args:
+        width: F of the features it is for.
+        labels: The pool's classes, sorted: where the file names none, see ``named_classes``.
+
+    Raises:
+        ModelError: It holds no head, or one for other features.
+    """
+    if not path.is_file():
+        raise ModelError(
+            "the file of the reference head does not exist",
+            got=str(path),
+            next_step="correct --reference-head",
+        )
+    tensors, names = read_state_dict(path), _written_classes(path)
+    prefix = next((p for p in _PLACES if _is_head(tensors, p)), None)
+    if prefix is None:
+        raise ModelError(
+            "the file holds no classifier's last layer",
+            got=", ".join(list(tensors)[-4:]),
+            allowed=", ".join(f"{prefix}weight" for prefix in _PLACES) + " with two dimensions",
+            next_step="save the last layer's weight and bias under these names as safetensors",
+        )
+    weight = tensors[f"{prefix}weight"].float()
+    bias = tensors.get(f"{prefix}bias", torch.zeros(len(weight))).float()
+    return checked_head(weight, bias, names, width=width, labels=labels, where=str(path))
+
+
+def _is_head(tensors: Mapping[str, Tensor], prefix: str) -> bool:
+    weight = tensors.get(f"{prefix}weight")
+    return weight is not None and weight.ndim == 2
+
+
+def _written_classes(path: Path) -> tuple[str, ...]:
+    """The classes that a safetensors file names in its metadata; empty where there are none."""
+    if path.suffix != ".safetensors":
+        return ()
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        written = (file.metadata() or {}).get("classes")
+    try:
+        names = [] if written is None else json.loads(written)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ModelError(
+            "the classes in the head's metadata are not a JSON list of names",
+            got=written,
+            next_step="write them as a list, or leave them out",
+        )
+    return tuple(names)
+
+
+def checked_head(
+    weight: Tensor,
+    bias: Tensor,
+    names: Sequence[str],
+    *,
+    width: int,
+    labels: Sequence[str],
+    where: str,
+) -> ClassHead:
+    """A head that fits features of ``width`` and has a name for each output.
+
+    Raises:
+        ModelError: It does not.
+    """
+    if weight.shape[1] != width or len(bias) != len(weight):
+        raise ModelError(
+            "the reference head is for other features",
+            got=f"{where}: weight {tuple(weight.shape)}, bias {tuple(bias.shape)}",
+            allowed=f"a weight (classes, {width}), as the reference model's features have it",
+            next_step="use a head that was trained on this reference model's features",
+        )
+    if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
+        raise ModelError(
+            "the reference head holds non-finite weights", got=where, next_step="use another head"
+        )
+    return ClassHead(named_classes(names, len(weight), labels, where), weight, bias)
+
+
+def named_classes(
+    names: Sequence[str], count: int, labels: Sequence[str], where: str
+) -> tuple[str, ...]:
+    """Names of a head's outputs: its own, else numbers, else the pool's classes in sorted order.
+
+    Sorted order is how torchvision and timm number class folders; whether it holds here shows in
+    the head's accuracy, which every run reports.
+
+    Raises:
+        ModelError: There are no names, and the pool's classes are not as many.
+    """
+    if len(names) == count and len(set(names)) == count:
+        return tuple(names)
+    if names:
+        raise ModelError(
+            "the reference head does not have one name for each output",
+            got=f"{where}: {count} outputs, {len(set(names))} different names",
+            next_step="correct the names of its classes",
+        )
+    if all(label.isascii() and label.isdecimal() and int(label) < count for label in labels):
+        return tuple(str(number) for number in range(count))
+    if len(labels) == count:
+        return tuple(sorted(labels))
+    raise ModelError(
+        "nothing says which classes the reference head's outputs stand for",
+        got=f"{where}: {count} outputs; the pool has {len(labels)} classes",
+        allowed="as many outputs as classes, labels that are class numbers, or a safetensors head "
+        'with "classes" in its metadata',
+        next_step="add the names of the classes to the head's metadata as a JSON list",
+    )

@@ -1,0 +1,178 @@
+"""A proof in words: one sentence per comparison, the verdict, and the tables of the terminal."""
+
+from __future__ import annotations
+
+from mimic_core.proving.record import (
+    ALL_SAMPLES,
+    Arm,
+    ArmKind,
+    HeldOut,
+    Interval,
+    Outcome,
+    Proof,
+    ProvedRecipe,
+)
+from mimic_core.summary import aligned
+
+
+def random_name(recipe: str) -> str:
+    """Name of the arm of random subsets of that recipe's size."""
+    return f"random, size of {recipe}"
+
+
+def comparison_text(
+    first: str, second: Arm, relative: Interval, outcome: Outcome, *, margin: float
+) -> str:
+    """Such as ``A is better than all samples: held-out loss 3.1 % lower (95 % ...)``."""
+    other = _spoken(second.kind, second.name)
+    figures = loss_text(relative)
+    if _same(relative):
+        return f"{first} and {second.name} train on the same samples."
+    match outcome:
+        case "better":
+            return f"{first} is better than {other}: {figures}."
+        case "worse":
+            return f"{first} is worse than {other}: {figures}."
+        case "not_worse" if relative.low > 0:
+            return f"{first} is worse than {other}, but by less than {_percent(margin)}: {figures}."
+        case "not_worse":
+            return f"{first} is not worse than {other} (margin {_percent(margin)}): {figures}."
+    return f"No difference between {first} and {other} could be shown: {figures}."
+
+
+def loss_text(relative: Interval) -> str:
+    """Such as ``held-out loss 3.1 % lower (95 % interval 1.2 % to 5.0 % lower)``."""
+    size = _percent(abs(relative.value))
+    if _same(relative):
+        return "held-out loss the same"
+    way = "lower" if relative.value < 0 else "higher"
+    if relative.low < 0 < relative.high:
+        span = f"{_percent(-relative.low)} lower to {_percent(relative.high)} higher"
+    else:
+        ends = sorted((abs(relative.low), abs(relative.high)))
+        span = f"{_percent(ends[0])} to {_percent(ends[1])} {way}"
+    return f"held-out loss {size} {way} (interval {span})"
+
+
+def _same(relative: Interval) -> bool:
+    """Whether two arms gave the very same figures, which only equal samples do."""
+    return relative.value == relative.low == relative.high == 0
+
+
+def verdict_text(recipe: ProvedRecipe, against: dict[ArmKind, tuple[Outcome, Interval]]) -> str:
+    """One recipe's sentence: how much it drops, and what that does against both baselines."""
+    parts = [f"{recipe.name} {_dropped(recipe)}"]
+    said = {
+        "better": "is better than {other} by {size} of the held-out loss",
+        "worse": "is worse than {other} by {size} of the held-out loss",
+        "not_worse": "is not worse than {other}",
+        "open": "no difference from {other} could be shown",
+    }
+    for kind in ("all", "random"):
+        found, relative = against[kind]
+        size = _percent(abs(relative.value))
+        text = "is the same as {other}" if _same(relative) else said[found]
+        parts.append(text.format(other=_spoken(kind, ""), size=size))
+    return f"{parts[0]} and {parts[1]}; {_against_random(parts[2])}."
+
+
+def _against_random(text: str) -> str:
+    return text if text.startswith("no ") else f"it {text}"
+
+
+def _dropped(recipe: ProvedRecipe) -> str:
+    dropped = recipe.total - recipe.kept
+    if not dropped:
+        return "keeps every sample"
+    return f"keeps {_percent(dropped / recipe.total)} fewer samples"
+
+
+def _spoken(kind: ArmKind, name: str) -> str:
+    return {
+        "all": "training on all samples",
+        "random": "a random subset of the same size",
+        "recipe": name,
+    }[kind]
+
+
+def _percent(share: float) -> str:
+    """Per cent with two significant digits, whole from 10 on."""
+    percent = 100 * share
+    if percent >= 9.95:
+        return f"{percent:.0f} %"
+    return f"{percent:.1f} %" if percent >= 0.095 or percent == 0 else f"{percent:.2f} %"
+
+
+def held_out_text(held_out: HeldOut) -> str:
+    """Who judges, and what was kept from training, in one sentence or two."""
+    leak = held_out.leakage
+    text = (
+        f"{held_out.held_out:,} samples judge and never train (of {held_out.trusted:,} marked as "
+        f"good by {held_out.source})"
+    )
+    if held_out.set_aside:
+        text += f"; {held_out.set_aside:,} others are set aside, so that the rest is as mixed"
+    text += f"; {held_out.trainable:,} may train."
+    if not leak.removed:
+        return f"{text} No duplicate of a judging sample was found among them."
+    return (
+        f"{text} {leak.removed:,} duplicates of {leak.held_out_touched:,} judging samples were "
+        f"kept out of training (same image {leak.same_image:,}, same file {leak.same_file:,}, "
+        f"same caption {leak.same_caption:,})."
+    )
+
+
+def as_lines(proof: Proof) -> list[str]:
+    """A proof for the terminal: verdict, who judged, the table, the comparisons, the notes."""
+    metrics = list(proof.arms[0].metrics)
+    head = ("arm", "trained on", *metrics)
+    rows = [
+        (arm.name, f"{arm.trained:,}", *(interval_text(arm.metrics[m], m) for m in metrics))
+        for arm in proof.arms
+    ]
+    pairs = [
+        (c.text, f"p {c.p_corrected:.2g}", f"not worse p {c.p_not_worse_corrected:.2g}")
+        for c in proof.comparisons
+    ]
+    return [
+        *proof.verdict,
+        "",
+        held_out_text(proof.held_out),
+        settings_text(proof),
+        "",
+        *(line.rstrip() for line in aligned([head, *rows])),
+        "",
+        *(line.rstrip() for line in aligned(pairs)),
+        *(f"note: {note}" for note in proof.notes),
+    ]
+
+
+def settings_text(proof: Proof) -> str:
+    """How everything was trained and tested, in one sentence."""
+    config = proof.config
+    return (
+        f"{config.seeds} seeds, {config.steps} steps at batch size {proof.batch_size} for every "
+        f"arm; intervals at {_percent(1 - config.level)}, p corrected for {len(proof.comparisons)} "
+        "comparisons (Holm)."
+    )
+
+
+def interval_text(interval: Interval, metric: str) -> str:
+    """Such as ``2.31 (2.25 to 2.38)``; shares in per cent."""
+    if metric.endswith("loss"):
+        return f"{interval.value:.4g} ({interval.low:.4g} to {interval.high:.4g})"
+    value, low, high = (100 * number for number in (interval.value, interval.low, interval.high))
+    return f"{value:.1f} % ({low:.1f} to {high:.1f})"
+
+
+__all__ = [
+    "ALL_SAMPLES",
+    "as_lines",
+    "comparison_text",
+    "held_out_text",
+    "interval_text",
+    "loss_text",
+    "random_name",
+    "settings_text",
+    "verdict_text",
+]

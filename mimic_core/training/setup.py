@@ -1,0 +1,236 @@
+"""What a training run is made from: opened, read once, checked and split, before the first step.
+
+The reference is run once over the pool: that tells which samples can be read, and gives CLIP
+scores, embeddings for the map, and the reference's losses for Rho-loss. After that only its values
+of the mimic layers are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+from mimic_core import direction, features, mimic, spot
+from mimic_core.errors import ConfigError
+from mimic_core.featureset import FeatureSet
+from mimic_core.inputs import Inputs, open_inputs
+from mimic_core.labels.models import pair_classifiers
+from mimic_core.labels.reference_head import Reference, make_reference
+from mimic_core.loading import LoadedBatch, SampleLoader
+from mimic_core.modelling.compiling import compile_plain_parts
+from mimic_core.models import default_mimic_layers, load_model, weights_identity
+from mimic_core.pairs import require_same_architecture
+from mimic_core.progress import Progress
+from mimic_core.schema import RunConfig, TrainConfig, default_temperature
+from mimic_core.training.check import objective_losses, self_check
+from mimic_core.training.distributed import Group
+from mimic_core.training.objectives import LabelObjective, Objective, PairObjective
+from mimic_core.training.splitting import Split, draw_clean, split_samples
+from mimic_core.training.weightings import needs_comparison
+
+SEGMENT_SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Ready to train.
+
+    ``model`` distinguishes the weights that training starts from; ``target`` holds the reference's
+    values of the mimic layers, ``segment`` the mean losses on the way there. ``reference`` is the
+    reference head of labelled images; ``clean_labels`` are the labels of the split's clean samples
+    where they are not the pool's own.
+    """
+
+    config: RunConfig
+    features: FeatureSet
+    loader: SampleLoader
+    module: nn.Module
+    model: str
+    objective: Objective
+    target: Mapping[str, Tensor]
+    split: Split
+    segment: list[float]
+    self_check: float
+    preprocessing: dict[str, Any]
+    preprocessing_sha256: str
+    reference: Reference | None = None
+    clean_labels: list[str] | None = None
+
+    @property
+    def training(self) -> TrainConfig:
+        """The settings, with none left open."""
+        return training_of(self.config)
+
+
+@dataclass(frozen=True)
+class _Models:
+    """The trained module beside the reference's; ``head`` of labelled images."""
+
+    module: nn.Module
+    reference: nn.Module
+    layers: tuple[str, ...]
+    objective: PairObjective | LabelObjective
+    head: Reference | None = None
+
+
+def training_of(config: RunConfig) -> TrainConfig:
+    """The training settings of a training run."""
+    assert config.training is not None  # the caller has a training run
+    return config.training
+
+
+def prepare(
+    config: RunConfig,
+    *,
+    runs_root: Path,
+    device: torch.device,
+    workers: int | None,
+    group: Group,
+    progress: Progress,
+) -> Setup:
+    """Open everything that ``config`` names, fill the reference's features, split the pool.
+
+    Raises:
+        MimicError: The source, a model or a setting cannot be used.
+    """
+    training = training_of(config)
+    _require_clean_samples(config)
+    if not group.first:
+        group.wait()  # until the first process has filled the features
+    inputs = open_inputs(config, runs_root, device, progress.note)
+    early = None
+    if inputs.source.task == "pairs":  # labelled images need the features first, for their head
+        early = _pair_models(config, inputs, device)
+        mimic.task_vector(early.module, early.reference, early.layers)
+    if group.first:
+        _fill(inputs, device, workers, progress)
+        group.wait()
+    models = early or _label_models(config, inputs, device, progress)
+    progress.note(f"model: {training.model}; mimic layers: {', '.join(models.layers)}")
+    return _setup(config, inputs, models, device, progress)
+
+
+def _setup(
+    config: RunConfig, inputs: Inputs, models: _Models, device: torch.device, progress: Progress
+) -> Setup:
+    """Check the models against the pool, divide it, and fix what the settings leave open."""
+    training, layers = training_of(config), models.layers
+    vector = mimic.task_vector(models.module, models.reference, layers)
+    cached, source, reference = inputs.cached, inputs.source, inputs.reference
+    checked = _check(models, vector, spot.load_two(cached, source, reference, device))
+    some = spot.load_some(cached, source, reference, device, count=SEGMENT_SAMPLES)
+    segment = _segment(models, vector, some)
+    identity = weights_identity(models.module)
+    if training.compile:
+        progress.note(compile_plain_parts(models.module, models.objective, layers))
+    temperature = training.temperature or default_temperature(config.reference)
+    resolved = training.model_copy(update={"temperature": temperature, "mimic_layers": layers})
+    split, clean_labels = _split(cached.samples, training, models.head)
+    return Setup(
+        config=config.model_copy(update={"training": resolved}),
+        features=cached,
+        loader=features.loader_for(source, reference),
+        module=models.module.requires_grad_(True),
+        model=identity,
+        objective=models.objective,
+        target={name: models.reference.get_parameter(name).detach().clone() for name in layers},
+        split=split,
+        segment=segment,
+        self_check=checked,
+        preprocessing=reference.preprocessing,
+        preprocessing_sha256=reference.preprocessing_sha256,
+        reference=models.head,
+        clean_labels=clean_labels,
+    )
+
+
+def _pair_models(config: RunConfig, inputs: Inputs, device: torch.device) -> _Models:
+    training = training_of(config)
+    # Both models see the reference's images, so the model's own preprocessing is not asked for.
+    loaded = load_model(training.model, preprocess=config.preprocess or "openai")
+    require_same_architecture(loaded.module, inputs.reference.module)
+    module = loaded.module.to(device)
+    layers = training.mimic_layers or default_mimic_layers(module)
+    objective = PairObjective(device, config.precision)
+    return _Models(module, inputs.reference.module, layers, objective)
+
+
+def _label_models(
+    config: RunConfig, inputs: Inputs, device: torch.device, progress: Progress
+) -> _Models:
+    training = training_of(config)
+    head = make_reference(inputs.cached, config.head, inputs.reference, device)
+    progress.note(f"reference head: {head.record.as_sentence()}")
+    head.head.numbers(inputs.cached.samples["label"].unique().to_list())  # held-out ones too
+    loaded = load_model(training.model, preprocess=config.preprocess or "openai")
+    pair = pair_classifiers(
+        loaded, inputs.reference, head.head, seed=training.seed, note=progress.note
+    )
+    layers = training.mimic_layers or (pair.head_weight,)
+    objective = LabelObjective(pair.classes, device, config.precision)
+    return _Models(pair.model.to(device), pair.reference, layers, objective, head)
+
+
+def _check(models: _Models, vector: mimic.TaskVector, two: LoadedBatch) -> float:
+    """Scores of two samples against reverse mode, in full precision."""
+    return self_check(models.module, replace(models.objective, precision="fp32"), two, vector)
+
+
+def _split(
+    samples: pl.DataFrame, training: TrainConfig, reference: Reference | None
+) -> tuple[Split, list[str] | None]:
+    """The pool divided; and the labels of the clean samples where they are not the pool's own."""
+    if reference is None:
+        return split_samples(samples, training), None
+    split = split_samples(samples, training, classes=samples["label"], eligible=reference.scored)
+    trusted = reference.trusted
+    wanted = needs_comparison(training.weighting) == "clean"
+    if not wanted or training.clean_column is not None or trusted is None:
+        return split, None
+    labels = samples["label"].to_list()
+    for row, label in zip(trusted.rows.tolist(), trusted.labels, strict=True):
+        labels[row] = label
+    free = np.setdiff1d(trusted.rows, split.held_out)
+    clean = draw_clean(samples["uid"], free, training, pl.Series("label", labels))
+    return replace(split, clean=clean), [labels[row] for row in clean.tolist()]
+
+
+def _require_clean_samples(config: RunConfig) -> None:
+    training = training_of(config)
+    trusted = config.head is not None and config.head.uses_trusted
+    wanted = needs_comparison(training.weighting) == "clean"
+    if wanted and training.clean_column is None and not trusted:
+        raise ConfigError(
+            "the weighting influence compares with clean samples, and nothing says which are clean",
+            got=None,
+            allowed="--clean-column COLUMN=VALUE, or for labelled images --trusted",
+            next_step="name a column of the pool and its value for clean samples",
+        )
+
+
+def _fill(inputs: Inputs, device: torch.device, workers: int | None, progress: Progress) -> None:
+    features.fill(
+        inputs.cached,
+        inputs.targets,
+        source=inputs.source,
+        model=inputs.reference,
+        device=device,
+        workers=workers,
+        progress=progress,
+    )
+
+
+def _segment(models: _Models, vector: mimic.TaskVector, batch: LoadedBatch) -> list[float]:
+    return direction.module_segment(
+        models.module,
+        vector,
+        batch,
+        losses_of=lambda module, some: objective_losses(module, models.objective, some),
+    )

@@ -1,0 +1,128 @@
+"""Who is trained on, who is held out, and who counts as clean.
+
+All by uid or by a column of the pool, so that neither order nor workers decide. Letters: N samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from mimic_core.errors import ConfigError
+from mimic_core.labels.trusted import stored_column
+from mimic_core.sampling import hash_order, order
+from mimic_core.schema import TrainConfig
+
+# Keys of the hashes, beside the seed: what they decide must not go together.
+_HELD_OUT, _CLEAN = 0x4E1D, 0xC1EA
+
+
+@dataclass(frozen=True)
+class Split:
+    """Positions (int64) in a table of samples, each in order.
+
+    ``clean`` is empty unless clean samples were asked for. What is neither trained on nor held out
+    is kept out for another reason, such as having trained the reference head.
+    """
+
+    trained: np.ndarray
+    held_out: np.ndarray
+    clean: np.ndarray
+
+
+def split_samples(
+    samples: pl.DataFrame,
+    config: TrainConfig,
+    *,
+    classes: pl.Series | None = None,
+    eligible: np.ndarray | None = None,
+) -> Split:
+    """Divide ``samples`` (N rows) as ``config`` asks.
+
+    Args:
+        eligible: Positions of the samples that may be trained on; None means all.
+        classes: Each sample's class (N,), from each of which clean samples are drawn; None makes
+            them all one class.
+
+    Raises:
+        ConfigError: A column or value is not there, or fewer than two samples are left to train on.
+    """
+    held = np.zeros(len(samples), bool)
+    if config.held_out:
+        share = hash_order(samples["uid"], config.seed, _HELD_OUT) / 2.0**64
+        held |= share < config.held_out
+    if config.held_out_column is not None:
+        held |= rows_where(samples, config.held_out_column, "--held-out-column")
+    may = np.ones(len(samples), bool)
+    if eligible is not None:
+        may[:] = False
+        may[eligible] = True
+    trained = np.flatnonzero(may & ~held)
+    if len(trained) < 2:
+        raise ConfigError(
+            "too few samples are left to train on",
+            got=f"{len(trained)} of {len(samples)}",
+            allowed="at least 2",
+            next_step="hold out fewer samples",
+        )
+    clean = np.empty(0, np.int64)
+    if config.clean_column is not None:
+        chosen = rows_where(samples, config.clean_column, "--clean-column") & ~held
+        clean = draw_clean(samples["uid"], np.flatnonzero(chosen), config, classes)
+    return Split(trained, np.flatnonzero(held), clean)
+
+
+def rows_where(samples: pl.DataFrame, condition: str, option: str) -> np.ndarray:
+    """Which rows (N,) bool fulfil ``COLUMN=VALUE``, the value compared as text.
+
+    Raises:
+        ConfigError: It has another form, the column is not there, or no row has that value.
+    """
+    name, equals, value = condition.partition("=")
+    if not equals:
+        raise ConfigError(
+            f"{option} must name a column of the pool and a value",
+            got=condition,
+            allowed="COLUMN=VALUE",
+            next_step="correct that option",
+        )
+    column = name if name in samples.columns else stored_column(samples, name, option)
+    texts = samples[column].cast(pl.String, strict=False)
+    found = (texts == value).fill_null(value=False).to_numpy()
+    if not found.any():
+        seen = texts.drop_nulls().unique().sort().head(8).to_list()
+        raise ConfigError(
+            f"no sample has that value in column {column}",
+            got=value,
+            allowed=f"a value of that column, such as {', '.join(map(str, seen))}",
+            next_step=f"correct {option}",
+        )
+    return np.asarray(found, bool)
+
+
+def draw_clean(
+    uids: pl.Series, rows: np.ndarray, config: TrainConfig, classes: pl.Series | None
+) -> np.ndarray:
+    """Up to ``clean_per_class`` of ``rows`` from each class, drawn by uid.
+
+    Args:
+        uids, classes: Of all samples (N,); without classes all are one class.
+
+    Raises:
+        ConfigError: There are no rows to draw from.
+    """
+    if len(rows) == 0:
+        raise ConfigError(
+            "all clean samples are held out",
+            got=config.clean_column,
+            allowed="clean samples that are not held out",
+            next_step="hold out other samples, or call others clean",
+        )
+    drawn = rows[order(uids.gather(rows), config.seed, _CLEAN)]
+    if classes is None:
+        return np.sort(drawn[: config.clean_per_class])
+    frame = pl.DataFrame({"row": drawn, "class": classes.gather(drawn)})
+    kept = frame.group_by("class", maintain_order=True).head(config.clean_per_class)
+    return np.sort(kept["row"].to_numpy())

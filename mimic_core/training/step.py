@@ -1,0 +1,92 @@
+"""One step of Grad-Mimic training: one forward pass, one backward pass, whatever the weighting.
+
+The forward pass gives losses and mimic scores (``mimic_core.training.tracing``), the weighting
+turns them into weights, and the backward pass takes the gradients of the update:
+
+- ``reweight="all"``: every parameter gets ``sum_i w_i dloss_i``: one backward pass.
+- ``reweight="layers"``: the mimic layers get ``sum_i w_i g_i``, every other parameter the mean
+  gradient. The two differ only between the losses and the mimic layers, so the weighted gradient
+  is pulled back that short way first, and the backward pass of the mean leaves the mimic layers
+  out. With the mimic layer near the losses the extra way costs about as much as is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mimic_core.mimic import cosines, mimic_weights
+from mimic_core.schema import TrainConfig
+from mimic_core.training.tracing import Trace
+from mimic_core.training.weightings import Weighed, batch_weights
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What is logged of one batch; all (B,), on the device, detached."""
+
+    losses: Tensor
+    mimic_scores: Tensor
+    mimic_weights: Tensor
+    train_weights: Tensor
+    correct: Tensor | None
+    note: str | None
+
+
+@dataclass(frozen=True)
+class Aids:
+    """What some weightings compare with."""
+
+    comparison: Mapping[str, Tensor] | None = None
+    reference_losses: Tensor | None = None
+
+
+def weigh(trace: Trace, config: TrainConfig, aids: Aids) -> Visit:
+    """Scores and weights of a traced batch."""
+    assert config.temperature is not None  # resolved before training starts
+    scores = trace.scores
+    if config.method == "cos":
+        scores = cosines(scores, trace.geometry.norms())
+    ours = mimic_weights(scores, temperature=config.temperature)
+    weighed = Weighed(ours)
+    if config.weighting != "mimic":
+        weighed = batch_weights(
+            config.weighting,
+            trace.geometry,
+            temperature=config.temperature,
+            scores=scores,
+            comparison=aids.comparison,
+            reference_losses=aids.reference_losses,
+        )
+    return Visit(trace.geometry.losses, scores, ours, weighed.weights, trace.correct, weighed.note)
+
+
+def add_gradients(
+    trace: Trace,
+    weights: Tensor,
+    *,
+    layers: Mapping[str, Tensor],
+    others: Sequence[Tensor],
+    reweight_all: bool,
+    scale: Callable[[Tensor], Tensor] = lambda x: x,
+) -> None:
+    """Add the batch's re-weighted gradient to the parameters; the trace is used up.
+
+    Args:
+        weights: (B,)
+        layers: The mimic layers by name.
+        others: All other parameters that are trained.
+        reweight_all: The weights count for all parameters, not for the mimic layers alone.
+        scale: Multiplies what goes backward: the share of an accumulated batch, the loss scale.
+    """
+    if reweight_all or not others:
+        trace.way.backward(scale(weights), [*layers.values(), *others])
+        return
+    for name, gradient in trace.way.pull(scale(weights)).items():
+        parameter = layers[name]
+        added = gradient.detach().to(parameter.dtype)
+        parameter.grad = added if parameter.grad is None else parameter.grad + added
+    trace.way.backward(scale(torch.full_like(weights, 1 / len(weights))), others)
