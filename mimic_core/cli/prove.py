@@ -58,11 +58,11 @@ def prove(
     ] = None,
 ) -> None:
     """Does a recipe help? Train on what it keeps, on random subsets and on everything, compare."""
-    from mimic_core.cli.terminal import stop_on_signals, terminal_progress
+    from mimic_core.cli.terminal import watched
 
     found = find_run(run, runs)
     recipes = named_recipes(recipe or [])
-    with stop_on_signals() as stop:
+    with watched() as progress:
         from mimic_core import files
         from mimic_core.models import pick_device
         from mimic_core.prove import prove as prove_recipes
@@ -82,15 +82,14 @@ def prove(
             duplicate_cosine=duplicate_cosine,
             caption_limit=caption_limit,
         )
-        with terminal_progress(stop) as progress:
-            proof = prove_recipes(
-                found,
-                recipes,
-                config,
-                held_out=None if held_out is None else read_uids(held_out),
-                device=pick_device(device) if device else "cpu",
-                progress=progress,
-            )
+        proof = prove_recipes(
+            found,
+            recipes,
+            config,
+            held_out=None if held_out is None else read_uids(held_out),
+            device=pick_device(device) if device else "cpu",
+            progress=progress,
+        )
     report = "\n".join(words.as_lines(proof)) + "\n"
     for path, text in ((out, report), (json_file, proof.to_json())):
         if path is not None:

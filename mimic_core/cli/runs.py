@@ -67,14 +67,13 @@ def show_command(
 
 def layout(run: RunArgument, out: OutOption = Path("runs")) -> None:
     """Make the map of a run's pool. All runs on the same features share it."""
-    from mimic_core.cli.terminal import stop_on_signals, terminal_progress
+    from mimic_core.cli.terminal import watched
 
     found = find_run(run, out)
-    with stop_on_signals() as stop:
+    with watched() as progress:
         from mimic_core.layout import MapConfig, ensure_map
 
-        with terminal_progress(stop) as progress:
-            ensure_map(found.features, MapConfig(), progress)
+        ensure_map(found.features, MapConfig(), progress)
     typer.echo(found.features.path / "map.parquet")
 
 

@@ -7,29 +7,28 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mimic_core.errors import ConfigError, Interrupted
+from mimic_core.cli import options
+from mimic_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from mimic_core.runs import Run
-    from mimic_core.schema import HeadConfig, RunConfig
+    from mimic_core.schema import RunConfig
 
-# The choices of mimic_core.schema, which is too slow to import for a mere --help (it brings numpy
-# and polars); tests/core/test_cli.py holds them, and the defaults in the help texts, to be equal.
 ScoreMode = Literal["probe", "snapshot"]
-Method = Literal["proj", "cos"]
 Side = Literal["image", "text"]
-Precision = Literal["fp32", "bf16", "fp16"]
-Task = Literal["pairs", "labels"]
-WeightingName = Literal["uniform", "mimic", "grand", "agra", "grad_match", "rho", "influence"]
 
-_LABELS = "Labelled images only"
 _PROBE = "Probe mode only"
 _SNAPSHOT = "Snapshot mode only"
+# Options of the scorer; those of no mode are left to the pool, the reference and its head.
+_SCORER = (
+    *("model", "mimic_layers", "repeats", "epochs", "learning_rate", "weight_decay", "side"),
+    *("weighting", "batch_size", "temperature", "method", "seed"),
+)
 
 
 def score(
-    source: Annotated[str, typer.Argument(help="The pool: a folder, shards, a zip or parquet.")],
-    reference: Annotated[str, typer.Option(help="The reference model.")],
+    source: options.Pool,
+    reference: options.Reference,
     mode: Annotated[ScoreMode, typer.Option(help="How to score.")] = "probe",
     model: Annotated[
         str | None,
@@ -62,7 +61,7 @@ def score(
         typer.Option(help="The tower that is probed; default image.", rich_help_panel=_PROBE),
     ] = None,
     weighting: Annotated[
-        WeightingName | None,
+        options.WeightingName | None,
         typer.Option(help="Weights of the update; default mimic.", rich_help_panel=_PROBE),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples in a batch; default 256.")] = None,
@@ -72,60 +71,25 @@ def score(
             help="Divisor of the scores in the mimic weight (1 for timm's models); default 0.05."
         ),
     ] = None,
-    method: Annotated[
-        Method | None, typer.Option(help="Projection or cosine; default proj.")
-    ] = None,
-    precision: Annotated[
-        Precision | None, typer.Option(help="Of the forward pass; default fp32.")
-    ] = None,
-    preprocess: Annotated[
-        str | None, typer.Option(help="Preprocessing of the images; default the reference's own.")
-    ] = None,
+    method: options.MethodOption = None,
+    precision: options.PrecisionOption = None,
+    preprocess: options.Preprocess = None,
     seed: Annotated[
         int | None,
         typer.Option(help="Decides the sample, the batches and fresh weights; default 0."),
     ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Column with the labels.", rich_help_panel=_LABELS)
-    ] = None,
-    trusted: Annotated[
-        str | None,
-        typer.Option(
-            help="Samples to train the reference head on: COLUMN (true or false), COLUMN=VALUE, "
-            "or a share such as 20%. They are not scored.",
-            rich_help_panel=_LABELS,
-        ),
-    ] = None,
-    trusted_label_column: Annotated[
-        str | None,
-        typer.Option(
-            help="Column with their right labels; alone, it trusts the samples that have one.",
-            rich_help_panel=_LABELS,
-        ),
-    ] = None,
-    score_trusted: Annotated[
-        bool, typer.Option(help="Score the trusted samples too.", rich_help_panel=_LABELS)
-    ] = False,
-    reference_head: Annotated[
-        str | None,
-        typer.Option(help="File with a trained head for the features.", rich_help_panel=_LABELS),
-    ] = None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Words for a class, with {} for its name; may be repeated. "
-            "CLIP models only; without it, 'a photo of a {}'.",
-            rich_help_panel=_LABELS,
-        ),
-    ] = None,
-    task: Annotated[
-        Task | None, typer.Option(help="Captions or labels; without it, what the pool has.")
-    ] = None,
-    image_column: Annotated[str | None, typer.Option(help="Column with the images.")] = None,
-    caption_column: Annotated[str | None, typer.Option(help="Column with the captions.")] = None,
-    sample: Annotated[int | None, typer.Option(help="Score this many samples only.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that read images.")] = None,
+    label_column: options.LabelColumn = None,
+    trusted: options.Trusted = None,
+    trusted_label_column: options.TrustedLabelColumn = None,
+    score_trusted: options.ScoreTrusted = False,
+    reference_head: options.ReferenceHead = None,
+    prompt: options.Prompts = None,
+    task: options.TaskOption = None,
+    image_column: options.ImageColumn = None,
+    caption_column: options.CaptionColumn = None,
+    sample: options.SampleSize = None,
+    device: options.Device = None,
+    workers: options.Workers = None,
     sweep: Annotated[bool, typer.Option(help="Compare candidate mimic layers too.")] = False,
     with_map: Annotated[bool, typer.Option("--map/--no-map", help="Make the map too.")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
@@ -134,70 +98,28 @@ def score(
 
     Stopped or killed, the same command resumes it.
     """
-    scorer = {
-        "model": model,
-        "mimic_layers": tuple(mimic_layer) if mimic_layer else None,
-        "repeats": repeats,
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-        "side": side,
-        "weighting": weighting,
-        "batch_size": batch_size,
-        "temperature": temperature,
-        "method": method,
-        "seed": seed,
-    }
-    pool = {
-        "path": source,
-        "task": task,
-        "label_column": label_column,
-        "image_column": image_column,
-        "caption_column": caption_column,
-        "sample": sample,
-        "sample_seed": seed,
-    }
-    head = {
-        "file": reference_head,
-        "trusted": trusted,
-        "trusted_label_column": trusted_label_column,
-        "score_trusted": score_trusted or None,
-        "prompts": tuple(prompt) if prompt else None,
-    }
-    model_use = {
-        "reference": reference,
-        "preprocess": preprocess,
-        "precision": precision,
-        "head": head_config(head),
-    }
-    config = run_config(mode, model_use, pool=pool, scorer=scorer)
+    config = run_config(mode, options.given(dict(locals())))
     run = _score(config, out, device=device, workers=workers, sweep=sweep, with_map=with_map)
-    typer.echo(run.path)
+    options.tell(run)
 
 
-def run_config(
-    mode: ScoreMode, settings: dict[str, Any], *, pool: dict[str, Any], scorer: dict[str, Any]
-) -> RunConfig:
-    """The configuration that the options ask for; an option not given (None) takes its default.
+def run_config(mode: ScoreMode, given: dict[str, Any]) -> RunConfig:
+    """The configuration that the options ``given`` ask for; the others take their defaults.
 
     Raises:
         ConfigError: A value is not allowed, or an option belongs to the other mode.
     """
-    from mimic_core.schema import (
-        ProbeConfig,
-        RunConfig,
-        SnapshotConfig,
-        SourceConfig,
-        default_temperature,
-    )
+    from mimic_core.schema import ProbeConfig, RunConfig, SnapshotConfig, default_temperature
 
     config_of: dict[ScoreMode, type[ProbeConfig | SnapshotConfig]] = {
         "probe": ProbeConfig,
         "snapshot": SnapshotConfig,
     }
-    given = _given(scorer)
-    given.setdefault("temperature", default_temperature(settings["reference"]))
-    foreign = [name for name in given if name not in config_of[mode].model_fields]
+    scorer = {name: given[name] for name in _SCORER if name in given}
+    if "mimic_layer" in given:
+        scorer["mimic_layers"] = given["mimic_layer"]
+    scorer.setdefault("temperature", default_temperature(given["reference"]))
+    foreign = [name for name in scorer if name not in config_of[mode].model_fields]
     if foreign:
         other = "snapshot" if mode == "probe" else "probe"
         option = "--" + foreign[0].removesuffix("s" if foreign[0] == "mimic_layers" else "")
@@ -207,25 +129,15 @@ def run_config(
             allowed=f"--mode {other}",
             next_step=f"leave that option out, or give --mode {other}",
         )
-    values = {
-        **_given(settings),
-        "source": SourceConfig.parse(_given(pool)),
-        mode: config_of[mode].parse(given),
-    }
-    config: RunConfig = RunConfig.parse(values)
+    config: RunConfig = RunConfig.parse(
+        {
+            **options.model_fields(given),
+            "head": options.head_config(given),
+            "source": options.source_config(given),
+            mode: config_of[mode].parse(scorer),
+        }
+    )
     return config
-
-
-def head_config(options: dict[str, Any]) -> HeadConfig | None:
-    """The reference head that the options ask for; None without any of them."""
-    from mimic_core.schema import HeadConfig
-
-    given = _given(options)
-    return HeadConfig.parse(given) if given else None
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _score(
@@ -237,30 +149,16 @@ def _score(
     sweep: bool,
     with_map: bool,
 ) -> Run:
-    from mimic_core.cli.terminal import stop_on_signals, terminal_progress
-    from mimic_core.summary import as_lines
+    from mimic_core.cli.terminal import watched
 
-    with stop_on_signals() as stop:
+    with watched() as progress:
         from mimic_core.pipeline import score_pool  # imports torch
 
-        try:
-            with terminal_progress(stop) as progress:
-                run = score_pool(
-                    config,
-                    runs_root=out,
-                    device=device,
-                    workers=workers,
-                    sweep=sweep,
-                    progress=progress,
-                )
-                if with_map:
-                    from mimic_core.layout import MapConfig, ensure_map
+        run = score_pool(
+            config, runs_root=out, device=device, workers=workers, sweep=sweep, progress=progress
+        )
+        if with_map:
+            from mimic_core.layout import MapConfig, ensure_map
 
-                    ensure_map(run.features, MapConfig(), progress)
-        except RuntimeError as error:
-            if stop:  # the signal has reached the image readers first, which is no defect
-                raise Interrupted("an image reader was stopped") from error
-            raise
-    for line in as_lines(run):
-        typer.echo(line, err=True)
+            ensure_map(run.features, MapConfig(), progress)
     return run

@@ -89,6 +89,19 @@ class TerminalProgress(Progress, Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
+@contextmanager
+def watched() -> Iterator[TerminalProgress]:
+    """Progress on the terminal; a signal stops the work at the next place where it can go on."""
+    with stop_on_signals() as stop:
+        try:
+            with terminal_progress(stop) as progress:
+                yield progress
+        except RuntimeError as error:
+            if stop:  # the signal has reached the image readers first, which is no defect
+                raise Interrupted("an image reader was stopped") from error
+            raise
+
+
 def terminal_progress(stop: StopFlag, console: Console | None = None) -> TerminalProgress:
     """Bars on a terminal, plain lines everywhere else. ``console`` defaults to standard error."""
     console = console or Console(stderr=True)

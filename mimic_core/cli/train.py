@@ -7,44 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mimic_core.errors import Interrupted
+from mimic_core.cli import options
 
 if TYPE_CHECKING:
     from mimic_core.runs import Run
     from mimic_core.schema import RunConfig
 
-# The choices of mimic_core.training.config, which is too slow to import for a mere --help;
+# The choices of mimic_core.training.config, as in mimic_core.cli.options;
 # tests/core/test_cli_train.py holds them, and the defaults in the help texts, to be equal.
-WeightingName = Literal["uniform", "mimic", "grand", "agra", "grad_match", "rho", "influence"]
 Reweight = Literal["layers", "all"]
 Optimiser = Literal["adamw", "sgd"]
 Schedule = Literal["constant", "cosine"]
-Method = Literal["proj", "cos"]
-Precision = Literal["fp32", "bf16", "fp16"]
-Task = Literal["pairs", "labels"]
 
 _WEIGHTS = "Weights of the samples"
 _UPDATE = "The optimiser"
 _HELD = "Held-out and clean samples"
-_POOL = "The pool and its images"
-_LABELS = "Labelled images only"
-
-# Options that are no part of the training settings.
-_SOURCE = ("task", "image_column", "caption_column", "label_column", "sample")
-_HEAD = {
-    "reference_head": "file",
-    "trusted": "trusted",
-    "trusted_label_column": "trusted_label_column",
-    "score_trusted": "score_trusted",
-    "prompt": "prompts",
-}
-_MODEL = ("reference", "preprocess", "precision")
 
 
 def train(
-    source: Annotated[str, typer.Argument(help="The pool: a folder, shards, a zip or parquet.")],
+    source: options.Pool,
     model: Annotated[str, typer.Option(help="The model that training starts from.")],
-    reference: Annotated[str, typer.Option(help="The reference model.")],
+    reference: options.Reference,
     mimic_layer: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,7 +36,7 @@ def train(
         ),
     ] = None,
     weighting: Annotated[
-        WeightingName | None,
+        options.WeightingName | None,
         typer.Option(help="What weighs the samples; default mimic.", rich_help_panel=_WEIGHTS),
     ] = None,
     reweight: Annotated[
@@ -70,10 +53,7 @@ def train(
             rich_help_panel=_WEIGHTS,
         ),
     ] = None,
-    method: Annotated[
-        Method | None,
-        typer.Option(help="Projection or cosine; default proj.", rich_help_panel=_WEIGHTS),
-    ] = None,
+    method: options.MethodOption = None,
     epochs: Annotated[int | None, typer.Option(help="Visits of each sample; default 5.")] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Samples in a batch, over all processes; default 32.")
@@ -126,67 +106,27 @@ def train(
         typer.Option(help="Evaluate after so many updates too.", rich_help_panel=_HELD),
     ] = None,
     flip: Annotated[
-        bool, typer.Option(help="Mirror half of the images.", rich_help_panel=_POOL)
+        bool,
+        typer.Option(help="Mirror half of the images.", rich_help_panel=options.POOL_PANEL),
     ] = False,
-    image_column: Annotated[
-        str | None, typer.Option(help="Column with the images.", rich_help_panel=_POOL)
-    ] = None,
-    caption_column: Annotated[
-        str | None, typer.Option(help="Column with the captions.", rich_help_panel=_POOL)
-    ] = None,
-    sample: Annotated[
-        int | None, typer.Option(help="Use this many samples only.", rich_help_panel=_POOL)
-    ] = None,
-    preprocess: Annotated[
-        str | None,
-        typer.Option(help="Of the images. Without: the reference's own.", rich_help_panel=_POOL),
-    ] = None,
-    task: Annotated[
-        Task | None,
-        typer.Option(help="Captions or labels; default what the pool has.", rich_help_panel=_POOL),
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Column with the labels.", rich_help_panel=_LABELS)
-    ] = None,
-    trusted: Annotated[
-        str | None,
-        typer.Option(
-            help="Samples to train the reference head on: COLUMN (true or false), COLUMN=VALUE, "
-            "or a share such as 20%. They are not trained on.",
-            rich_help_panel=_LABELS,
-        ),
-    ] = None,
-    trusted_label_column: Annotated[
-        str | None,
-        typer.Option(
-            help="Column with their right labels; alone, it trusts the samples that have one.",
-            rich_help_panel=_LABELS,
-        ),
-    ] = None,
-    score_trusted: Annotated[
-        bool, typer.Option(help="Train on the trusted samples too.", rich_help_panel=_LABELS)
-    ] = False,
-    reference_head: Annotated[
-        str | None,
-        typer.Option(help="File with a trained head for the features.", rich_help_panel=_LABELS),
-    ] = None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Words for a class, with {} for its name; may be repeated. "
-            "CLIP models only; default 'a photo of a {}'.",
-            rich_help_panel=_LABELS,
-        ),
-    ] = None,
-    precision: Annotated[
-        Precision | None, typer.Option(help="Of the forward pass; default fp32.")
-    ] = None,
+    image_column: options.ImageColumn = None,
+    caption_column: options.CaptionColumn = None,
+    sample: options.SampleSize = None,
+    preprocess: options.Preprocess = None,
+    task: options.TaskOption = None,
+    label_column: options.LabelColumn = None,
+    trusted: options.Trusted = None,
+    trusted_label_column: options.TrustedLabelColumn = None,
+    score_trusted: options.ScoreTrusted = False,
+    reference_head: options.ReferenceHead = None,
+    prompt: options.Prompts = None,
+    precision: options.PrecisionOption = None,
     seed: Annotated[
         int | None, typer.Option(help="Decides sample, split and batches; default 0.")
     ] = None,
     compile: Annotated[bool, typer.Option(help="Use torch.compile.")] = False,  # noqa: A002
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that read images.")] = None,
+    device: options.Device = None,
+    workers: options.Workers = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
 ) -> None:
     """Train a model by Grad-Mimic into a run directory, whose path is the last line printed.
@@ -194,35 +134,28 @@ def train(
     Stopped or killed, the same command resumes it. torchrun -m mimic_core train ... shares every
     batch among several processes.
     """
-    config = run_config(dict(locals()))
+    config = run_config(options.given(dict(locals())))
     run = _train(config, out, device=device, workers=workers)
     if run is not None:
-        typer.echo(run.path)
+        options.tell(run)
 
 
-def run_config(options: dict[str, Any]) -> RunConfig:
-    """The configuration that the options ask for; an option not given (None) takes its default.
+def run_config(given: dict[str, Any]) -> RunConfig:
+    """The configuration that the options ``given`` ask for; the others take their defaults.
 
     Raises:
         ConfigError: A value is not allowed.
     """
-    from mimic_core.schema import HeadConfig, RunConfig, SourceConfig, TrainConfig
+    from mimic_core.schema import RunConfig, TrainConfig
 
-    given = {name: value for name, value in options.items() if value is not None}
-    layers = given.pop("mimic_layer", None)
-    if layers:
-        given["mimic_layers"] = tuple(layers)
-    pool = {name: given[name] for name in _SOURCE if name in given}
-    pool |= {"path": given["source"], "sample_seed": given.get("seed", 0)}
-    training = {name: value for name, value in given.items() if name in TrainConfig.model_fields}
-    head = {field: given[name] for name, field in _HEAD.items() if given.get(name)}
-    if "prompts" in head:
-        head["prompts"] = tuple(head["prompts"])
+    training = {name: given[name] for name in TrainConfig.model_fields if name in given}
+    if "mimic_layer" in given:
+        training["mimic_layers"] = given["mimic_layer"]
     config: RunConfig = RunConfig.parse(
         {
-            "head": HeadConfig.parse(head) if head else None,
-            **{name: given[name] for name in _MODEL if name in given},
-            "source": SourceConfig.parse(pool),
+            **options.model_fields(given),
+            "head": options.head_config(given),
+            "source": options.source_config(given),
             "training": TrainConfig.parse(training),
         }
     )
@@ -231,24 +164,11 @@ def run_config(options: dict[str, Any]) -> RunConfig:
 
 def _train(config: RunConfig, out: Path, *, device: str | None, workers: int | None) -> Run | None:
     """The finished run; None in all processes but the first."""
-    from mimic_core.cli.terminal import stop_on_signals, terminal_progress
-    from mimic_core.summary import as_lines
+    from mimic_core.cli.terminal import watched
 
-    with stop_on_signals() as stop:
+    with watched() as progress:
         from mimic_core.train import train_pool  # imports torch
         from mimic_core.training.distributed import first_process
 
-        try:
-            with terminal_progress(stop) as progress:
-                run = train_pool(
-                    config, runs_root=out, device=device, workers=workers, progress=progress
-                )
-        except RuntimeError as error:
-            if stop:  # the signal has reached the image readers first, which is no defect
-                raise Interrupted("an image reader was stopped") from error
-            raise
-    if not first_process():
-        return None
-    for line in as_lines(run):
-        typer.echo(line, err=True)
-    return run
+        run = train_pool(config, runs_root=out, device=device, workers=workers, progress=progress)
+        return run if first_process() else None

@@ -19,8 +19,8 @@ import typer
 
 from mimic_core import export_formats, schema
 from mimic_core.__main__ import app, main
-from mimic_core.cli import runs, score
-from mimic_core.errors import ConfigError, Interrupted
+from mimic_core.cli import options, runs, score
+from mimic_core.errors import Interrupted
 from mimic_core.processes import environment
 from mimic_core.progress import Progress
 from mimic_core.runs import Run
@@ -221,7 +221,9 @@ def test_an_interrupted_run_says_how_to_resume(
 
 
 def test_the_choices_offered_are_those_of_the_schema() -> None:
-    for name in ("ScoreMode", "Method", "Side", "Precision", "Task", "WeightingName"):
+    for name in ("Method", "Precision", "Task", "WeightingName"):
+        assert get_args(getattr(options, name)) == get_args(getattr(schema, name)), name
+    for name in ("ScoreMode", "Side"):
         assert get_args(getattr(score, name)) == get_args(getattr(schema, name)), name
     assert get_args(runs.Format) == get_args(export_formats.Format)
 
@@ -230,7 +232,7 @@ def test_every_setting_of_a_run_has_an_option() -> None:
     configs = (RunConfig, SourceConfig, HeadConfig, ProbeConfig, SnapshotConfig)
     settings = {name for config in configs for name in config.model_fields}
     command = typer.main.get_command(app).commands["score"]  # type: ignore[attr-defined]
-    options = {parameter.name for parameter in command.params}
+    offered = {parameter.name for parameter in command.params}
     told_otherwise = {
         "source",
         "path",  # the argument SOURCE
@@ -243,7 +245,7 @@ def test_every_setting_of_a_run_has_an_option() -> None:
         "file",  # --reference-head
         "prompts",  # --prompt
     }
-    assert settings - told_otherwise - options == set()
+    assert settings - told_otherwise - offered == set()
 
 
 def test_the_defaults_told_in_the_help_are_those_of_the_schema() -> None:
@@ -508,6 +510,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_run_config_refuses_what_no_mode_knows() -> None:
-    with pytest.raises(ConfigError):
-        score.run_config("probe", {"reference": "r"}, pool={"path": "p"}, scorer={"x": 1})
+def test_an_option_that_is_zero_counts_as_given() -> None:
+    given = options.given({"seed": 0, "held_out": 0.0, "prompt": ["a", "b"], "task": None})
+    assert given == {"seed": 0, "held_out": 0.0, "prompt": ("a", "b")}
+    assert options.given({"score_trusted": False, "mimic_layer": []}) == {}
