@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from app.leafform import LeafForm, ensemble_form
 from app.text import spoken
 from mimic_core.ensembles.config import EnsembleConfig
+from mimic_core.filters import EnsembleVote
 from mimic_core.history import HistoryColumn
 
 Show = Literal["mimic_score", "mimic_weight", "loss", "vote"]
@@ -82,7 +84,8 @@ class DynamicsState:
         gallery: What the gallery shows, on its page ``page``.
         sample: uid whose trajectory is shown; None is the first of the gallery.
         missed: What was looked for and is not there.
-        ensemble: How the steps vote and how the votes are put together.
+        voting: The menu of the votes, maybe unfinished.
+        ensemble: How the steps vote and how the votes are put together: the last finished menu.
     """
 
     show: Show = "mimic_score"
@@ -94,7 +97,8 @@ class DynamicsState:
     page: int = 1
     sample: str | None = None
     missed: str | None = None
-    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    voting: LeafForm = field(default_factory=lambda: ensemble_form(EnsembleVote()))
+    ensemble: EnsembleConfig = field(default_factory=lambda: EnsembleVote().config)
 
 
 def over(measure: str) -> str:

@@ -16,6 +16,7 @@ from mimic_core.ensembles.config import (
     Aggregation,
     AtLeast,
     Binarisation,
+    EnsembleConfig,
     GaussianMixture,
     KMeans,
     LabelModel,
@@ -150,14 +151,19 @@ class LeafForm:
         return found
 
     def _ensemble(self) -> EnsembleVote:
+        config = self.ensemble_config()
         found: EnsembleVote = EnsembleVote.parse(
             {
-                "binarise": self.binarisation(),
-                "aggregate": self.aggregation(),
+                "binarise": config.binarise,
+                "aggregate": config.aggregate,
                 "min_confidence": self.min_confidence,
             }
         )
         return found
+
+    def ensemble_config(self) -> EnsembleConfig:
+        """How the steps vote and what is made of the votes. Raises like ``condition``."""
+        return EnsembleConfig(binarise=self.binarisation(), aggregate=self.aggregation())
 
     def binarisation(self) -> Binarisation:
         """How a step votes. Raises like ``condition``."""
@@ -205,11 +211,12 @@ def form_of(condition: Condition) -> LeafForm | None:
         case Text(column=column, contains=contains, match_case=match_case):
             return LeafForm("text", text_column=column, contains=contains, match_case=match_case)
         case EnsembleVote():
-            return _ensemble_form(condition)
+            return ensemble_form(condition)
     return None
 
 
-def _ensemble_form(condition: EnsembleVote) -> LeafForm:
+def ensemble_form(condition: EnsembleVote) -> LeafForm:
+    """The form that says an ensemble."""
     voter, together = condition.binarise, condition.aggregate
     form = LeafForm(
         "ensemble",
@@ -224,6 +231,16 @@ def _ensemble_form(condition: EnsembleVote) -> LeafForm:
     if isinstance(voter, TopPercent):
         form = replace(form, top_percent=voter.percent)
     return replace(form, votes=together.votes) if isinstance(together, AtLeast) else form
+
+
+def votes_by(form: LeafForm, kind: str) -> dict[str, str]:
+    """What changes in the form when the steps are to vote by ``kind``.
+
+    A fixed cutoff starts as 1/B, which is a mimic weight; the others start from the score.
+    """
+    if "threshold" not in (kind, form.binarise) or form.value is not None:
+        return {"binarise": kind}
+    return {"binarise": kind, "score": "mimic_weight" if kind == "threshold" else "mimic_score"}
 
 
 def as_kind(form: LeafForm, kind: Kind, values: np.ndarray) -> LeafForm:

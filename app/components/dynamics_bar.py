@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
 
 from app import session
+from app.components.ensemble_form import ensemble_controls
 from app.dynamics_shown import Dynamics
-from app.dynamics_state import SHOWS, Show
-from app.text import count, plain, share, spoken
-from mimic_core.ensembles.config import (
-    Aggregation,
-    AtLeast,
-    Binarisation,
-    EnsembleConfig,
-    GaussianMixture,
-    KMeans,
-    LabelModel,
-    Majority,
-    MeanRank,
-    Threshold,
-    TopPercent,
-    Unanimous,
-)
+from app.dynamics_state import SHOWS, DynamicsState, Show
+from app.text import count, plain, share
+from mimic_core.errors import MimicError
 from mimic_core.filters import EnsembleVote
-from mimic_core.history import HISTORY_COLUMNS
 
 ENSEMBLE_NAME = "ensemble"
 _SHOWN: dict[Show, str] = {
@@ -33,19 +21,6 @@ _SHOWN: dict[Show, str] = {
     "mimic_weight": "Weight",
     "loss": "Loss",
     "vote": "Votes",
-}
-_BINARISE = {
-    "threshold": "weight of at least 1/B",
-    "kmeans": "k-means, two clusters",
-    "gmm": "two normal components",
-    "top_percent": "the best per cent",
-}
-_AGGREGATE = {
-    "majority": "majority",
-    "at_least": "at least some votes",
-    "unanimous": "unanimous",
-    "mean_rank": "mean rank",
-    "label_model": "label model",
 }
 
 
@@ -63,111 +38,28 @@ def votes_bar(steps: int) -> None:
     )
     label = state.ensemble.describe()
     with st.popover(plain(label[:1].upper() + label[1:]), icon=":material/how_to_vote:"):
-        _binarisation(state.ensemble)
-        _aggregation(state.ensemble, steps)
+        ensemble_controls(state.voting, _put, steps=steps, confidence=False)
+        _unfinished(state)
 
 
-def _set(config: EnsembleConfig, **parts: Any) -> None:
-    session.change_dynamics(ensemble=config.model_copy(update=parts), flips=None, page=1)
+def _put(**fields: Any) -> None:
+    """Change the menu; the page follows as soon as what the menu says is an ensemble."""
+    form = replace(session.state().dynamics.voting, **fields)
+    session.change_dynamics(voting=form)
+    try:
+        config = form.ensemble_config()
+    except MimicError:
+        return  # ``_unfinished`` says so below the controls
+    session.change_dynamics(ensemble=config, flips=None, page=1)
 
 
-def _binarisation(config: EnsembleConfig) -> None:
-    now = config.binarise
-
-    def choose() -> None:
-        column = "mimic_score" if isinstance(now, Threshold) else now.column
-        shared = {"column": column, "scope": now.scope}
-        made: dict[str, Binarisation] = {
-            "threshold": Threshold(),
-            "kmeans": KMeans.parse(shared),
-            "gmm": GaussianMixture.parse(shared),
-            "top_percent": TopPercent.parse({**shared, "percent": 30.0}),
-        }
-        _set(config, binarise=made[session.value("dyn_binarise")])
-
-    st.selectbox(
-        "Each epoch keeps",
-        list(_BINARISE),
-        format_func=lambda kind: _BINARISE[kind],
-        key=session.bind("dyn_binarise", now.kind),
-        on_change=choose,
-    )
-    if not isinstance(now, Threshold):
-        _cutoff(config, now)
-
-
-def _cutoff(config: EnsembleConfig, now: KMeans | GaussianMixture | TopPercent) -> None:
-    """Which column is cut, and from the values of which epochs the cutoff comes."""
-
-    def update(key: str, field: str) -> None:
-        value = session.value(key)
-        if value is not None:
-            _set(config, binarise=type(now).parse({**now.model_dump(), field: value}))
-
-    st.segmented_control(
-        "Of the column",
-        HISTORY_COLUMNS,
-        format_func=spoken,
-        required=True,
-        key=session.bind("dyn_column", now.column),
-        on_change=update,
-        args=("dyn_column", "column"),
-    )
-    if isinstance(now, TopPercent):
-        st.number_input(
-            "Per cent",
-            min_value=0.0,
-            max_value=100.0,
-            step=1.0,
-            key=session.bind("dyn_percent", now.percent),
-            on_change=update,
-            args=("dyn_percent", "percent"),
-        )
-    st.segmented_control(
-        "With a cutoff",
-        ["epoch", "all"],
-        format_func=lambda scope: {"epoch": "for each epoch", "all": "over all epochs"}[scope],
-        required=True,
-        key=session.bind("dyn_cutoff_scope", now.scope),
-        on_change=update,
-        args=("dyn_cutoff_scope", "scope"),
-    )
-
-
-def _aggregation(config: EnsembleConfig, steps: int) -> None:
-    now = config.aggregate
-
-    def choose() -> None:
-        made: dict[str, Aggregation] = {
-            "majority": Majority(),
-            "at_least": AtLeast(votes=max(1, steps - 1)),
-            "unanimous": Unanimous(),
-            "mean_rank": MeanRank(),
-            "label_model": LabelModel(),
-        }
-        _set(config, aggregate=made[session.value("dyn_aggregate")])
-
-    def set_votes() -> None:
-        votes = session.value("dyn_votes")
-        if votes is not None:
-            _set(config, aggregate=AtLeast(votes=votes))
-
-    st.selectbox(
-        "And the ensemble by",
-        list(_AGGREGATE),
-        format_func=lambda kind: _AGGREGATE[kind],
-        key=session.bind("dyn_aggregate", now.kind),
-        on_change=choose,
-    )
-    if isinstance(now, AtLeast):
-        st.number_input(
-            f"Votes of {steps}",
-            min_value=1,
-            max_value=max(steps, now.votes),
-            step=1,
-            key=session.bind("dyn_votes", now.votes),
-            on_change=set_votes,
-        )
+def _unfinished(state: DynamicsState) -> None:
+    """Say what the menu still lacks, and that the page shows the votes of before."""
+    try:
+        state.voting.ensemble_config()
+    except MimicError as error:
+        now = plain(state.ensemble.describe())
+        st.caption(f":material/info: Until then {now}: {plain(error.next_step)}.")
 
 
 def decision(view: Dynamics) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
+from app import session
 from app.components.leaf_controls import Put, bound
-from app.leafform import AGGREGATIONS, BINARISATIONS, LeafForm
+from app.leafform import AGGREGATIONS, BINARISATIONS, LeafForm, votes_by
 from app.text import count, spoken
 
 _BINARISATIONS = {
@@ -24,8 +25,8 @@ _AGGREGATIONS = {
 _SCOPES = {"epoch": "each epoch by itself", "all": "all epochs together"}
 
 
-def ensemble_controls(form: LeafForm, put: Put, *, steps: int) -> None:
-    """The votes of the epochs, and what is made of them."""
+def ensemble_controls(form: LeafForm, put: Put, *, steps: int, confidence: bool = True) -> None:
+    """The votes of the epochs, and what is made of them; ``confidence`` may be asked for too."""
     how, score = st.columns(2)
     with how:
         st.selectbox(
@@ -34,7 +35,8 @@ def ensemble_controls(form: LeafForm, put: Put, *, steps: int) -> None:
             format_func=lambda name: _BINARISATIONS[name],
             help="k-means: the better of two clusters. Two normal components: the likelier one. "
             "Fixed cutoff: 1/B of the mimic weight, or any value. Top percent: the best share.",
-            **bound("binarise", form.binarise, put),
+            key=session.bind("leaf_binarise", form.binarise),
+            on_change=lambda: put(**votes_by(form, session.value("leaf_binarise"))),
         )
     with score:
         st.selectbox(
@@ -45,6 +47,8 @@ def ensemble_controls(form: LeafForm, put: Put, *, steps: int) -> None:
         )
     _vote_settings(form, put)
     _together(form, put, steps)
+    if confidence:
+        _confidence(form, put)
 
 
 def _vote_settings(form: LeafForm, put: Put) -> None:
@@ -91,7 +95,7 @@ def _vote_settings(form: LeafForm, put: Put) -> None:
 
 
 def _together(form: LeafForm, put: Put, steps: int) -> None:
-    together, *votes, sure = st.columns([3, 2, 2] if form.aggregate == "at_least" else [3, 2])
+    together, *votes = st.columns([3, 2] if form.aggregate == "at_least" else 1)
     with together:
         st.selectbox(
             "Votes are put together by",
@@ -106,15 +110,17 @@ def _together(form: LeafForm, put: Put, steps: int) -> None:
             st.number_input(
                 f"Votes of {count(steps)}", min_value=1, step=1, **bound("votes", form.votes, put)
             )
-    with sure:
-        st.number_input(
-            "Confidence from",
-            min_value=0.0,
-            max_value=1.0,
-            value=None,
-            step=0.05,
-            format="%.3g",
-            placeholder="any",
-            help="Asked for on top of the vote; it never keeps what the vote drops.",
-            **bound("min_confidence", form.min_confidence, put, optional=True),
-        )
+
+
+def _confidence(form: LeafForm, put: Put) -> None:
+    st.number_input(
+        "Confidence from",
+        min_value=0.0,
+        max_value=1.0,
+        value=None,
+        step=0.05,
+        format="%.3g",
+        placeholder="any",
+        help="Asked for on top of the vote; it never keeps what the vote drops.",
+        **bound("min_confidence", form.min_confidence, put, optional=True),
+    )

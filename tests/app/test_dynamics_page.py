@@ -388,18 +388,18 @@ def test_a_hostile_caption_is_plain_text(run: Run, open_app: OpenApp, table: pl.
 def test_the_votes_are_set_in_the_menu(run: Run, open_app: OpenApp, history: History) -> None:
     app = open_app(run.path.parent, "dynamics")
     for kind in ("gmm", "threshold", "top_percent", "kmeans"):
-        app.selectbox(key="dyn_binarise").set_value(kind).run()
+        app.selectbox(key="leaf_binarise").set_value(kind).run()
         config = page_state(app).ensemble
         assert config.binarise.kind == kind
         assert f"keeps **{ensemble(history, config).kept} of {N}**" in texts(app)
-    app.segmented_control(key="dyn_column").set_value("loss").run()
-    app.segmented_control(key="dyn_cutoff_scope").set_value("all").run()
+    app.selectbox(key="leaf_score").set_value("loss").run()
+    app.selectbox(key="leaf_scope").set_value("all").run()
     for kind in ("unanimous", "mean_rank", "label_model", "at_least"):
-        app.selectbox(key="dyn_aggregate").set_value(kind).run()
+        app.selectbox(key="leaf_aggregate").set_value(kind).run()
         config = page_state(app).ensemble
         assert (config.binarise.column, config.binarise.scope) == ("loss", "all")
         assert f"keeps **{ensemble(history, config).kept} of {N}**" in texts(app)
-    app.number_input(key="dyn_votes").set_value(1).run()
+    app.number_input(key="leaf_votes").set_value(1).run()
     one = ensemble(history, page_state(app).ensemble)
     assert f"keeps **{one.kept} of {N}**" in texts(app)
     assert not app.error
@@ -407,9 +407,24 @@ def test_the_votes_are_set_in_the_menu(run: Run, open_app: OpenApp, history: His
 
 def test_the_percentage_of_the_best_is_set(run: Run, open_app: OpenApp) -> None:
     app = open_app(run.path.parent, "dynamics")
-    app.selectbox(key="dyn_binarise").set_value("top_percent").run()
-    app.number_input(key="dyn_percent").set_value(50.0).run()
+    app.selectbox(key="leaf_binarise").set_value("top_percent").run()
+    app.number_input(key="leaf_top_percent").set_value(50.0).run()
     assert page_state(app).ensemble.binarise.describe() == "mimic score: top 50 %"
+
+
+def test_an_unfinished_menu_says_what_it_lacks_and_changes_nothing(
+    run: Run, open_app: OpenApp
+) -> None:
+    app = open_app(run.path.parent, "dynamics")
+    before = page_state(app).ensemble
+    app.selectbox(key="leaf_binarise").set_value("threshold").run()
+    app.selectbox(key="leaf_score").set_value("loss").run()
+    assert page_state(app).ensemble.binarise.describe() == "mimic weight: >= 1/B"
+    assert "type a cutoff" in texts(app)
+    app.number_input(key="leaf_value").set_value(1.5).run()
+    assert page_state(app).ensemble.binarise.describe() == "loss: <= 1.5"
+    assert "type a cutoff" not in texts(app)
+    assert page_state(app).ensemble != before
 
 
 def test_votes_that_a_run_cannot_give_are_an_error_that_can_be_mended(
@@ -417,10 +432,10 @@ def test_votes_that_a_run_cannot_give_are_an_error_that_can_be_mended(
 ) -> None:
     run = fake_run(tmp_path, n=12, epochs=2, images=False)
     app = open_app(tmp_path, "dynamics", run_id=run.id)
-    app.selectbox(key="dyn_aggregate").set_value("label_model").run()
+    app.selectbox(key="leaf_aggregate").set_value("label_model").run()
     assert "at least 3 steps" in app.error[0].value
     assert not app.get("plotly_chart")
-    app.selectbox(key="dyn_aggregate").set_value("majority").run()
+    app.selectbox(key="leaf_aggregate").set_value("majority").run()
     assert not app.error
     assert app.get("plotly_chart")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.leafform import LeafForm, as_kind, form_of
+from app.leafform import LeafForm, as_kind, form_of, votes_by
 from mimic_core.ensembles.config import (
     AtLeast,
     GaussianMixture,
@@ -160,3 +160,13 @@ def test_percents_survive_the_way_through_a_recipe(percent: float, side: str) ->
     again = form_of(condition)
     assert again is not None
     assert again.condition() == condition
+
+
+def test_a_fixed_cutoff_starts_as_the_neutral_weight_and_leaves_nothing_behind() -> None:
+    form = LeafForm("ensemble", score="loss")
+    assert votes_by(form, "gmm") == {"binarise": "gmm"}  # the column stays
+    fixed = replace(form, **votes_by(form, "threshold"))
+    assert fixed.binarisation() == Threshold()
+    assert votes_by(fixed, "kmeans") == {"binarise": "kmeans", "score": "mimic_score"}
+    typed = replace(fixed, score="loss", value=2.0)
+    assert votes_by(typed, "kmeans") == {"binarise": "kmeans"}
