@@ -1,7 +1,6 @@
 """The command line: ``python -m mimic_core``, or ``mimicscope`` once installed.
 
-Exit codes: 0 done, 1 a stated error, 2 a command line that cannot be read, 130 stopped by the
-user. Heavy modules are imported by the command that needs them, so that ``--help`` is quick.
+Exit codes: 0 done, 1 an error of the user's, 130 stopped by the user. Heavy modules are imported by the command that needs them, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app(args=arguments)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
+        return 1 if end.code else 0  # click says 2 for a command line that it cannot read
     except MimicError as error:
         print_error(error)
         return 1

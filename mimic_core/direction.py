@@ -21,7 +21,7 @@ from mimic_core.errors import ModelError, ScoreError
 from mimic_core.loading import LoadedBatch
 from mimic_core.modelling import clip
 from mimic_core.modelling.projections import find_projection
-from mimic_core.models import reinitialised
+from mimic_core.models import MLP_OUTPUT, reinitialised
 from mimic_core.runs import CheckLevel, DirectionCheck, LayerSweep
 from mimic_core.score import head_with_tangents, module_losses
 from mimic_core.stats.agreement import rank_agreement
@@ -164,8 +164,7 @@ def candidate_layers(module: nn.Module) -> list[tuple[str, ...]]:
         outputs = [
             name
             for name, _ in module.named_parameters()
-            if name.startswith("visual.") == (side == "image")
-            and name.endswith((".mlp.c_proj.weight", ".mlp.fc2.weight"))
+            if name.startswith("visual.") == (side == "image") and MLP_OUTPUT.search(name)
         ]
         if outputs:
             candidates.append((outputs[-1],))

@@ -59,6 +59,7 @@ def feature_set_for(
     arrays: tuple[str, ...],
     extra: dict[str, Any] | None = None,
     index_from: FeatureSet | None = None,
+    progress: Progress,
 ) -> FeatureSet:
     """The feature set of a pool under a model: the one on disk, or a new one that holds the index.
 
@@ -89,7 +90,7 @@ def feature_set_for(
             files.write_json(path / "features.json", {**found.info, "location": location})
         return FeatureSet.open(path)
     if index_from is None:
-        build_index(source, config, path)
+        build_index(source, config, path, progress)
         counts = {shard: _index_height(path, shard) for shard in source.shards}
     else:
         counts = dict(index_from.info["shards"])

@@ -165,6 +165,7 @@ class FeatureSet:
                 allowed=", ".join(sorted(self.info["arrays"])),
                 next_step="choose one of the stored arrays",
             )
+        files.allow_open_files(len(self.shards))
         parts = [
             np.load(self.array_file(shard, name), mmap_mode="r", allow_pickle=False)
             for shard in self.shards

@@ -14,6 +14,8 @@ import polars as pl
 from mimic_core.errors import RunError
 from mimic_core.schema import ROW_GROUP_ROWS
 
+_SPARE_FILES = 256  # for image readers, tables and whatever else opens files beside the maps
+
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Write ``path`` through a temporary name in its folder, flush to disk, then rename."""
@@ -66,6 +68,32 @@ def write_parquet(path: Path, frame: pl.DataFrame) -> None:
         path,
         lambda file: frame.write_parquet(file, compression="zstd", row_group_size=ROW_GROUP_ROWS),
     )
+
+
+def allow_open_files(count: int) -> None:
+    """Let this process hold ``count`` files more open: a memory map keeps its file.
+
+    The usual limit of 1,024 is a soft one, which a process may raise itself up to the hard one.
+
+    Raises:
+        RunError: The hard limit is too low for that.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows, where maps are not counted
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = sum(1 for _ in Path("/dev/fd").iterdir()) + count + _SPARE_FILES
+    if soft == resource.RLIM_INFINITY or needed <= soft:
+        return
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise RunError(
+            "the system does not let this process keep so many files open",
+            got=f"{needed} files",
+            allowed=f"{hard} files, the hard limit",
+            next_step="raise it (ulimit -Hn), or pack the pool into fewer, larger shards",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

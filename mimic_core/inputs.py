@@ -5,7 +5,6 @@ Everything a user can get wrong is opened and checked here, before the long pass
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from mimic_core.labels.zero_shot import DEFAULT_PROMPTS, class_embeddings
 from mimic_core.modelling.projections import find_projection
 from mimic_core.models import LoadedModel, load_model
 from mimic_core.pairs import Pair, prepare_pair
+from mimic_core.progress import Progress
 from mimic_core.schema import RunConfig, Side, Task
 from mimic_core.sources import DECODER, Source, open_source
 
@@ -49,19 +49,20 @@ class Inputs:
 
 
 def open_inputs(
-    config: RunConfig, runs_root: Path, device: torch.device, note: Callable[[str], None]
+    config: RunConfig, runs_root: Path, device: torch.device, progress: Progress
 ) -> Inputs:
     """Open the source and the models of ``config`` and find or begin their feature sets.
 
     Raises:
+        Interrupted: ``progress.check`` asked to stop while the pool was being indexed.
         MimicError: The source or a model cannot be used as asked.
     """
     source = open_source(config.source)
-    note(f"pool: {source.layout} at {config.source.path}")
+    progress.note(f"pool: {source.layout} at {config.source.path}")
     _require_fitting_task(config, source.task)
-    reference = _load_reference(config, device, note)
+    reference = _load_reference(config, device, progress)
     if source.task == "labels":
-        return _label_inputs(config, source, reference, runs_root, device)
+        return _label_inputs(config, source, reference, runs_root, device, progress)
     if reference.tokenizer is None:
         raise ConfigError(
             "captions need a reference with a text tower, which an image model has not",
@@ -87,6 +88,7 @@ def open_inputs(
             arrays=arrays,
             extra=extra,
             index_from=index_from,
+            progress=progress,
         )
 
     encoder = ReferenceEncoder(reference.module, device, config.precision, sides)
@@ -95,7 +97,7 @@ def open_inputs(
     targets = (features.Target(cached, encoder),)
     if config.snapshot is None:
         return Inputs(source, reference, targets, encoder)
-    pair = prepare_pair(config, config.snapshot, reference, device, note)
+    pair = prepare_pair(config, config.snapshot, reference, device, progress.note)
     tangents = feature_set(pair.encoder.arrays, extra=pair.identity, index_from=cached)
     both = (*targets, features.Target(tangents, pair.encoder))
     return Inputs(source, reference, both, encoder, pair)
@@ -127,6 +129,7 @@ def _label_inputs(
     reference: LoadedModel,
     runs_root: Path,
     device: torch.device,
+    progress: Progress,
 ) -> Inputs:
     """Those of a labelled pool. The prompts decide the CLIP score, so they name the feature set."""
     has_text = reference.tokenizer is not None
@@ -143,6 +146,7 @@ def _label_inputs(
         device=device,
         arrays=("image_embedding",) if has_text else ("image_features",),
         extra={"prompts": list(prompts)} if has_text else None,
+        progress=progress,
     )
     classes = None
     if has_text:
@@ -153,13 +157,11 @@ def _label_inputs(
     return Inputs(source, reference, (features.Target(cached, encoder),), encoder)
 
 
-def _load_reference(
-    config: RunConfig, device: torch.device, note: Callable[[str], None]
-) -> LoadedModel:
+def _load_reference(config: RunConfig, device: torch.device, progress: Progress) -> LoadedModel:
     reference = load_model(config.reference, preprocess=config.preprocess)
     reference.module.to(device)
-    note(f"reference: {config.reference} on {device}")
-    note(
+    progress.note(f"reference: {config.reference} on {device}")
+    progress.note(
         f"preprocessing, {reference.preprocessing_origin}: {reference.preprocessing} "
         f"(sha256 {reference.preprocessing_sha256[:12]}); decoder: {DECODER}"
     )

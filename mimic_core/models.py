@@ -33,7 +33,7 @@ from mimic_core.schema import LossName, Precision, digest
 
 # The last linear map of an MLP block, as open_clip's and timm's towers name it; an attention pool's
 # output projection stands in for towers without MLPs (ResNet).
-_MLP_OUTPUT = re.compile(r"\.mlp\.(c_proj|fc2|w3)\.weight$")
+MLP_OUTPUT = re.compile(r"\.mlp\.(c_proj|fc2|w3)\.weight$")
 _POOL_OUTPUT = re.compile(r"\.attnpool\.c_proj\.weight$")
 
 
@@ -120,7 +120,7 @@ def default_mimic_layers(module: nn.Module) -> tuple[str, ...]:
     names = [name for name, _ in module.named_parameters() if name.startswith("visual.")]
     if not names:
         names = [name for name, _ in module.named_parameters()]
-    for pattern in (_MLP_OUTPUT, _POOL_OUTPUT):
+    for pattern in (MLP_OUTPUT, _POOL_OUTPUT):
         found = [name for name in names if pattern.search(name)]
         if found:
             return (found[-1],)

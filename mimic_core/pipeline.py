@@ -99,7 +99,7 @@ class _Job:
 
     def run(self) -> Run:
         with self._timed("open"):
-            inputs = open_inputs(self.config, self.runs_root, self.device, self.progress.note)
+            inputs = open_inputs(self.config, self.runs_root, self.device, self.progress)
         if self.sweep and inputs.source.task == "labels":
             raise ConfigError(
                 "a labelled probe has one mimic layer, the head, so there is nothing to compare",

@@ -11,6 +11,7 @@ float16.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from mimic_core.sampling import uid_words
 from mimic_core.schema import ProbeConfig, ScoreBatch
 
 PAIR_WEIGHTINGS = ("mimic", "uniform")
+SEGMENT_SAMPLES = 65_536  # of the direction check, whose mean loss needs no more
 
 
 class Probe:
@@ -97,22 +99,23 @@ class Probe:
         weight = self.weight.clone().requires_grad_(True)
         direction = self._target - self.weight
         worst = 0.0
-        losses = self._autograd_losses(weight, features, others)
         for i in range(2):
-            (gradient,) = torch.autograd.grad(losses[i], weight, retain_graph=True)
+            loss = self._loss_of(i, weight, features, others)
+            (gradient,) = torch.autograd.grad(loss, weight)
             expected = -(gradient * direction).sum() / direction.norm()
             worst = max(worst, float((scores[i] - expected).abs()))
         return worst / max(float(scores.abs().max()), 1e-30)
 
     def segment_losses(self, positions: tuple[float, ...], *, batches: int = 8) -> list[float]:
-        """Mean loss on the first ``batches`` batches with the projection at each position between
-        the present one (0) and the reference's (1).
+        """Mean loss on the first ``batches`` batches, or as many as hold ``SEGMENT_SAMPLES``, with
+        the projection at each position between the present one (0) and the reference's (1).
         """
-        draws = [draw for draw, _ in zip(self._draws(0), range(batches), strict=False)]
+        most = max(1, min(batches, SEGMENT_SAMPLES // self.batch_size))
+        draws = list(islice(self._draws(0), most))
         means = []
         for position in positions:
             weight = torch.lerp(self.weight, self._target, position)
-            losses = [self._autograd_losses(weight, *self._load(draw.rows)) for draw in draws]
+            losses = [self._losses_at(weight, *self._load(draw.rows)) for draw in draws]
             means.append(float(torch.cat(losses).mean()))
         return means
 
@@ -161,11 +164,36 @@ class Probe:
 
     def _autograd_losses(self, weight: Tensor, features: Tensor, others: Tensor) -> Tensor:
         """The same losses (B,) by plain torch operations, for reverse mode."""
-        unit = F.normalize(features @ weight + self._projector.bias, dim=1)
-        image, text = (unit, others) if self.config.side == "image" else (others, unit)
+        image, text = self._embeddings(weight, features, others)
         if self._head.loss == "siglip":
             return siglip_losses(image, text, self._head.scale, self._head.bias)
         return clip_losses(image, text, self._head.scale)
+
+    def _loss_of(self, i: int, weight: Tensor, features: Tensor, others: Tensor) -> Tensor:
+        """One of these losses from row and column i of the logits alone: a check on two samples
+        must not need the logits of all pairs, 17 GB for 65,536 samples.
+        """
+        image, text = self._embeddings(weight, features, others)
+        row = self._head.scale * (text @ image[i]) + self._head.bias
+        if self._head.loss == "siglip":
+            signs = torch.full_like(row, -1.0)
+            signs[i] = 1.0
+            return -F.logsigmoid(signs * row).sum()
+        column = self._head.scale * (image @ text[i]) + self._head.bias
+        return 0.5 * (torch.logsumexp(row, 0) + torch.logsumexp(column, 0)) - row[i]
+
+    def _losses_at(self, weight: Tensor, features: Tensor, others: Tensor) -> Tensor:
+        """The same losses (B,) in blocks of rows, without a way back."""
+        return score_logits(
+            Embedded(*self._embeddings(weight, features, others)), self._head
+        ).losses
+
+    def _embeddings(
+        self, weight: Tensor, features: Tensor, others: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Unit embeddings (B, D) of images and of texts with the projection at ``weight``."""
+        unit = F.normalize(features @ weight + self._projector.bias, dim=1)
+        return (unit, others) if self.config.side == "image" else (others, unit)
 
 
 def probe_scores(

@@ -21,18 +21,16 @@ class Rows:
     def __init__(self, features: FeatureSet, name: str, device: torch.device) -> None:
         array = features.array(name)
         size = len(array) * array.width * array.dtype.itemsize
-        self._held = torch.from_numpy(array.read()) if size <= IN_MEMORY_BYTES else None
-        self._array = array
         self._device = device
         self.width = array.width
-        if self._held is not None:
-            self._held = self._held.to(device)
+        # What is held in memory needs no map, and a map keeps a file open for every shard.
+        self._rows = torch.from_numpy(array.read()).to(device) if size <= IN_MEMORY_BYTES else array
 
     def take(self, rows: np.ndarray) -> Tensor:
         """Rows (B,) as (B, width) float32."""
-        if self._held is not None:
-            return self._held[torch.from_numpy(rows).to(self._device)].float()
-        return torch.from_numpy(self._array.take(rows)).to(self._device).float()
+        if isinstance(self._rows, Tensor):
+            return self._rows[torch.from_numpy(rows).to(self._device)].float()
+        return torch.from_numpy(self._rows.take(rows)).to(self._device).float()
 
     def mean_length(self, rows: np.ndarray) -> float:
         """Root mean square of the lengths of ``rows`` (M,); 1 where all are zero."""

@@ -54,7 +54,7 @@ def resolve_preprocessing(
     attached = dict(getattr(visual, "preprocess_cfg", {}))
     if choice is not None:
         settings, origin = chosen_preprocessing(choice)
-    elif spec.kind in ("tag", "hub"):
+    elif spec.kind == "tag":
         settings, origin = attached, "published with the checkpoint"
     else:
         found = _own(spec)
@@ -109,6 +109,11 @@ def _own(spec: ModelSpec) -> tuple[dict[str, Any], str] | None:
     import open_clip
 
     candidates = [] if spec.config_file is None else [spec.config_file]
+    if spec.kind == "hub":
+        repository = spec.arch.removeprefix("hf-hub:")
+        candidates.append(
+            Path(open_clip.pretrained.download_pretrained_from_hf(repository, CONFIG_NAME))
+        )
     if spec.kind == "file":
         candidates.append(Path(spec.weights).with_name(CONFIG_NAME))
     for file in candidates:
@@ -116,7 +121,7 @@ def _own(spec: ModelSpec) -> tuple[dict[str, Any], str] | None:
             written = read_config(file)["preprocess_cfg"]
             if {"mean", "std"} <= set(written):
                 return dict(written), f"from {file.name}"
-    if spec.arch.endswith(".json"):
+    if spec.kind == "hub" or spec.arch.endswith(".json"):
         return None
     tags = open_clip.list_pretrained_tags_by_model(spec.arch)
     keys = ("mean", "std", "interpolation", "resize_mode")

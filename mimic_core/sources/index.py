@@ -9,7 +9,9 @@ their first appearance. Equal pools and configs give equal bytes.
 from __future__ import annotations
 
 import itertools
+import shutil
 import tempfile
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ import polars as pl
 
 from mimic_core import files, sampling
 from mimic_core.errors import SourceError
+from mimic_core.progress import Progress, Silent
 from mimic_core.schema import SAMPLE_COLUMNS, SKIP_COLUMNS, Sample, Skip, SourceConfig
 from mimic_core.sources.base import Source
 from mimic_core.sources.columns import (
@@ -30,6 +33,9 @@ from mimic_core.sources.columns import (
     common_dtype,
     stored_names,
 )
+
+_DRAFT = ".index-draft-"
+_DRAFT_SECONDS = 86_400.0
 
 
 @dataclass(slots=True)
@@ -54,7 +60,9 @@ def preview(source: Source, n: int) -> list[Sample | Skip]:
     return list(itertools.islice(stream, n))
 
 
-def build_index(source: Source, config: SourceConfig, directory: Path) -> None:
+def build_index(
+    source: Source, config: SourceConfig, directory: Path, progress: Progress | None = None
+) -> None:
     """Write ``index/<shard>.parquet`` and ``index/<shard>.skipped.parquet`` for every shard.
 
     Of samples with the same uid the first in (shard, order) stays, the others are skipped as
@@ -63,10 +71,12 @@ def build_index(source: Source, config: SourceConfig, directory: Path) -> None:
 
     Raises:
         SourceError: Not one sample of the pool can be scored, or its metadata is unusable.
+        Interrupted: ``progress.check`` asked to stop; the index begins anew next time.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".index-draft-") as draft:
-        survey = _draft(source, Path(draft))
+    _remove_old_drafts(directory)
+    with tempfile.TemporaryDirectory(dir=directory, prefix=_DRAFT) as draft:
+        survey = _draft(source, Path(draft), progress or Silent())
         unique = _first_of_each(survey.words)
         chosen = _draw(survey.words, unique, config)
         _require_samples(source, survey, int(chosen.sum()))
@@ -86,14 +96,23 @@ def build_index(source: Source, config: SourceConfig, directory: Path) -> None:
             start = stop
 
 
-def _draft(source: Source, folder: Path) -> _Survey:
+def _remove_old_drafts(directory: Path) -> None:
+    """Remove what a killed process left; another one may be writing a young one just now."""
+    for draft in directory.glob(f"{_DRAFT}*"):
+        if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
+            shutil.rmtree(draft)
+
+
+def _draft(source: Source, folder: Path, progress: Progress) -> _Survey:
     """Read every shard once, leaving its samples and skips in ``folder``."""
     survey = _Survey()
+    progress.phase("index", len(source.shards), unit="shards")
     for position, shard in enumerate(source.shards):
         rows = source.index(shard)
         words = [np.empty((0, 2), np.uint64)]
         skips: list[pl.DataFrame] = [_skip_frame([])]
         for part in itertools.count():
+            progress.check()
             chunk = list(itertools.islice(rows, CHUNK_ROWS))
             samples = _sample_frame([row for row in chunk if isinstance(row, Sample)])
             samples.write_parquet(folder / f"{position}.{part:05d}.samples")
@@ -106,6 +125,7 @@ def _draft(source: Source, folder: Path) -> _Survey:
         skipped.write_parquet(folder / f"{position}.skipped")
         survey.reasons.update(skipped["reason"].to_list())
         survey.words.append(np.concatenate(words))
+        progress.advance(1)
     return survey
 
 

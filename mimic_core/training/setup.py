@@ -104,7 +104,7 @@ def prepare(
     _require_clean_samples(config)
     if not group.first:
         group.wait()  # until the first process has filled the features
-    inputs = open_inputs(config, runs_root, device, progress.note)
+    inputs = open_inputs(config, runs_root, device, progress)
     early = None
     if inputs.source.task == "pairs":  # labelled images need the features first, for their head
         early = _pair_models(config, inputs, device)

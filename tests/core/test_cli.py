@@ -201,8 +201,8 @@ def test_a_value_out_of_range_is_refused(
         ["nonsense"],
     ],
 )
-def test_a_command_line_that_cannot_be_read_exits_with_2(arguments: list[str]) -> None:
-    assert main(arguments) == 2
+def test_a_command_line_that_cannot_be_read_is_an_error(arguments: list[str]) -> None:
+    assert main(arguments) == 1
 
 
 def test_an_interrupted_run_says_how_to_resume(

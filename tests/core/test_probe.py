@@ -304,6 +304,26 @@ def test_self_check_is_small_and_sees_a_wrong_score(
     assert Probe(sets["clip"], CONFIG).self_check() > 0.1
 
 
+def test_checks_never_build_the_logits_of_all_pairs(
+    sets: dict[LossName, FeatureSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the largest batch they would take 17 GB."""
+
+    def all_pairs(*_: object) -> None:
+        raise AssertionError("all pairs at once")
+
+    for features in sets.values():
+        scorer = Probe(features, CONFIG)
+        segment = scorer.segment_losses((0.0, 1.0))
+        monkeypatch.setattr(probe, "clip_losses", all_pairs)
+        monkeypatch.setattr(probe, "siglip_losses", all_pairs)
+        assert scorer.self_check() < 1e-5
+        assert scorer.segment_losses((0.0, 1.0)) == segment
+        monkeypatch.setattr(probe, "SEGMENT_SAMPLES", CONFIG.batch_size)
+        assert scorer.segment_losses((0.0, 1.0)) == scorer.segment_losses((0.0, 1.0), batches=1)
+        monkeypatch.undo()
+
+
 def test_segment_runs_from_the_fresh_projection_to_the_reference(
     sets: dict[LossName, FeatureSet],
 ) -> None:
