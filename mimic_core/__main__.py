@@ -1,6 +1,7 @@
 """The command line: ``python -m mimic_core``, or ``mimicscope`` once installed.
 
-Exit codes: 0 done, 1 an error of the user's, 130 stopped by the user. Heavy modules are imported by the command that needs them, so that ``--help`` is quick.
+Exit codes: 0 done, 1 an error of the user's, 130 stopped by the user. Heavy modules are imported
+by the command that needs them, so that ``--help`` is quick.
 """
 
 from __future__ import annotations

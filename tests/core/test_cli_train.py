@@ -117,7 +117,7 @@ def test_a_value_out_of_range_is_refused(
     [["train", "pool", "--reference", "r"], ["train", "pool", "--model", "m"],
      [*COMMAND, "--weighting", "none"]],
 )  # fmt: skip
-def test_a_command_line_that_cannot_be_read_exits_with_2(arguments: list[str]) -> None:
+def test_a_command_line_that_cannot_be_read_is_an_error(arguments: list[str]) -> None:
     assert main(arguments) == 1
 
 
