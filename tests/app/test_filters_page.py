@@ -351,7 +351,11 @@ def test_a_boolean_is_no_truth_before_it_is_chosen(
 
 def test_a_long_recipe_is_shown_in_part(filters_page: Any, table: pl.DataFrame) -> None:
     uids = [f"{number:032x}" for number in range(3_000)]
-    app = filters_page(Uids.parse({"uids": [*table["uid"].head(5), *uids]}))
+    long = Recipe().with_condition("some", Uids.parse({"uids": [*table["uid"].head(5), *uids]}))
+    app = filters_page()
+    app.session_state[STATE] = replace(state(app), recipe=long)
+    app.run()
+    assert metric(app, "Kept") == "5 of 130"
     (code,) = [one.value for one in app.code if "uids:" in one.value]
     assert code.count("\n") < 200
     assert "more lines are in the file" in texts(app)
