@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 MAX_CHOICES = 40  # a text column with more values is not offered as a category
+MAX_GROUPS = 10_000  # nor are shares for each of more values than these
 _NOT_NUMBERS = {"image_offset", "image_length", "map_x", "map_y"}
 _NOT_CATEGORIES = {"uid", "key", "caption", "image_kind", "image_path", "image_member"}
 _NOT_TEXT = {"uid", "image_kind", "image_path", "image_member"}
@@ -39,8 +40,27 @@ def category_columns(table: pl.DataFrame) -> list[str]:
 
 def truth_columns(table: pl.DataFrame) -> list[str]:
     """Columns that can mark noisy samples: booleans, the one of that name first."""
-    found = [name for name, dtype in table.schema.items() if dtype == pl.Boolean]
+    found = [
+        name
+        for name, dtype in table.schema.items()
+        if dtype == pl.Boolean and _holds_values(table[name])
+    ]
     return sorted(found, key=lambda name: name != TRUTH)
+
+
+def group_columns(table: pl.DataFrame) -> list[str]:
+    """Columns whose values can have shares of their own: categories, also of many classes, and
+    whole numbers such as those of classes and clusters.
+    """
+    kinds = (pl.Boolean, pl.String, pl.Categorical)
+    return [
+        name
+        for name, dtype in table.schema.items()
+        if name not in _NOT_CATEGORIES | _NOT_NUMBERS
+        and (dtype in kinds or dtype.is_integer())
+        and _holds_values(table[name])
+        and table[name].n_unique() <= min(MAX_GROUPS, len(table) // 2)
+    ]
 
 
 def text_columns(table: pl.DataFrame) -> list[str]:

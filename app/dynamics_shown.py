@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 
 from app import cache, cache_dynamics, session
 from app.dynamics_state import BY_VOTES, DynamicsState, Ranks
@@ -13,8 +12,6 @@ from app.figures_dynamics import step_labels
 from app.shown import Shown
 from mimic_core.ensemble import Ensemble
 from mimic_core.history import History
-
-TRUTH = "is_noisy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +103,6 @@ def dynamics_of(shown: Shown) -> Dynamics:
     order = state.order
     by_votes = state.ensemble.model_dump_json() if order.over in BY_VOTES else ""
     by_recipe = None if order.scope == "all" else shown.recipe_yaml
-    truth = TRUTH if shown.table.schema.get(TRUTH) == pl.Boolean else None
     return Dynamics(
         shown=shown,
         state=state,
@@ -114,5 +110,5 @@ def dynamics_of(shown: Shown) -> Dynamics:
         ensemble=cache_dynamics.ensemble(shown.key, state.ensemble),
         rows=cache_dynamics.ordered(shown.key, order, by_recipe, state.ensemble),
         context=repr((shown.key, order, by_votes, by_recipe)),
-        truth=truth,
+        truth=shown.truth,
     )

@@ -60,12 +60,19 @@ def rows_condition(
     chosen = values[rows]
     low, high = chosen.min(), chosen.max()
     reached = int((values.is_between(low, high).fill_null(value=False).to_numpy() & among).sum())
-    note = ""
+    notes = []
     if reached > len(rows):
-        note = (
+        notes.append(
             f"Equal values stay together: {count(reached)} samples have a {spoken(column)} in the "
             f"range of these {count(len(rows))}."
         )
+    missing = int((values.is_null().to_numpy() & among).sum())
+    if missing:
+        notes.append(
+            f"{count(missing)} samples have no {spoken(column)}: a recipe that cuts by it drops "
+            "them, whichever rows it keeps."
+        )
+    note = " ".join(notes)
     if scope == "all":
         return RowsCondition(_percentiles(column, sorted_values(values), low, high), note)
     ends = {"min": float(low), "max": float(high)}  # type: ignore[arg-type]  # a number column

@@ -9,6 +9,7 @@ import polars as pl
 
 from app import cache, session
 from app.cache import TableKey
+from app.columns import TRUTH
 from app.components.shell import active_run
 from mimic_core.filters import Recipe, Selection
 from mimic_core.runs import Run
@@ -24,6 +25,8 @@ class Shown:
     recipe: Recipe
     recipe_yaml: str
     selection: Selection
+    truth: str | None
+    """The boolean column that marks noisy samples: the one chosen, else one named as such."""
 
     @property
     def total(self) -> int:
@@ -54,6 +57,7 @@ def shown() -> Shown | None:
     state = session.state()
     key = cache.key_of(run, state.tuned)
     text = state.recipe.to_yaml()
+    known, chosen = cache.truths(key), state.filters.truth
     return Shown(
         run=run,
         key=key,
@@ -61,4 +65,5 @@ def shown() -> Shown | None:
         recipe=state.recipe,
         recipe_yaml=text,
         selection=cache.selection(key, text),
+        truth=chosen if chosen in known else TRUTH if TRUTH in known else None,
     )

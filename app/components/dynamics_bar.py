@@ -12,8 +12,10 @@ from app.components.ensemble_form import ensemble_controls
 from app.dynamics_shown import Dynamics
 from app.dynamics_state import SHOWS, DynamicsState, Show
 from app.text import count, plain, share
+from mimic_core.ensembles.config import TopPercent
 from mimic_core.errors import MimicError
 from mimic_core.filters import EnsembleVote
+from mimic_core.stats import quality_estimate
 
 ENSEMBLE_NAME = "ensemble"
 _SHOWN: dict[Show, str] = {
@@ -62,10 +64,20 @@ def _unfinished(state: DynamicsState) -> None:
         st.caption(f":material/info: Until then {now}: {plain(error.next_step)}.")
 
 
+def _interval(view: Dynamics) -> str:
+    """The interval of the kept share, an estimate of the pool's quality; empty where the share is
+    the binarisation's own setting.
+    """
+    if isinstance(view.state.ensemble.binarise, TopPercent):
+        return ""
+    found = quality_estimate(view.ensemble.kept, view.shown.total)
+    return f", 95 % interval {100 * found.low:.1f} to {100 * found.high:.1f} %"
+
+
 def decision(view: Dynamics) -> None:
     """How many the ensemble keeps, and the button that makes that the selection."""
     kept, total = view.ensemble.kept, view.shown.total
-    text = f"keeps **{count(kept)} of {count(total)}** ({share(kept, total)})"
+    text = f"keeps **{count(kept)} of {count(total)}** ({share(kept, total)}{_interval(view)})"
     if view.truth is not None:
         noisy = view.shown.table[view.truth].fill_null(value=False).to_numpy()
         left = int((noisy & view.ensemble.keep).sum())
@@ -75,11 +87,11 @@ def decision(view: Dynamics) -> None:
     condition = EnsembleVote(binarise=config.binarise, aggregate=config.aggregate)
     recipe = view.shown.recipe
     st.button(
-        "Make it the selection",
+        "Add to the selection",
         key="dyn_keep_ensemble",
         icon=":material/filter_alt:",
         type="tertiary",
-        help="Adds the ensemble filter to the selection of all pages.",
+        help="Keeps of the selection of all pages only what this ensemble keeps too.",
         disabled=any(named.condition == condition for named in recipe.conditions),
         on_click=lambda: session.set_recipe(recipe.with_condition(ENSEMBLE_NAME, condition)),
     )

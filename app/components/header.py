@@ -14,7 +14,6 @@ from app.text import count, number, plain, share
 from mimic_core.runs import CheckLevel, DirectionCheck, Run
 from mimic_core.schema import Mode
 
-TRUTH = "is_noisy"
 _MODES: dict[Mode, str] = {
     "probe": ":material/bolt:",
     "snapshot": ":material/photo_camera:",
@@ -77,18 +76,18 @@ def metrics(shown: Shown) -> None:
     with st.container(horizontal=True, gap="medium", horizontal_alignment="right", key="metrics"):
         st.metric("Kept", f"{count(shown.kept)} of {count(shown.total)}", width="content")
         st.metric("Retention rate", share(shown.kept, shown.total), width="content")
-        if shown.table.schema.get(TRUTH) == pl.Boolean:
-            _truth_metrics(shown)
+        if shown.truth is not None:
+            _truth_metrics(shown, shown.truth)
 
 
-def _truth_metrics(shown: Shown) -> None:
-    noisy = int(shown.table[TRUTH].sum())
-    left = int(shown.table[TRUTH].filter(pl.Series(shown.selected)).sum())
-    found = cache.auroc(shown.key, TRUTH)
+def _truth_metrics(shown: Shown, truth: str) -> None:
+    noisy = int(shown.table[truth].sum())
+    left = int(shown.table[truth].filter(pl.Series(shown.selected)).sum())
+    found = cache.auroc(shown.key, truth)
     st.metric(
         "Noisy kept",
         f"{count(left)} of {count(noisy)}",
-        help=f"Known from the pool's column {TRUTH}.",
+        help=f"Known from the pool's column {plain(truth)}.",
         width="content",
     )
     st.metric(

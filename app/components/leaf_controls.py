@@ -131,8 +131,8 @@ def _top_k(form: LeafForm, put: Put) -> None:
 
 
 def _by(shown: Shown, form: LeafForm, put: Put) -> None:
-    """Groups: offered where the table has columns with few values."""
-    columns = cache.categories(shown.key)
+    """Groups: offered where the table has columns whose values come back."""
+    columns = cache.groups(shown.key)
     if form.by is not None and form.by not in columns:
         columns = [form.by, *columns]
     if not columns:

@@ -24,7 +24,7 @@ KINDS_SHOWN = 12
 
 def outcome(shown: Shown) -> None:
     """Counts, then truth metrics and kinds of noise."""
-    truth = present_truth(shown)
+    truth = shown.truth
     with st.container(horizontal=True, gap="medium", key="outcome"):
         st.metric("Kept", f"{count(shown.kept)} of {count(shown.total)}", width="content")
         st.metric("Retention rate", share(shown.kept, shown.total), width="content")
@@ -32,15 +32,13 @@ def outcome(shown: Shown) -> None:
             _truth(shown, truth)
     if truth is not None:
         _kinds(shown, truth)
-    elif not cache_filters.truths(shown.key):
+    elif cache.truths(shown.key):
+        with st.container(horizontal=True, vertical_alignment="center", key="truth_bar"):
+            st.caption("No column is known to say which samples are noisy.")
+            with st.popover("Truth", icon=":material/fact_check:", type="tertiary"):
+                _choose("truth", "Noisy where", cache.truths(shown.key), None)
+    else:
         st.caption("No column of this run says which samples are noisy.")
-
-
-def present_truth(shown: Shown) -> str | None:
-    """The boolean column that marks noisy samples, if there is one."""
-    known = cache_filters.truths(shown.key)
-    wanted = session.state().filters.truth
-    return wanted if wanted in known else next(iter(known), None)
 
 
 def _truth(shown: Shown, truth: str) -> None:
@@ -70,7 +68,7 @@ def _kinds(shown: Shown, truth: str) -> None:
             f"Noisy samples kept, by {plain(spoken(kind))}" if kind else "No column names the noise"
         )
         with st.popover("Truth", icon=":material/fact_check:", type="tertiary"):
-            _choose("truth", "Noisy where", cache_filters.truths(shown.key), truth)
+            _choose("truth", "Noisy where", cache.truths(shown.key), truth)
             if kind is not None:
                 _choose("kind", "Kinds named by", kinds, kind)
     if kind is not None:
@@ -90,11 +88,13 @@ def _bars(table: pl.DataFrame) -> None:
         st.caption(f"and {count(len(rows) - KINDS_SHOWN)} more kinds")
 
 
-def _choose(field: str, label: str, options: list[str], value: str) -> None:
+def _choose(field: str, label: str, options: list[str], value: str | None) -> None:
     key = f"filters_{field}"
     st.selectbox(
         label,
         options,
+        index=None,
+        placeholder="choose a column",
         format_func=spoken,
         key=session.bind(key, value),
         on_change=lambda: session.change_filters(**{field: session.value(key)}),
@@ -119,7 +119,7 @@ def curve_panel(shown: Shown) -> None:
             label_visibility="collapsed",
             width=210,
         )
-    truth = present_truth(shown)
+    truth = shown.truth
     if column == CONFIDENCE:
         config, marks = _ensemble(shown)
         curve = cache_filters.confidence_curve(shown.key, config, truth)

@@ -39,6 +39,7 @@ _EXAMPLES: dict[str, tuple[str, Condition]] = {
     ),
     "What most epochs keep, by k-means": (":material/how_to_vote:", EnsembleVote()),
 }
+_MINUS = "Drop what another condition keeps, and what has no value to judge by"
 _MORE = {"rename": "Rename", "up": "Move up", "down": "Move down", "copy": "Duplicate"}
 
 
@@ -180,7 +181,7 @@ def _actions(place: int, named: NamedCondition) -> None:
     name = named.name
     with st.container(horizontal=True, gap="xsmall", key=f"actions-{place}"):
         for label, task, icon, text in [
-            ("Minus", "minus", ":material/content_cut:", "Drop what another condition keeps"),
+            ("Minus", "minus", ":material/content_cut:", _MINUS),
             ("Or", "or", ":material/call_split:", "Keep also what another condition keeps"),
         ]:
             st.button(

@@ -6,6 +6,7 @@ import streamlit as st
 
 from app import cache, cache_filters, session
 from app.components.errors import errors_shown
+from app.components.recipe_file import recipe_code, recipe_upload, use_recipe
 from app.library import runs_root, tidy_path
 from app.shown import Shown
 from app.text import plain
@@ -138,7 +139,7 @@ def _chosen(shown: Shown, saved: SavedRecipe) -> None:
             type="primary",
             disabled=kept is None,
         ):
-            use(saved.recipe, saved.name)
+            use_recipe(saved.recipe, saved.name)
         _delete(saved.name)
     new = st.text_input("New name", key="rename_to", max_chars=100, placeholder=saved.name)
     if st.button("Rename", key="rename_saved", type="tertiary", disabled=not new.strip()):
@@ -164,13 +165,6 @@ def _delete(name: str) -> None:
         st.rerun()
 
 
-def use(recipe: Recipe, name: str | None) -> None:
-    """Make a recipe the selection of all pages."""
-    session.set_recipe(recipe)
-    session.change_filters(saved_as=name, editor=None, renaming=None)
-    st.rerun()
-
-
 def _file(shown: Shown) -> None:
     """The recipe as a YAML file, to this computer and from it."""
     text = shown.recipe_yaml
@@ -185,10 +179,5 @@ def _file(shown: Shown) -> None:
         on_click="ignore",
     )
     with errors_shown():
-        file = st.file_uploader("Load a YAML file", type=["yaml", "yml"], key="load_recipe")
-        if file is not None and file.file_id != session.state().loaded:
-            recipe = Recipe.from_yaml(file.getvalue().decode(errors="replace"))
-            cache.selection(shown.key, recipe.to_yaml())  # raises if the run lacks a column
-            session.change(loaded=file.file_id)
-            use(recipe, None)
-    st.code(text, language="yaml", height=220 if text.count("\n") > 10 else "content")
+        recipe_upload(shown, "Load a YAML file")
+    recipe_code(text, height=220)

@@ -9,13 +9,12 @@ from pathlib import Path
 import polars as pl
 import streamlit as st
 
-from app import cache, session
 from app.components.errors import errors_shown
+from app.components.recipe_file import recipe_code, recipe_upload
 from app.library import tidy_path
 from app.shown import Shown
 from app.text import count, plain, share
 from mimic_core.export import SUFFIXES, Format, export, export_bytes, manifest_for
-from mimic_core.filters import Recipe
 from mimic_core.schema import slug
 
 _FORMATS: dict[Format, tuple[str, str, str]] = {
@@ -140,18 +139,6 @@ def _on_disk(shown: Shown, chosen: Format, name: str) -> None:
             st.success("Written: " + ", ".join(plain(str(path)) for path in paths))
 
 
-def _load_recipe(shown: Shown) -> None:
-    """Select by a saved recipe, once it has been tried on this run."""
-    file = st.file_uploader("Recipe", type=["yaml", "yml"], key="load_recipe")
-    if file is None or file.file_id == session.state().loaded:
-        return
-    recipe = Recipe.from_yaml(file.getvalue().decode(errors="replace"))
-    cache.selection(shown.key, recipe.to_yaml())  # raises if the run lacks a column
-    session.change(loaded=file.file_id)
-    session.set_recipe(recipe)
-    st.rerun()
-
-
 def recipe_text(shown: Shown) -> None:
     """The recipe as the file that the command reads."""
     text = shown.recipe.to_yaml()
@@ -159,7 +146,7 @@ def recipe_text(shown: Shown) -> None:
         st.subheader("Recipe", anchor=False, width="content")
         st.space("stretch")
         with st.popover("Load", icon=":material/upload_file:", type="tertiary"), errors_shown():
-            _load_recipe(shown)
+            recipe_upload(shown, "Recipe")
         st.download_button(
             RECIPE_NAME,
             data=text,
@@ -170,4 +157,4 @@ def recipe_text(shown: Shown) -> None:
             type="tertiary",
             on_click="ignore",
         )
-    st.code(text, language="yaml", height=260 if text.count("\n") > 12 else "content")
+    recipe_code(text, height=260)

@@ -32,11 +32,13 @@ from mimic_core.filters import (
     Region,
     Text,
     TopK,
+    Uids,
     apply,
 )
 from mimic_core.history import run_history
 from mimic_core.recipe_library import list_recipes, save_recipe
 from mimic_core.runs import Run
+from mimic_core.table import run_table
 from tests.app.conftest import STATE, OpenApp
 from tests.fakes import SCRIPT_CAPTION, fake_run
 
@@ -332,6 +334,30 @@ def test_a_run_without_truth_says_so(tmp_path: Path, open_app: OpenApp) -> None:
     assert not app.error
     assert "No column of this run says which samples are noisy" in texts(app)
     assert [one for one in app.metric if one.label == "F1"] == []
+
+
+def test_a_boolean_is_no_truth_before_it_is_chosen(
+    tmp_path: Path, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = fake_run(tmp_path, n=20, truth=False)
+    told = run_table(run).with_columns(has_face=pl.int_range(20) % 4 == 0)
+    monkeypatch.setattr("mimic_core.table.run_table", lambda *_: told)
+    app = open_app(tmp_path, "filters")
+    assert [one for one in app.metric if one.label == "F1"] == []
+    assert "No column is known to say which samples are noisy" in texts(app)
+    app.selectbox(key="filters_truth").set_value("has_face").run()
+    assert metric(app, "Noisy kept") == "5 of 5"
+
+
+def test_a_long_recipe_is_shown_in_part(
+    filters_page: Any, table: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.components.recipe_file.LINES_SHOWN", 20)
+    app = filters_page(Uids.parse({"uids": table["uid"].head(60).to_list()}))
+    (code,) = [one.value for one in app.code if "uids:" in one.value]
+    whole = state(app).recipe.to_yaml().splitlines()
+    assert code.splitlines() == whole[:20]
+    assert f"{len(whole) - 20} more lines are in the file" in texts(app)
 
 
 @pytest.mark.parametrize("column", ["clip_score", "aesthetic", "width", "ensemble confidence"])

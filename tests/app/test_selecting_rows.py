@@ -67,7 +67,12 @@ def test_percentiles_keep_the_rows_and_their_equals(
     low, high = frame["score"][rows].min(), frame["score"][rows].max()
     expected = frame["score"].is_between(low, high).fill_null(value=False).to_numpy()
     assert (kept.mask == expected).all()
-    assert bool(chosen.note) == (kept.kept > len(rows))
+    assert ("Equal values" in chosen.note) == (kept.kept > len(rows))
+    missing = frame["score"].null_count()
+    assert (f"{missing} samples have no score" in chosen.note) == (missing > 0)
+    # As the note says: what has no value is dropped by the rows' opposite too.
+    others = apply(drop_rows(Recipe(), chosen.condition), frame)
+    assert others.kept == len(frame) - kept.kept - missing
     dropped = apply(drop_rows(Recipe(), chosen.condition), frame)
     assert (dropped.mask == (~expected & frame["score"].is_not_null().to_numpy())).all()
 
