@@ -29,7 +29,7 @@ import numpy as np
 import polars as pl
 import repository  # noqa: F401 - first: the packages lie one level up
 import torch
-from measuring import interleaved, machine, own_peak, peak_in_own_process
+from measuring import forget_peak, interleaved, machine, own_peak, peak_in_own_process
 from torch import Tensor, nn
 
 from mimic_core import files
@@ -252,6 +252,7 @@ def main() -> None:
     device = pick_device(arguments.device)
     if arguments.memory_of:
         setting = make_memory_setting(arguments.arch, arguments.batch, device)
+        forget_peak(device)
         for _ in range(3):
             WAYS[arguments.memory_of](setting)
         print(own_peak(device))

@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import repository  # noqa: F401 - first: the packages lie one level up
 import torch
-from measuring import interleaved, machine, own_peak, peak_in_own_process
+from measuring import forget_peak, interleaved, machine, own_peak, peak_in_own_process
 from torch import Tensor, nn
 
 from mimic_core.loading import LoadedBatch
@@ -238,6 +238,7 @@ def main() -> None:
         [model] = arguments.models
         arch, batch = _size(model, arguments)
         setting = MODELS[model](device, batch, arch)
+        forget_peak(device)
         for _ in range(2):
             step(arguments.memory_of, setting)
         print(own_peak(device))
