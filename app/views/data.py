@@ -18,9 +18,9 @@ st.title("Data and scoring", anchor=False)
 active_jobs(store)
 with st.container(border=True, key="pool"):
     st.subheader("1 · Pool", anchor=False)
-    source = pool_chooser()
-    seen = None
+    source = seen = None
     with errors_shown():
+        source = pool_chooser()
         seen = pool_preview(source) if source is not None else None
 
 if source is not None and seen is not None:
