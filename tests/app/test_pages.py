@@ -453,3 +453,17 @@ def test_a_recipe_with_an_ensemble_loads_on_export(run: Run, open_app: OpenApp) 
     load_recipe(app, recipe.to_yaml())
     assert not app.error
     assert state(app).recipe == recipe
+
+
+def test_tuning_a_run_by_cosine_waits_for_a_click(
+    tmp_path: Path, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = fake_run(tmp_path, n=40)
+    own = ProbeConfig(epochs=3, batch_size=32, method="cos")
+    made.update(config=made.record.config.model_copy(update={"probe": own}))
+    monkeypatch.setattr("mimic_core.tuning._reverse_pass_seconds", lambda *_: 0.1)
+    app = open_app(tmp_path)
+    app.number_input(key="tune_seed").set_value(5).run()
+    assert state(app).tuned is None
+    assert "takes about 19 s" in texts(app)  # 2 batches of 32, 3 epochs
+    assert app.button(key="tune_apply")
