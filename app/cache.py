@@ -98,6 +98,16 @@ def tuned_scores(key: TableKey) -> pl.DataFrame:
     return tuning.tune_run(run(key), ProbeConfig.model_validate_json(key.tuned))
 
 
+@st.cache_data(max_entries=64, show_spinner=False)
+def mimic_layers(key: TableKey) -> tuple[str, ...]:
+    """The mimic layers of the scores in the table, which are not the run's own while tuned."""
+    if key.tuned is None:
+        return run(key).record.mimic_layers
+    from mimic_core import tuning  # imports torch
+
+    return tuning.tuned_layers(run(key), ProbeConfig.model_validate_json(key.tuned))
+
+
 @st.cache_resource(show_spinner=False)
 def prepare_tuning() -> threading.Thread:
     """Import torch beside the page, once, so that the first change of a setting need not wait."""

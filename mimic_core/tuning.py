@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from mimic_core.featureset import FeatureSet
+from mimic_core.heads import read_head
 from mimic_core.labels.encoder import features_array
 from mimic_core.labels.probe import LabelProbe
 from mimic_core.labels.scoring import open_label_probe
@@ -38,6 +39,13 @@ def tune_run(run: Run, config: ProbeConfig) -> pl.DataFrame:
 def _scores(probe: Probe | LabelProbe) -> pl.DataFrame:
     epochs = range(probe.config.epochs)
     return pl.concat(epoch_frame(epoch, probe.uids, probe.run(epoch)) for epoch in epochs)
+
+
+def tuned_layers(run: Run, config: ProbeConfig) -> tuple[str, ...]:
+    """The mimic layers of ``tune_run``: the last projection of the side that ``config`` names."""
+    if run.features.info.get("task") == "labels":
+        return run.record.mimic_layers
+    return (read_head(run.features).projections[config.side].name,)
 
 
 def estimate_seconds(run: Run, config: ProbeConfig) -> float:

@@ -324,6 +324,22 @@ def test_tuning_changes_the_scores_at_once_and_can_be_reset(
     assert tiles(app)[0]["uid"] == table.sort("mimic_score", "uid")["uid"][0]
 
 
+def test_tuned_scores_are_shown_with_their_own_layer_and_without_the_saved_verdict(
+    run: Run, open_app: OpenApp, tuner: list[ProbeConfig]
+) -> None:
+    app = open_app(run.path.parent)
+    assert "mimic layers visual\\.proj" in texts(app)
+    app.segmented_control(key="tune_side").set_value("text").run()
+    assert [config.side for config in tuner] == ["text"]
+    assert "mimic layers text\\_projection" in texts(app)
+    assert "visual" not in texts(app)
+    assert "Direction good" not in texts(app)
+    (verdict,) = [
+        one.label for one in app.expander if "verdict" in one.label or "saved" in one.label
+    ]
+    assert "Of the saved settings, not of the tuned ones" in verdict
+
+
 def test_setting_a_control_back_ends_the_tuned_state(
     run: Run, open_app: OpenApp, tuner: list[ProbeConfig]
 ) -> None:
