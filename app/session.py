@@ -131,8 +131,12 @@ def follow_address() -> None:
         raise
 
 
-def keep_in_address() -> None:
-    """Write run and selection into the address, from which a page switch has taken them."""
+def keep_in_address() -> bool:
+    """Write run and selection into the address, from which a page switch has taken them.
+
+    Returns:
+        Whether the whole selection is there: one too long for an address lives in the tab alone.
+    """
     current = state()
     selected = address.pack(current.recipe) if current.run_id else ""
     for name, value in ((_RUN, current.run_id or ""), (_SELECT, selected)):
@@ -140,6 +144,7 @@ def keep_in_address() -> None:
             st.query_params.pop(name, None)
         elif st.query_params.get(name) != value:
             st.query_params[name] = value
+    return bool(selected) or not current.recipe.conditions
 
 
 def set_recipe(recipe: Recipe) -> None:

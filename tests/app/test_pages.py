@@ -15,7 +15,7 @@ from app.components.histogram import drags
 from app.components.mapview import corners
 from app.selecting import set_kept
 from app.session import AppState
-from mimic_core.filters import EnsembleVote, Recipe
+from mimic_core.filters import EnsembleVote, Recipe, Uids
 from mimic_core.runs import Run
 from mimic_core.schema import ProbeConfig
 from tests.app.conftest import STATE, OpenApp
@@ -483,3 +483,24 @@ def test_tuning_a_run_by_cosine_waits_for_a_click(
     assert state(app).tuned is None
     assert "takes about 19 s" in texts(app)  # 2 batches of 32, 3 epochs
     assert app.button(key="tune_apply")
+
+
+def test_a_selection_too_long_for_the_address_is_said_to_be(
+    tmp_path: Path, open_app: OpenApp
+) -> None:
+    uids = fake_run(tmp_path, n=400).features.samples["uid"].to_list()
+    app = open_app(tmp_path, "export")
+    assert "too long for the page" not in texts(app)
+    load_recipe(app, Recipe().with_condition("chosen", Uids(uids=tuple(uids))).to_yaml())
+    assert state(app).recipe.conditions
+    assert "select" not in app.query_params
+    assert "too long for the page" in texts(app)
+
+
+def test_tuning_is_said_to_be_of_this_tab(
+    run: Run, open_app: OpenApp, tuner: list[ProbeConfig]
+) -> None:
+    app = open_app(run.path.parent)
+    app.number_input(key="tune_seed").set_value(73).run()
+    assert len(tuner) == 1
+    assert "Only this tab" in app.warning[0].value
