@@ -17,11 +17,11 @@ import numpy as np
 import polars as pl
 import streamlit as st
 
-from app import columns, pictures, ranking, raster
+from app import columns, pictures, ranking, raster, selecting
 from app.colours import DARK, LIGHT, Colouring, colour_by
 from app.figures import HISTOGRAM_BINS, HOVER_POINTS
 from app.pictures import Picture
-from app.ranking import GalleryMode
+from app.ranking import GalleryMode, GalleryOrder
 from app.raster import Box
 from mimic_core import cutoffs, dynamics, filters, stats
 from mimic_core.filtering.conditions import EnsembleVote, Leaf
@@ -219,18 +219,36 @@ def ascending(key: TableKey, column: str) -> np.ndarray:
     return ranking.ascending(table(key), column)
 
 
-@st.cache_resource(max_entries=48, show_spinner=False)
+@st.cache_resource(max_entries=4, show_spinner=False)
 def ranked(
-    key: TableKey, recipe_yaml: str, *, column: str, mode: GalleryMode, cutoff: float | None
+    key: TableKey,
+    recipe_yaml: str,
+    *,
+    column: str,
+    mode: GalleryMode,
+    first: GalleryOrder,
+    cutoff: float | None,
 ) -> np.ndarray:
     """Rows of the table in the gallery's order."""
     return ranking.ranked_rows(
         ascending(key, column),
         table(key)[column].cast(pl.Float64).fill_null(np.nan).to_numpy(),
         mode=mode,
-        selected=selection(key, recipe_yaml).mask,
+        first=first,
+        wanted=_wanted(key, recipe_yaml, mode),
         cutoff=cutoff,
     )
+
+
+def _wanted(key: TableKey, recipe_yaml: str, mode: GalleryMode) -> np.ndarray | None:
+    """Which samples (N,) the gallery's mode is about; None where it is about all."""
+    if mode == "lasso":
+        inside = selecting.inside_regions(Recipe.from_yaml(recipe_yaml))
+        return None if inside is None else votes(key, inside).fill_null(value=False).to_numpy()
+    if mode not in ranking.ORDERED_MODES:
+        return None
+    kept = selection(key, recipe_yaml).mask
+    return kept if mode == "kept" else ~kept
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)

@@ -18,7 +18,7 @@ from app import address
 from app.dynamics_state import DynamicsState
 from app.filters_state import FiltersState
 from app.proving import ProveForm
-from app.ranking import GalleryMode
+from app.ranking import GalleryMode, GalleryOrder
 from app.raster import Box
 from mimic_core.cutoffs import Keep
 from mimic_core.errors import FilterError
@@ -41,6 +41,7 @@ class AppState:
         column: Number column of the histogram and the gallery.
         colour: Column that colours the map.
         gallery: What the gallery shows, on its page ``page``.
+        first: Which end comes first in it, where that can be chosen.
         keep: The side that the next cutoff keeps.
         lasso: What the next lasso does with the samples inside.
         zoom: Visible part of the map; None is all of it.
@@ -61,6 +62,7 @@ class AppState:
     column: str = "mimic_score"
     colour: str = "mimic_score"
     gallery: GalleryMode = "lowest"
+    first: GalleryOrder = "highest"
     page: int = 1
     keep: Keep = "high"
     lasso: Literal["keep", "drop"] = "keep"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from app.components.histogram import drags
 from app.components.mapview import corners
-from app.selecting import set_kept
+from app.selecting import keep_region, set_kept
 from app.session import AppState
 from mimic_core.filters import EnsembleVote, Recipe, Uids
 from mimic_core.runs import Run
@@ -212,6 +213,27 @@ def test_gallery_modes_show_their_samples(run: Run, open_app: OpenApp, table: pl
     assert [tile["uid"] for tile in tiles(app)] == [ranked[row] for row in nearest]
 
 
+def test_the_gallery_looks_inside_the_lasso_at_either_end(
+    run: Run, open_app: OpenApp, table: pl.DataFrame
+) -> None:
+    app = open_app(run.path.parent)
+    assert "Inside the lasso" not in app.segmented_control(key="gallery_mode").options
+    middle = float(table["map_x"].median())  # type: ignore[arg-type]
+    left = [(-99.0, -99.0), (middle, -99.0), (middle, 99.0), (-99.0, 99.0)]
+    recipe = keep_region(set_kept(Recipe(), "mimic_score", 20, keep="high"), left)
+    app.session_state[STATE] = replace(state(app), recipe=recipe)
+    app.run()
+    app.segmented_control(key="gallery_mode").set_value("lasso").run()
+    inside = table.filter(pl.col("map_x") <= middle).sort("mimic_score", "uid")["uid"].to_list()
+    assert [tile["uid"] for tile in tiles(app)] == inside[::-1][:60]
+    assert {tile["state"] for tile in tiles(app)} == {"", "dropped"}  # the cutoff is another matter
+    app.segmented_control(key="gallery_first").set_value("lowest").run()
+    assert [tile["uid"] for tile in tiles(app)] == inside[:60]
+    app.button(key="chip-map region").click().run()
+    assert app.segmented_control(key="gallery_mode").value == "kept"
+    assert "rank **1–20** of 20" in texts(app)
+
+
 def test_the_gallery_goes_to_any_rank(run: Run, open_app: OpenApp, table: pl.DataFrame) -> None:
     app = open_app(run.path.parent)
     app.number_input(key="gallery_rank").set_value(125).run()
@@ -237,8 +259,6 @@ def test_missing_images_are_tiles_with_a_reason(tmp_path: Path, open_app: OpenAp
 
 
 def open_sample(app: AppTest, uid: str) -> None:
-    from dataclasses import replace
-
     app.session_state[STATE] = replace(state(app), opened=uid)
     app.run()
 
