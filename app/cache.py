@@ -35,6 +35,10 @@ from mimic_core.runs import Run, open_run
 from mimic_core.schema import Locator, ProbeConfig
 from mimic_core.stats import Histogram
 
+# Entries of a cache whose values hold a number or more per sample: at a million samples 8 MB each,
+# a table with its captions some 300 MB. Votes (a bit per sample), counts and pictures are small.
+LARGE = 4
+
 
 class TableKey(NamedTuple):
     """Names one table of samples: a run as it is on disk, and how it is tuned.
@@ -78,7 +82,7 @@ def run(key: TableKey) -> Run:
     return _run(key.path, key.stamp)
 
 
-@st.cache_resource(max_entries=6, show_spinner="Reading the run…")
+@st.cache_resource(max_entries=LARGE, show_spinner="Reading the run…")
 def table(key: TableKey) -> pl.DataFrame:
     """One row per sample: where it is, what was measured, its scores, its place on the map."""
     from mimic_core import table as tables
@@ -89,7 +93,7 @@ def table(key: TableKey) -> pl.DataFrame:
     return tables.run_table(opened, tuned_scores(key))
 
 
-@st.cache_resource(max_entries=12, show_spinner="Scoring with the new settings…")
+@st.cache_resource(max_entries=2, show_spinner="Scoring with the new settings…")
 def tuned_scores(key: TableKey) -> pl.DataFrame:
     """Long scores of the run's features under ``key.tuned``."""
     from mimic_core import tuning  # imports torch
@@ -131,7 +135,7 @@ def picture(root: str, place: tuple[Hashable, ...], side: int) -> Picture:
     return pictures.picture(Path(root), Locator(*place), side=side)  # type: ignore[arg-type]  # the fields of a Locator
 
 
-@st.cache_resource(max_entries=4, show_spinner="Reading the history…")
+@st.cache_resource(max_entries=LARGE, show_spinner="Reading the history…")
 def history(key: TableKey) -> History:
     """The run's history, or the tuned one, its samples in the order of the table."""
     if key.tuned is None:
@@ -142,7 +146,7 @@ def history(key: TableKey) -> History:
     return dynamics.in_order(found, table(key)["uid"])
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
 def rows(key: TableKey, *, voted: bool) -> Rows:
     """The table as conditions look at it, with the history of its run where that is needed."""
     return Rows(table(key), history(key) if voted else None, remember=12)
@@ -158,7 +162,7 @@ def votes(key: TableKey, condition: Condition) -> pl.Series:
     return joined(condition, lambda leaf: _leaf_votes(key, leaf.model_dump_json(), leaf))
 
 
-@st.cache_resource(max_entries=24, show_spinner=False)
+@st.cache_resource(max_entries=12, show_spinner=False)
 def selection(key: TableKey, recipe_yaml: str) -> Selection:
     """What a recipe keeps of a table."""
     recipe = Recipe.from_yaml(recipe_yaml)
@@ -201,7 +205,7 @@ def auroc(key: TableKey, truth: str) -> float | None:
     return stats.auroc(-frame["mimic_score"], frame[truth])
 
 
-@st.cache_resource(max_entries=24, show_spinner=False)
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
 def sorted_values(key: TableKey, column: str) -> np.ndarray:
     """The values of a column in ascending order, nulls left out."""
     return cutoffs.sorted_values(table(key)[column])
@@ -213,13 +217,13 @@ def histogram(key: TableKey, column: str) -> Histogram:
     return stats.histogram(table(key)[column], HISTOGRAM_BINS)
 
 
-@st.cache_resource(max_entries=24, show_spinner=False)
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
 def ascending(key: TableKey, column: str) -> np.ndarray:
     """Rows of the table that have a value of ``column``, lowest first."""
     return ranking.ascending(table(key), column)
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
 def ranked(
     key: TableKey,
     recipe_yaml: str,
@@ -251,7 +255,7 @@ def _wanted(key: TableKey, recipe_yaml: str, mode: GalleryMode) -> np.ndarray | 
     return kept if mode == "kept" else ~kept
 
 
-@st.cache_resource(max_entries=12, show_spinner=False)
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
 def colouring(key: TableKey, column: str, *, dark: bool) -> Colouring:
     """One colour per row."""
     return colour_by(table(key)[column], DARK if dark else LIGHT)
