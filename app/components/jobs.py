@@ -114,6 +114,8 @@ def job_title(job: Job) -> str:
         names = ", ".join(name for name, _ in job.config.recipes)
         return f"**{plain(names)}** · proof"
     training = job.config.training
+    if job.options.map_of is not None:
+        return f"**{plain(pool_name(job.config.source.path))}** · map"
     mode = job.config.mode if training is None else f"training, {training.weighting}"
     return f"**{plain(pool_name(job.config.source.path))}** · {plain(mode)}"
 

@@ -14,7 +14,7 @@ from app.components.histogram import drags
 from app.components.shell import theme
 from app.components.worker import watch, watched_job, watching
 from app.lasso import simplified
-from app.library import BUNDLED_ROOT, located, tidy_path
+from app.library import BUNDLED_ROOT, tidy_path
 from app.selecting import Corner
 from app.shown import Shown
 from app.text import spoken
@@ -142,7 +142,8 @@ def _no_map(shown: Shown) -> None:
         if watching(store) is None and st.button(
             "Make the map", key="make_map", type="primary", icon=":material/play_arrow:"
         ):
-            watch(start_job(store, located(run.record.config), JobOptions(map=True)))
+            options = JobOptions(map_of=str(run.path.resolve()))
+            watch(start_job(store, run.record.config, options))
             st.rerun()
     st.caption("Or on the command line:")
     command = ["python", "-m", "mimic_core", "layout", run.id, "--out", tidy_path(root)]

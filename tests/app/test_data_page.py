@@ -240,7 +240,9 @@ def test_making_the_map_starts_a_job_for_the_same_run(
     run = fake_run(tmp_path, n=6, with_map=False)
     app = open_app(tmp_path)
     app.button(key="make_map").click().run()
-    assert started == [(run.record.config, JobOptions(map=True))]
+    assert started == [(run.record.config, JobOptions(map_of=str(run.path)))]
+    app.switch_page("views/data.py").run()
+    assert "**fake\\-0** · map" in texts(app)
 
 
 def test_skipped_samples_are_listed_with_their_reasons(run: Run, open_app: OpenApp) -> None:

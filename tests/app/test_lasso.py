@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from app import address
+from app.components import mapview
 from app.lasso import Corner, simplified
 from app.raster import Box
 from app.selecting import drop_region, keep_region, regions
+from app.session import AppState
 from mimic_core.filters import Recipe
 from mimic_core.polygon import inside_polygon
 
@@ -74,3 +76,16 @@ def test_a_lasso_smaller_than_a_pixel_stays_a_region() -> None:
     ]
     assert len(simplified(tiny, BOX)) >= 3
     keep_region(Recipe(), simplified(tiny, BOX))  # is accepted
+
+
+def test_what_is_drawn_on_the_map_is_simplified_before_it_selects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = zip(*drawn(300), strict=True)
+    event = {"selection": {"lasso": [{"x": list(x), "y": list(y)}], "box": []}}
+    set_to: list[Recipe] = []
+    monkeypatch.setattr("app.session.value", lambda _key: event)
+    monkeypatch.setattr("app.session.state", AppState)
+    monkeypatch.setattr("app.session.set_recipe", set_to.append)
+    mapview._lassoed(BOX)()
+    assert set_to == [keep_region(Recipe(), simplified(drawn(300), BOX))]
