@@ -142,7 +142,8 @@ def history(key: TableKey) -> History:
         found = run_history(run(key))
     else:
         batch_size = ProbeConfig.model_validate_json(key.tuned).batch_size
-        found = history_of(tuned_scores(key), batch_size)
+        # A pool smaller than a batch is one batch (``mimic_core.batches.fitting_batch_size``).
+        found = history_of(tuned_scores(key), min(batch_size, len(table(key))))
     return dynamics.in_order(found, table(key)["uid"])
 
 
