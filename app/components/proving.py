@@ -59,6 +59,8 @@ def prefill(store: JobStore, shown: Shown) -> None:
 
 def proof_form(store: JobStore, shown: Shown) -> None:
     """Choose, and start."""
+    recipes: dict[str, Recipe] = {}  # where reading them fails, its message is all there is
+    trusted: str | None = None
     left, right = st.columns([3, 2], gap="large")
     with left, errors_shown():
         recipes = _recipes(shown)
