@@ -17,11 +17,11 @@ import numpy as np
 import polars as pl
 import streamlit as st
 
-from app import columns, pictures, ranking, raster
+from app import columns, pictures, ranking, raster, selecting
 from app.colours import DARK, LIGHT, Colouring, colour_by
 from app.figures import HISTOGRAM_BINS, HOVER_POINTS
 from app.pictures import Picture
-from app.ranking import GalleryMode
+from app.ranking import GalleryMode, GalleryOrder
 from app.raster import Box
 from mimic_core import cutoffs, dynamics, filters, stats
 from mimic_core.filtering.conditions import EnsembleVote, Leaf
@@ -34,6 +34,10 @@ from mimic_core.proving.trusted import trusted_candidates
 from mimic_core.runs import Run, open_run
 from mimic_core.schema import Locator, ProbeConfig
 from mimic_core.stats import Histogram
+
+# Entries of a cache whose values hold a number or more per sample: at a million samples 8 MB each,
+# a table with its captions some 300 MB. Votes (a bit per sample), counts and pictures are small.
+LARGE = 4
 
 
 class TableKey(NamedTuple):
@@ -78,7 +82,7 @@ def run(key: TableKey) -> Run:
     return _run(key.path, key.stamp)
 
 
-@st.cache_resource(max_entries=6, show_spinner="Reading the run…")
+@st.cache_resource(max_entries=LARGE, show_spinner="Reading the run…")
 def table(key: TableKey) -> pl.DataFrame:
     """One row per sample: where it is, what was measured, its scores, its place on the map."""
     from mimic_core import table as tables
@@ -89,13 +93,23 @@ def table(key: TableKey) -> pl.DataFrame:
     return tables.run_table(opened, tuned_scores(key))
 
 
-@st.cache_resource(max_entries=12, show_spinner="Scoring with the new settings…")
+@st.cache_resource(max_entries=2, show_spinner="Scoring with the new settings…")
 def tuned_scores(key: TableKey) -> pl.DataFrame:
     """Long scores of the run's features under ``key.tuned``."""
     from mimic_core import tuning  # imports torch
 
     assert key.tuned is not None  # callers ask only for tuned tables
     return tuning.tune_run(run(key), ProbeConfig.model_validate_json(key.tuned))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def mimic_layers(key: TableKey) -> tuple[str, ...]:
+    """The mimic layers of the scores in the table, which are not the run's own while tuned."""
+    if key.tuned is None:
+        return run(key).record.mimic_layers
+    from mimic_core import tuning  # imports torch
+
+    return tuning.tuned_layers(run(key), ProbeConfig.model_validate_json(key.tuned))
 
 
 @st.cache_resource(show_spinner=False)
@@ -121,18 +135,19 @@ def picture(root: str, place: tuple[Hashable, ...], side: int) -> Picture:
     return pictures.picture(Path(root), Locator(*place), side=side)  # type: ignore[arg-type]  # the fields of a Locator
 
 
-@st.cache_resource(max_entries=4, show_spinner="Reading the history…")
+@st.cache_resource(max_entries=LARGE, show_spinner="Reading the history…")
 def history(key: TableKey) -> History:
     """The run's history, or the tuned one, its samples in the order of the table."""
     if key.tuned is None:
         found = run_history(run(key))
     else:
         batch_size = ProbeConfig.model_validate_json(key.tuned).batch_size
-        found = history_of(tuned_scores(key), batch_size)
+        # A pool smaller than a batch is one batch (``mimic_core.batches.fitting_batch_size``).
+        found = history_of(tuned_scores(key), min(batch_size, len(table(key))))
     return dynamics.in_order(found, table(key)["uid"])
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
 def rows(key: TableKey, *, voted: bool) -> Rows:
     """The table as conditions look at it, with the history of its run where that is needed."""
     return Rows(table(key), history(key) if voted else None, remember=12)
@@ -148,7 +163,7 @@ def votes(key: TableKey, condition: Condition) -> pl.Series:
     return joined(condition, lambda leaf: _leaf_votes(key, leaf.model_dump_json(), leaf))
 
 
-@st.cache_resource(max_entries=24, show_spinner=False)
+@st.cache_resource(max_entries=12, show_spinner=False)
 def selection(key: TableKey, recipe_yaml: str) -> Selection:
     """What a recipe keeps of a table."""
     recipe = Recipe.from_yaml(recipe_yaml)
@@ -203,7 +218,7 @@ def auroc(key: TableKey, truth: str) -> float | None:
     return stats.auroc(-frame["mimic_score"], frame[truth])
 
 
-@st.cache_resource(max_entries=24, show_spinner=False)
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
 def sorted_values(key: TableKey, column: str) -> np.ndarray:
     """The values of a column in ascending order, nulls left out."""
     return cutoffs.sorted_values(table(key)[column])
@@ -215,27 +230,45 @@ def histogram(key: TableKey, column: str) -> Histogram:
     return stats.histogram(table(key)[column], HISTOGRAM_BINS)
 
 
-@st.cache_resource(max_entries=24, show_spinner=False)
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
 def ascending(key: TableKey, column: str) -> np.ndarray:
     """Rows of the table that have a value of ``column``, lowest first."""
     return ranking.ascending(table(key), column)
 
 
-@st.cache_resource(max_entries=48, show_spinner=False)
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
 def ranked(
-    key: TableKey, recipe_yaml: str, *, column: str, mode: GalleryMode, cutoff: float | None
+    key: TableKey,
+    recipe_yaml: str,
+    *,
+    column: str,
+    mode: GalleryMode,
+    first: GalleryOrder,
+    cutoff: float | None,
 ) -> np.ndarray:
     """Rows of the table in the gallery's order."""
     return ranking.ranked_rows(
         ascending(key, column),
         table(key)[column].cast(pl.Float64).fill_null(np.nan).to_numpy(),
         mode=mode,
-        selected=selection(key, recipe_yaml).mask,
+        first=first,
+        wanted=_wanted(key, recipe_yaml, mode),
         cutoff=cutoff,
     )
 
 
-@st.cache_resource(max_entries=12, show_spinner=False)
+def _wanted(key: TableKey, recipe_yaml: str, mode: GalleryMode) -> np.ndarray | None:
+    """Which samples (N,) the gallery's mode is about; None where it is about all."""
+    if mode == "lasso":
+        inside = selecting.inside_regions(Recipe.from_yaml(recipe_yaml))
+        return None if inside is None else votes(key, inside).fill_null(value=False).to_numpy()
+    if mode not in ranking.ORDERED_MODES:
+        return None
+    kept = selection(key, recipe_yaml).mask
+    return kept if mode == "kept" else ~kept
+
+
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
 def colouring(key: TableKey, column: str, *, dark: bool) -> Colouring:
     """One colour per row."""
     return colour_by(table(key)[column], DARK if dark else LIGHT)

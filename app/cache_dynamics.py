@@ -10,7 +10,7 @@ import polars as pl
 import streamlit as st
 
 from app import cache, heatmap
-from app.cache import TableKey, history
+from app.cache import LARGE, TableKey, history
 from app.colours import DARK, LIGHT
 from app.dynamics_state import BY_VOTES, Order, Show, measured
 from app.heatmap import Painted
@@ -24,24 +24,24 @@ HISTOGRAM_BINS = 60
 _LOGARITHMIC = "mimic_weight"  # spans many powers of ten at low temperatures
 
 
-@st.cache_resource(max_entries=12, show_spinner="Letting the epochs vote…")
+@st.cache_resource(max_entries=LARGE, show_spinner="Letting the epochs vote…")
 def ensemble(key: TableKey, config: EnsembleConfig) -> Ensemble:
     """The votes of the steps and what they decide together."""
     return ensemble_of(history(key), config)
 
 
-@st.cache_resource(max_entries=12, show_spinner=False)
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
 def flips(key: TableKey, config: EnsembleConfig) -> np.ndarray:
     """How often each sample's vote changed, (N,) int64."""
     return dynamics.flips(ensemble(key, config).votes)
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
 def _by_uid(key: TableKey) -> np.ndarray:
     return cache.table(key)["uid"].arg_sort().to_numpy().astype(np.int64)
 
 
-@st.cache_resource(max_entries=24, show_spinner=False)
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
 def _measure(key: TableKey, over: str, config: EnsembleConfig | None) -> np.ndarray:
     """One number per sample (N,); ``config`` only where votes are measured."""
     if config is None:
@@ -59,7 +59,7 @@ def sort_values(key: TableKey, order: Order, config: EnsembleConfig) -> pl.Serie
     return pl.Series(order.over, _measure(key, order.over, by_votes))
 
 
-@st.cache_resource(max_entries=24, show_spinner=False)
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
 def _ascending(key: TableKey, sort: str, config: EnsembleConfig | None) -> np.ndarray:
     values = sort_values(key, Order(sort), config or EnsembleConfig())
     order = _by_uid(key)
@@ -68,7 +68,7 @@ def _ascending(key: TableKey, sort: str, config: EnsembleConfig | None) -> np.nd
     return dynamics.ascending(values.fill_null(0).to_numpy(), order)
 
 
-@st.cache_resource(max_entries=12, show_spinner=False)
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
 def ordered(
     key: TableKey, order: Order, recipe_yaml: str | None, config: EnsembleConfig
 ) -> np.ndarray:
@@ -84,7 +84,7 @@ def ordered(
     return rows[::-1] if order.highest_first else rows
 
 
-@st.cache_resource(max_entries=12, show_spinner=False)
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
 def undecided(key: TableKey, config: EnsembleConfig) -> np.ndarray:
     """Rows of the table (N,), most undecided first, ties by uid."""
     doubt = dynamics.undecided(ensemble(key, config).votes)

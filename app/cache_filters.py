@@ -10,7 +10,7 @@ import polars as pl
 import streamlit as st
 
 from app import cache, columns, comparing
-from app.cache import TableKey
+from app.cache import LARGE, TableKey
 from mimic_core import recipe_library, stats
 from mimic_core.cutoffs import Keep
 from mimic_core.ensembles.config import EnsembleConfig
@@ -114,7 +114,7 @@ def agreement(key: TableKey, a_yaml: str, b_yaml: str) -> Agreement:
     return stats.agreement(mask(key, a_yaml), mask(key, b_yaml))
 
 
-@st.cache_resource(max_entries=24, show_spinner=False)
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
 def quadrant_rows(
     key: TableKey, a_yaml: str, b_yaml: str, quadrant: Quadrant, *, rank: str, highest: bool
 ) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mimic_core.errors import MimicError
+from mimic_core.errors import ConfigError, MimicError
 from mimic_core.runs import Run, open_run
 from mimic_core.schema import RunConfig
 
@@ -66,6 +66,23 @@ def located(config: RunConfig) -> RunConfig:
         reference = str(REPOSITORY / reference)
     pool = config.source.model_copy(update={"path": source})
     return config.model_copy(update={"source": pool, "reference": reference})
+
+
+def expanded(text: str) -> Path:
+    """The path that a person typed, ``~`` and ``~name`` replaced by home folders.
+
+    Raises:
+        ConfigError: Nobody of that name has a home folder here.
+    """
+    path = os.path.expanduser(text)  # noqa: PTH111 - Path's raises a bare RuntimeError
+    if path.startswith("~"):
+        raise ConfigError(
+            "there is no home folder of that name on this machine",
+            got=text,
+            allowed="~/… for your own, ~name/… for another user's",
+            next_step="check the name, or type the whole path",
+        )
+    return Path(path)
 
 
 def tidy_path(path: Path) -> str:

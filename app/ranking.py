@@ -8,8 +8,10 @@ from typing import Literal, get_args
 import numpy as np
 import polars as pl
 
-GalleryMode = Literal["lowest", "highest", "cutoff", "kept", "dropped"]
+GalleryMode = Literal["lowest", "highest", "cutoff", "kept", "dropped", "lasso"]
 GALLERY_MODES: tuple[GalleryMode, ...] = get_args(GalleryMode)
+ORDERED_MODES = frozenset[GalleryMode](("kept", "dropped", "lasso"))
+GalleryOrder = Literal["highest", "lowest"]  # first, in the modes of ORDERED_MODES
 PAGE_SIZE = 60
 
 
@@ -38,7 +40,8 @@ def ranked_rows(
     values: np.ndarray,
     *,
     mode: GalleryMode,
-    selected: np.ndarray,
+    first: GalleryOrder,
+    wanted: np.ndarray | None,
     cutoff: float | None,
 ) -> np.ndarray:
     """Rows (M,) int64 in the order in which ``mode`` shows them.
@@ -46,21 +49,20 @@ def ranked_rows(
     Args:
         order: Rows by rising value (``ascending``).
         values: The column (N,) float64; NaN where it is missing.
-        mode: ``lowest`` and ``highest`` first; ``cutoff``: nearest to it first; ``kept`` and
-            ``dropped``: highest first.
-        selected: Which samples are kept, bool (N,).
+        mode: ``lowest`` and ``highest`` first, of all samples; ``cutoff``: nearest to it first;
+            the others show the ``wanted`` samples in the order of ``first``.
+        first: Which end of a mode of ``ORDERED_MODES`` comes first.
+        wanted: Which samples such a mode shows, bool (N,).
         cutoff: Value that ``cutoff`` looks around; without one, the median.
     """
-    if mode == "lowest":
-        return order
-    if mode == "highest":
-        return order[::-1]
     if mode == "cutoff":
         centre = float(np.median(values[order])) if cutoff is None and len(order) else cutoff or 0.0
         return order[np.argsort(np.abs(values[order] - centre), kind="stable")]
-    wanted = selected if mode == "kept" else ~selected
-    rows: np.ndarray = order[wanted[order]][::-1]
-    return rows
+    descending = mode == "highest"
+    if mode in ORDERED_MODES:
+        assert wanted is not None  # of the other modes alone it may be left out
+        order, descending = order[wanted[order]], first == "highest"
+    return order[::-1] if descending else order
 
 
 def page_of(rows: np.ndarray, number: int, *, size: int = PAGE_SIZE) -> Page:

@@ -15,6 +15,7 @@ import numpy as np
 from mimic_core.cutoffs import Cutoff, Keep
 from mimic_core.filters import (
     Absolute,
+    AnyOf,
     Category,
     Condition,
     NamedCondition,
@@ -191,11 +192,21 @@ def drop_region(recipe: Recipe, corners: Sequence[Corner]) -> Recipe:
 
 def regions(recipe: Recipe) -> list[tuple[Corner, ...]]:
     """Corners of every region on the map that the recipe keeps or drops, for drawing."""
+    return [region.polygon for region in _regions(recipe)]
+
+
+def inside_regions(recipe: Recipe) -> Condition | None:
+    """What lies inside any region on the map, whether it is kept or dropped; None without one."""
+    found = tuple(_regions(recipe))
+    return AnyOf(conditions=found) if found else None
+
+
+def _regions(recipe: Recipe) -> list[Region]:
     found = []
     for named in recipe.conditions:
         one = named.condition.condition if isinstance(named.condition, Not) else named.condition
         if isinstance(one, Region) and one.columns == ("map_x", "map_y"):
-            found.append(one.polygon)
+            found.append(one)
     return found
 
 

@@ -18,7 +18,7 @@ from app import address
 from app.dynamics_state import DynamicsState
 from app.filters_state import FiltersState
 from app.proving import ProveForm
-from app.ranking import GalleryMode
+from app.ranking import GalleryMode, GalleryOrder
 from app.raster import Box
 from mimic_core.cutoffs import Keep
 from mimic_core.errors import FilterError
@@ -41,6 +41,7 @@ class AppState:
         column: Number column of the histogram and the gallery.
         colour: Column that colours the map.
         gallery: What the gallery shows, on its page ``page``.
+        first: Which end comes first in it, where that can be chosen.
         keep: The side that the next cutoff keeps.
         lasso: What the next lasso does with the samples inside.
         zoom: Visible part of the map; None is all of it.
@@ -61,6 +62,7 @@ class AppState:
     column: str = "mimic_score"
     colour: str = "mimic_score"
     gallery: GalleryMode = "lowest"
+    first: GalleryOrder = "highest"
     page: int = 1
     keep: Keep = "high"
     lasso: Literal["keep", "drop"] = "keep"
@@ -131,8 +133,12 @@ def follow_address() -> None:
         raise
 
 
-def keep_in_address() -> None:
-    """Write run and selection into the address, from which a page switch has taken them."""
+def keep_in_address() -> bool:
+    """Write run and selection into the address, from which a page switch has taken them.
+
+    Returns:
+        Whether the whole selection is there: one too long for an address lives in the tab alone.
+    """
     current = state()
     selected = address.pack(current.recipe) if current.run_id else ""
     for name, value in ((_RUN, current.run_id or ""), (_SELECT, selected)):
@@ -140,6 +146,7 @@ def keep_in_address() -> None:
             st.query_params.pop(name, None)
         elif st.query_params.get(name) != value:
             st.query_params[name] = value
+    return bool(selected) or not current.recipe.conditions
 
 
 def set_recipe(recipe: Recipe) -> None:

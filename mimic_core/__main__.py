@@ -40,6 +40,14 @@ def open_app(
     runs: Annotated[
         Path, typer.Option(help="Folder of the runs.", envvar="MIMICSCOPE_RUNS")
     ] = Path("runs"),
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen on. The default can be reached from this machine alone. "
+            "There is no password: on 0.0.0.0 whoever reaches the port can read this machine's "
+            "files and start jobs; an SSH tunnel is safer."
+        ),
+    ] = "127.0.0.1",
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
 ) -> None:
     """Open the app in a browser."""
@@ -50,6 +58,7 @@ def open_app(
         raise ConfigError("the app is not installed", got=str(script), next_step="clone it whole")
     command = [sys.executable, "-m", "streamlit", "run", str(script)]
     flags = {
+        "server.address": host,
         "server.port": str(port),
         "server.headless": "false" if browser else "true",
         "server.showEmailPrompt": "false",
@@ -81,6 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:  # no permission, no space left, no such folder
         typer.echo(f"error: {error}", err=True)
+        return 1
+    except RuntimeError as error:
+        if "home directory" not in str(error):  # pathlib has no class of its own for ~nobody
+            raise
+        typer.echo(f"error: a path begins with ~ and a name without home folder: {error}", err=True)
+        typer.echo("  next step: check the name, or give the whole path", err=True)
         return 1
     except Interrupted:
         typer.echo("stopped; run the same command to resume: finished work is kept", err=True)

@@ -24,12 +24,22 @@ def parse_config(text: str) -> JobConfig:
 
 
 class JobOptions(Frozen):
-    """How a job is carried out; nothing here changes its scores."""
+    """How a job is carried out; nothing here changes its scores.
+
+    Attributes:
+        device: Where to compute; None chooses.
+        workers: Loading processes; None chooses.
+        sweep: Also compare candidate mimic layers.
+        map: Make the map once the scores are there.
+        map_of: Directory of a finished run that lacks its map alone: nothing is scored, so neither
+            the pool nor the reference has to be where it was.
+    """
 
     device: str | None = None
     workers: int | None = None
     sweep: bool = False
     map: bool = False
+    map_of: str | None = None
 
 
 class Failure(Frozen):

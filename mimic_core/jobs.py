@@ -220,9 +220,14 @@ def work(store: JobStore, job_id: str, *, stopped: Callable[[], bool] = lambda: 
 
 
 def _score(store: JobStore, job: Job, config: RunConfig, progress: Progress) -> None:
-    run = _carry_out(store, job, config, progress)
+    if job.options.map_of is None:
+        run = _carry_out(store, job, config, progress)
+    else:
+        from mimic_core.runs import open_run
+
+        run = open_run(Path(job.options.map_of))
     store.set_run_dir(job, run.path)
-    if job.options.map:
+    if job.options.map or job.options.map_of is not None:
         from mimic_core.layout import MapConfig, ensure_map
 
         ensure_map(run.features, MapConfig(), progress)

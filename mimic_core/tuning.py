@@ -6,11 +6,15 @@ import time
 
 import polars as pl
 import torch
+import torch.nn.functional as F
 
 from mimic_core.featureset import FeatureSet
+from mimic_core.heads import read_head
 from mimic_core.labels.encoder import features_array
 from mimic_core.labels.probe import LabelProbe
 from mimic_core.labels.scoring import open_label_probe
+from mimic_core.losses import clip_losses
+from mimic_core.mimic import gradient_norms, require_cosine_batch
 from mimic_core.probe import Probe
 from mimic_core.runs import Run, epoch_frame
 from mimic_core.schema import ProbeConfig
@@ -37,8 +41,19 @@ def _scores(probe: Probe | LabelProbe) -> pl.DataFrame:
     return pl.concat(epoch_frame(epoch, probe.uids, probe.run(epoch)) for epoch in epochs)
 
 
+def tuned_layers(run: Run, config: ProbeConfig) -> tuple[str, ...]:
+    """The mimic layers of ``tune_run``: the last projection of the side that ``config`` names."""
+    if run.features.info.get("task") == "labels":
+        return run.record.mimic_layers
+    return (read_head(run.features).projections[config.side].name,)
+
+
 def estimate_seconds(run: Run, config: ProbeConfig) -> float:
-    """How long ``tune`` will take here, from its operation count and a small measurement."""
+    """How long ``tune`` will take here, from its operation count and a small measurement.
+
+    Raises:
+        ScoreError: Method ``cos`` with more than ``COS_MAX_BATCH`` samples in a batch.
+    """
     features = run.features
     samples = features.samples.height
     if run.record.reference_head is not None:
@@ -54,7 +69,24 @@ def estimate_seconds(run: Run, config: ProbeConfig) -> float:
     step = 3 * batch * width * embedding + batch * batch * (3 * embedding + 200)
     steps = config.epochs * -(-samples // batch)
     overhead = 1e-3 * steps + 2e-6 * samples * config.epochs
-    return step * steps / _multiply_adds_per_second() + overhead
+    seconds = step * steps / _multiply_adds_per_second() + overhead
+    if config.method == "cos":
+        # Beside all that, one reverse pass per sample through the whole batch. These are small
+        # kernels, which an operation count misses by a factor of ten, so one is timed instead.
+        require_cosine_batch("cos", batch)
+        seconds += batch * steps * _reverse_pass_seconds(batch, width, embedding)
+    return seconds
+
+
+def _reverse_pass_seconds(batch: int, width: int, embedding: int, *, passes: int = 8) -> float:
+    """Time of one sample's gradient norm: ``batch`` samples with features of that ``width``."""
+    weight = torch.ones(width, embedding).requires_grad_(True)
+    unit = F.normalize(torch.ones(batch, width) @ weight, dim=1)
+    losses = clip_losses(unit, torch.ones(batch, embedding), 1.0)
+    _ = gradient_norms(losses[:1], [weight])  # also starts autograd's threads
+    start = time.perf_counter()
+    timed = gradient_norms(losses[:passes], [weight])
+    return (time.perf_counter() - start) / len(timed)
 
 
 def _multiply_adds_per_second(size: int = 512) -> float:

@@ -19,7 +19,7 @@ def dynamics_heading(shown: Shown) -> None:
     record = shown.run.record
     tuned = session.state().tuned
     steps = steps_of(shown)
-    batch_size = record.batch_size if tuned is None else tuned.batch_size
+    batch_size = record.batch_size if tuned is None else min(tuned.batch_size, shown.total)
     with st.container(key="heading"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.title("Dynamics", anchor=False, width="content")

@@ -7,11 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from app import cache, pictures, session
+from app import cache, pictures, selecting, session
 from app.components.errors import empty_state
 from app.components.images import PLACE, picture_of, source_root
 from app.components.sample import sample_dialog
-from app.ranking import GALLERY_MODES, PAGE_SIZE, GalleryMode, page_of
+from app.ranking import (
+    GALLERY_MODES,
+    ORDERED_MODES,
+    PAGE_SIZE,
+    GalleryMode,
+    GalleryOrder,
+    page_of,
+)
 from app.shown import Shown
 from app.text import count, number, plain, spoken, text_of
 from app.tiles import Tile, tile_grid
@@ -22,26 +29,26 @@ _LABELS: dict[GalleryMode, str] = {
     "cutoff": "Around the cutoff",
     "kept": "Selection",
     "dropped": "Dropped",
+    "lasso": "Inside the lasso",
 }
+_ORDERS: dict[GalleryOrder, str] = {"highest": "Highest first", "lowest": "Lowest first"}
 
 
 def gallery(shown: Shown, *, cutoff: float | None) -> None:
     """Mode and page, the tiles, and the opened sample."""
     state = session.state()
+    mode = _mode(shown)
     rows = cache.ranked(
-        shown.key, shown.recipe_yaml, column=state.column, mode=state.gallery, cutoff=cutoff
+        shown.key,
+        shown.recipe_yaml,
+        column=state.column,
+        mode=mode,
+        first=state.first,
+        cutoff=cutoff,
     )
     page = page_of(rows, state.page)
     with st.container(horizontal=True, vertical_alignment="center", key="gallery_bar"):
-        st.segmented_control(
-            "Gallery",
-            GALLERY_MODES,
-            format_func=lambda mode: _LABELS[mode],
-            required=True,
-            key=session.bind("gallery_mode", state.gallery),
-            on_change=session.binder("gallery_mode", "gallery", page=1),
-            label_visibility="collapsed",
-        )
+        _modes(shown, mode)
         st.markdown(
             f"rank **{count(page.first)}–{count(page.last)}** of {count(page.total)}",
             help=f"Ranked by {plain(spoken(state.column))}, ties by uid.",
@@ -59,12 +66,43 @@ def gallery(shown: Shown, *, cutoff: float | None) -> None:
             )
             _go_to_rank(page.total)
     if not page.total:
-        _nothing(state.gallery)
+        _nothing(mode)
         return
     badges = [number(value) for value in shown.table[state.column].gather(page.rows)]
     tile_grid(tiles_of(shown, page.rows, badges), key="gallery_tiles", on_open=_open)
     if state.opened is not None:
         sample_dialog(shown, rows)
+
+
+def _mode(shown: Shown) -> GalleryMode:
+    """What is shown: as chosen, or the selection once the lasso that was looked into is gone."""
+    mode = session.state().gallery
+    lassoed = mode != "lasso" or selecting.regions(shown.recipe)
+    return mode if lassoed else "kept"
+
+
+def _modes(shown: Shown, mode: GalleryMode) -> None:
+    """Which samples, and where there is a choice, which end of them first."""
+    lassoed = selecting.regions(shown.recipe)
+    st.segmented_control(
+        "Gallery",
+        [one for one in GALLERY_MODES if one != "lasso" or lassoed],
+        format_func=lambda one: _LABELS[one],
+        required=True,
+        key=session.bind("gallery_mode", mode),
+        on_change=session.binder("gallery_mode", "gallery", page=1),
+        label_visibility="collapsed",
+    )
+    if mode in ORDERED_MODES:
+        st.segmented_control(
+            "Order",
+            list(_ORDERS),
+            format_func=lambda one: _ORDERS[one],
+            required=True,
+            key=session.bind("gallery_first", session.state().first),
+            on_change=session.binder("gallery_first", "first", page=1),
+            label_visibility="collapsed",
+        )
 
 
 def _go_to_rank(total: int) -> None:
@@ -100,6 +138,12 @@ def _nothing(mode: GalleryMode) -> None:
     elif mode == "dropped":
         empty_state(
             "Nothing is dropped", "All samples are kept so far.", icon=":material/done_all:"
+        )
+    elif mode == "lasso":
+        empty_state(
+            "Nothing is inside the lasso",
+            "It encloses no sample that has a value of this column.",
+            icon=":material/gesture:",
         )
     else:
         empty_state("No values", "No sample has a value here.", icon=":material/block:")

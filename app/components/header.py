@@ -11,7 +11,7 @@ from app import cache, figures
 from app.components.shell import model_title, pool_title, reference_title, theme
 from app.shown import Shown
 from app.text import count, number, plain, share
-from mimic_core.runs import CheckLevel, DirectionCheck, Run
+from mimic_core.runs import CheckLevel, Run
 from mimic_core.schema import Mode
 
 _MODES: dict[Mode, str] = {
@@ -39,17 +39,17 @@ def _heading(shown: Shown) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.title(plain(pool_title(shown.run)), anchor=False, width="content")
         st.badge(config.mode, icon=_MODES[config.mode])
-        if record.direction_check is not None:
+        if shown.key.tuned is not None:  # the direction check was of other scores
+            st.badge("tuned, not saved", icon=":material/tune:", color="orange")
+        elif record.direction_check is not None:
             icon, colour, label = _LEVELS[record.direction_check.level]
             st.badge(label, icon=icon, color=colour)
-        if shown.key.tuned is not None:
-            st.badge("tuned, not saved", icon=":material/tune:", color="orange")
     parts = [
         f"{count(shown.total)} samples",
         f"{count(record.skipped)} skipped",
         *_training_facts(shown.run),
         f"reference model {plain(reference_title(shown.run))}",
-        f"mimic layers {plain(', '.join(record.mimic_layers)) or '–'}",
+        f"mimic layers {plain(', '.join(cache.mimic_layers(shown.key))) or '–'}",
     ]
     if record.reference_head is not None:
         parts.append(f"reference head {plain(record.reference_head.as_sentence())}")
@@ -99,13 +99,18 @@ def _truth_metrics(shown: Shown, truth: str) -> None:
     )
 
 
-def direction(check: DirectionCheck | None) -> None:
-    """The verdict of the direction check, with its figures one click away."""
+def direction(shown: Shown) -> None:
+    """The verdict of the direction check, with its figures one click away.
+
+    It is made with the run, so tuned scores have none of their own: it is said whose it is.
+    """
+    check = shown.run.record.direction_check
+    whose = "" if shown.key.tuned is None else "Of the saved settings, not of the tuned ones: "
     if check is None:
         st.info("This run carries no direction check.", icon=":material/help:")
         return
     icon, colour, _ = _LEVELS[check.level]
-    with st.expander(f":{colour}[{icon}] **{plain(check.verdict)}**", key="direction"):
+    with st.expander(f":{colour}[{icon}] **{plain(whose + check.verdict)}**", key="direction"):
         chart, facts = st.columns([3, 2], vertical_alignment="center")
         with chart:
             st.plotly_chart(

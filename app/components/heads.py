@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import streamlit as st
 
+from app.components.missing import Missing
 from mimic_core.errors import ConfigError
 from mimic_core.schema import HeadConfig
 
@@ -20,12 +21,8 @@ _KINDS: dict[_Kind, str] = {
 }
 
 
-def head_form() -> HeadConfig | None:
-    """The chosen reference head; None leaves it to the model.
-
-    Raises:
-        ConfigError: What it needs is not given yet.
-    """
+def head_form(missing: Missing) -> HeadConfig | None:
+    """The chosen reference head; None leaves it to the model, or stands in ``missing``."""
     kind = st.segmented_control(
         "Reference head",
         list(_KINDS),
@@ -36,7 +33,8 @@ def head_form() -> HeadConfig | None:
         persist_state="session",
     )
     st.caption(_KINDS[kind])
-    values = {"From the model": _words, "Trusted samples": _trusted, "File": _file}[kind]()
+    form = {"From the model": _words, "Trusted samples": _trusted, "File": _file}[kind]
+    values = form(missing)
     config: HeadConfig | None = HeadConfig.parse(values) if values else None
     return config
 
@@ -48,7 +46,7 @@ def _text(label: str, key: str, placeholder: str, help_text: str) -> str | None:
     return text.strip() or None if text else None
 
 
-def _words() -> dict[str, Any]:
+def _words(_: Missing) -> dict[str, Any]:
     prompts = st.text_area(
         "Prompts",
         key="head_prompts",
@@ -62,7 +60,7 @@ def _words() -> dict[str, Any]:
     return {"prompts": given} if given else {}
 
 
-def _trusted() -> dict[str, Any]:
+def _trusted(missing: Missing) -> dict[str, Any]:
     samples = _text(
         "Trusted samples",
         "head_trusted",
@@ -75,9 +73,12 @@ def _trusted() -> dict[str, Any]:
         "empty: the labels that are scored",
         "Where the trusted labels stand, if not in the label column.",
     )
-    if samples is None and labels is None:
-        raise ConfigError(
-            "no samples are trusted yet", next_step="name them, for example split=train"
+    nothing = samples is None and labels is None
+    if nothing:
+        missing.append(
+            ConfigError(
+                "no samples are trusted yet", next_step="name them, for example split=train"
+            )
         )
     also = st.toggle(
         "Use the trusted samples too",
@@ -87,11 +88,12 @@ def _trusted() -> dict[str, Any]:
         persist_state="session",
     )
     values = {"trusted": samples, "trusted_label_column": labels, "score_trusted": also or None}
-    return {name: value for name, value in values.items() if value is not None}
+    return {} if nothing else {name: v for name, v in values.items() if v is not None}
 
 
-def _file() -> dict[str, Any]:
+def _file(missing: Missing) -> dict[str, Any]:
     path = _text("File", "head_file", "/runs/…/reference_head.safetensors", "On this machine.")
     if path is None:
-        raise ConfigError("no file is named yet", next_step="type its path")
+        missing.append(ConfigError("no file is named yet", next_step="type its path"))
+        return {}
     return {"file": path}

@@ -52,10 +52,11 @@ def _mode(job: Job) -> Mode | None:
 
 
 def _poll(store: JobStore, mode: Mode | None) -> None:
-    found = [job for job in _of(store, mode) if job.active]
-    if not found:
-        st.rerun()  # the whole page, which stops polling and lists the job among the ended ones
-    _cards(store, found)
+    with errors_shown():  # a fragment runs outside of the page's own
+        found = [job for job in _of(store, mode) if job.active]
+        if not found:
+            st.rerun()  # the whole page, which stops polling and lists the job among the ended ones
+        _cards(store, found)
 
 
 def ended_jobs(store: JobStore, mode: Mode | None = None, *, limit: int = 8) -> None:
@@ -113,6 +114,8 @@ def job_title(job: Job) -> str:
         names = ", ".join(name for name, _ in job.config.recipes)
         return f"**{plain(names)}** · proof"
     training = job.config.training
+    if job.options.map_of is not None:
+        return f"**{plain(pool_name(job.config.source.path))}** · map"
     mode = job.config.mode if training is None else f"training, {training.weighting}"
     return f"**{plain(pool_name(job.config.source.path))}** · {plain(mode)}"
 

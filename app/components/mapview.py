@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
@@ -12,7 +13,8 @@ from app.components.errors import empty_state
 from app.components.histogram import drags
 from app.components.shell import theme
 from app.components.worker import watch, watched_job, watching
-from app.library import BUNDLED_ROOT, located, tidy_path
+from app.lasso import simplified
+from app.library import BUNDLED_ROOT, tidy_path
 from app.selecting import Corner
 from app.shown import Shown
 from app.text import spoken
@@ -45,7 +47,7 @@ def map_panel(shown: Shown) -> None:
     st.plotly_chart(
         figure,
         key=_KEY,
-        on_select=_lassoed,
+        on_select=_lassoed(box),
         selection_mode=("lasso", "box"),
         config={
             "displaylogo": False,
@@ -102,13 +104,17 @@ def _box_of_selection(shown: Shown) -> raster.Box:
     return raster.box_around(x[shown.selected], y[shown.selected])
 
 
-def _lassoed() -> None:
-    """Turn the newest lasso or box into a condition."""
-    drawn = corners(session.value(_KEY))
-    if drawn:
-        current = session.state()
-        change = selecting.keep_region if current.lasso == "keep" else selecting.drop_region
-        session.set_recipe(change(current.recipe, drawn))
+def _lassoed(box: raster.Box) -> Callable[[], None]:
+    """Turn the newest lasso or box, drawn on that part of the map, into a condition."""
+
+    def store() -> None:
+        drawn = corners(session.value(_KEY))
+        if drawn:
+            current = session.state()
+            change = selecting.keep_region if current.lasso == "keep" else selecting.drop_region
+            session.set_recipe(change(current.recipe, simplified(drawn, box)))
+
+    return store
 
 
 def corners(event: Any) -> list[Corner]:
@@ -136,7 +142,8 @@ def _no_map(shown: Shown) -> None:
         if watching(store) is None and st.button(
             "Make the map", key="make_map", type="primary", icon=":material/play_arrow:"
         ):
-            watch(start_job(store, located(run.record.config), JobOptions(map=True)))
+            options = JobOptions(map_of=str(run.path.resolve()))
+            watch(start_job(store, run.record.config, options))
             st.rerun()
     st.caption("Or on the command line:")
     command = ["python", "-m", "mimic_core", "layout", run.id, "--out", tidy_path(root)]

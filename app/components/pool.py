@@ -11,7 +11,7 @@ import streamlit as st
 
 from app import session
 from app.cache_pools import Preview, preview
-from app.library import DEMO_POOL, runs_root, tidy_path
+from app.library import DEMO_POOL, expanded, runs_root, tidy_path
 from app.text import count, plain
 from app.tiles import Tile, tile_grid
 from mimic_core.schema import Sample, SourceConfig, Task, slug
@@ -79,7 +79,11 @@ def _local() -> str | None:
         "are read where they are.",
         persist_state="session",
     )
-    return text.strip() if text and text.strip() else None
+    path = (text or "").strip()
+    if not path:
+        return None
+    expanded(path)  # here, so that an unknown home folder is a message and not a failed job
+    return path
 
 
 def _upload() -> str | None:

@@ -59,6 +59,8 @@ def prefill(store: JobStore, shown: Shown) -> None:
 
 def proof_form(store: JobStore, shown: Shown) -> None:
     """Choose, and start."""
+    recipes: dict[str, Recipe] = {}  # where reading them fails, its message is all there is
+    trusted: str | None = None
     left, right = st.columns([3, 2], gap="large")
     with left, errors_shown():
         recipes = _recipes(shown)
@@ -245,11 +247,12 @@ def proof_progress(store: JobStore, shown: Shown) -> None:
 
 
 def _poll(store: JobStore, shown: Shown) -> None:
-    active = [job for job in proof_jobs(store, shown) if job.active]
-    if not active:
-        st.rerun()  # the whole page, which then shows the result
-    for job in active:
-        _card(store, job)
+    with errors_shown():  # a fragment runs outside of the page's own
+        active = [job for job in proof_jobs(store, shown) if job.active]
+        if not active:
+            st.rerun()  # the whole page, which then shows the result
+        for job in active:
+            _card(store, job)
 
 
 def _card(store: JobStore, job: Job) -> None:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import streamlit as st
 
+from app.components.missing import Missing
 from app.library import DEMO_REFERENCE, tidy_path
 from mimic_core.errors import ConfigError
 
@@ -21,12 +22,8 @@ _REFERENCES: tuple[_Reference, ...] = (
 )
 
 
-def reference_field() -> str:
-    """The specification of the chosen model.
-
-    Raises:
-        ConfigError: None is named yet.
-    """
+def reference_field(missing: Missing) -> str:
+    """The specification of the chosen model; empty, and in ``missing``, while none is named."""
     kind = st.selectbox(
         "Reference model",
         _REFERENCES,
@@ -48,7 +45,9 @@ def reference_field() -> str:
         label, key=f"set_{kind}", placeholder=example, persist_state="session"
     ).strip()
     if not text:
-        raise ConfigError(
-            "no reference model is named yet", next_step=f"type it, for example {example}"
+        missing.append(
+            ConfigError(
+                "no reference model is named yet", next_step=f"type it, for example {example}"
+            )
         )
     return text

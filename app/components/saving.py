@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from pathlib import Path
 
 import polars as pl
 import streamlit as st
 
 from app.components.errors import errors_shown
 from app.components.recipe_file import recipe_code, recipe_upload
-from app.library import tidy_path
+from app.library import expanded, tidy_path
 from app.shown import Shown
 from app.text import count, plain, share
 from mimic_core.export import SUFFIXES, Format, export, export_bytes, manifest_for
@@ -132,7 +131,7 @@ def _on_disk(shown: Shown, chosen: Format, name: str) -> None:
                 shown.table,
                 shown.run,
                 format=chosen,
-                out=Path(folder.strip()).expanduser() / name,
+                out=expanded(folder.strip()) / name,
                 overwrite=overwrite,
             )
             paths = [*result.files, result.manifest]

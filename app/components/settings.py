@@ -7,7 +7,10 @@ from typing import Any, get_args
 import streamlit as st
 
 from app.components.heads import head_form
+from app.components.machine import options_form
+from app.components.missing import Missing, missing_hint
 from app.components.reference import reference_field
+from app.text import count
 from mimic_core.jobstore import JobOptions
 from mimic_core.schema import (
     Method,
@@ -29,7 +32,7 @@ TEMPERATURE_HELP = (
 )
 BATCH_HELP = (
     "Each sample is scored against the others of its batch, so larger batches separate better; "
-    "256 and more is good. A pool smaller than this is refused."
+    "256 and more is good. A pool with fewer samples is one batch."
 )
 EPOCHS_HELP = "Passes over the cached features. The score is the mean over them."
 SIDE_HELP = (
@@ -48,15 +51,23 @@ _MODES: dict[Mode, str] = {
 }
 
 
-def settings_form(source: SourceConfig, counted: int, task: Task) -> tuple[RunConfig, JobOptions]:
-    """Everything but the pool; ``counted`` is how many samples the pool holds, at least.
+def settings_form(
+    source: SourceConfig, counted: int | None, task: Task
+) -> tuple[RunConfig | None, JobOptions]:
+    """Everything but the pool; None, and a hint, while something is not filled in yet.
+
+    Args:
+        source: The pool.
+        counted: How many samples it holds; None where it was too large to be counted.
+        task: What its images go with.
 
     Raises:
         ConfigError: The settings cannot be run as they are.
     """
+    missing: Missing = []
     left, right = st.columns(2, gap="large")
     with left:
-        reference = reference_field()
+        reference = reference_field(missing)
         sample = st.number_input(
             "Sample size",
             min_value=1,
@@ -66,26 +77,34 @@ def settings_form(source: SourceConfig, counted: int, task: Task) -> tuple[RunCo
             help="Score only this many, drawn at random by the seed. Empty scores the whole pool.",
             persist_state="session",
         )
-        options = _options(task)
+        options = options_form(task)
         model = {"reference": reference, **model_settings()}
     with right:
         mode: Mode = "probe"
         if task == "labels":
-            model["head"] = head_form()
+            model["head"] = head_form(missing)
         else:
             mode = _mode()
         scorer = _probe(task, reference) if mode == "probe" else _snapshot()
-    smallest = min(int(sample), counted) if sample else counted
-    if scorer["batch_size"] > smallest:
-        st.warning(
-            "The batch size is larger than the number of samples; scoring will refuse it.",
-            icon=":material/warning:",
-        )
+    _one_batch(scorer["batch_size"], int(sample) if sample else None, counted)
+    if missing:
+        missing_hint(missing)
+        return None, options
     seed = scorer["seed"]
     pool = source.model_copy(update={"sample": sample, "sample_seed": seed if sample else 0})
     chosen = (ProbeConfig if mode == "probe" else SnapshotConfig).parse(scorer)
     config: RunConfig = RunConfig.parse({"source": pool, **model, mode: chosen})
     return config, options
+
+
+def _one_batch(batch_size: int, sample: int | None, counted: int | None) -> None:
+    """Say so where the pool has fewer samples than a batch (``fitting_batch_size``)."""
+    known = [size for size in (sample, counted) if size is not None]
+    if known and batch_size > min(known):
+        st.caption(
+            f":material/info: The batch size is larger than the number of samples: all "
+            f"{count(min(known))} are scored as one batch."
+        )
 
 
 def _mode() -> Mode:
@@ -253,22 +272,3 @@ def _common(temperature: float) -> dict[str, Any]:
     with two:
         seed = _number("Seed", "seed", 0, min_value=0, help=SEED_HELP)
     return {"temperature": float(chosen), "seed": int(seed)}
-
-
-def _options(task: Task) -> JobOptions:
-    with st.container(horizontal=True):
-        with_map = st.toggle(
-            "Make the map",
-            value=True,
-            key="set_map",
-            help="A 2-D picture of the pool (UMAP). Takes a minute or more after scoring.",
-            persist_state="session",
-        )
-        sweep = task == "pairs" and st.toggle(
-            "Compare mimic layers",
-            key="set_sweep",
-            help="Extends the direction check: scores a small part of the pool with several "
-            "candidate mimic layers.",
-            persist_state="session",
-        )
-    return JobOptions(map=with_map, sweep=sweep)

@@ -46,7 +46,11 @@ def sidebar() -> None:
             )
         current = next(iter(done), None)
         session.choose_run(current)
-    session.keep_in_address()
+    if not session.keep_in_address():
+        st.sidebar.caption(
+            ":material/link_off: The selection is too long for the page's address: reloading the "
+            "page loses it. Download the recipe on Export or save it on Filters to keep it."
+        )
     if done:
         st.sidebar.selectbox(
             "Run",

@@ -12,11 +12,11 @@ import streamlit as st
 
 from app.cache_pools import Preview
 from app.components.heads import head_form
+from app.components.missing import Missing
 from app.components.reference import reference_field
 from app.components.settings import model_settings
 from app.components.training_fields import (
     Columns,
-    Missing,
     columns_of,
     condition_field,
     number,
@@ -56,10 +56,10 @@ def training_form(source: SourceConfig, seen: Preview) -> tuple[RunConfig, JobOp
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown("**Models**")
-        reference = reference_field()
+        reference = reference_field(missing)
         model, fresh = _start(reference, missing)
         layers = _layers(labelled=labelled)
-        head = head_form() if labelled else None
+        head = head_form(missing) if labelled else None
         st.markdown("**Training**")
         update = passes_form(columns, missing, rate=FRESH_RATE if fresh else None)
     with right:

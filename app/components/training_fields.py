@@ -7,14 +7,13 @@ from typing import Any
 import streamlit as st
 
 from app.cache_pools import Preview
+from app.components.missing import Missing
 from mimic_core.errors import ConfigError
 from mimic_core.schema import Sample
 
 _SEEN_VALUES = 4
 Columns = dict[str, tuple[str, ...]]
 """The pool's columns, with some of their values."""
-Missing = list[ConfigError]
-"""What the form still lacks. Collected, so that the rest of the form stays on the screen."""
 
 
 def number(

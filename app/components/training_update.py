@@ -6,7 +6,9 @@ from typing import Any, get_args
 
 import streamlit as st
 
-from app.components.training_fields import Columns, Missing, condition_field, number, switch
+from app.components.machine import device_field
+from app.components.missing import Missing
+from app.components.training_fields import Columns, condition_field, number, switch
 from mimic_core.jobstore import JobOptions
 from mimic_core.schema import TrainConfig
 from mimic_core.training.config import Optimiser, Schedule
@@ -15,7 +17,6 @@ _PLAIN = TrainConfig(model="")
 HELD_OUT, BATCH = 0.2, 64
 _OPTIMISERS: dict[Optimiser, str] = {"adamw": "AdamW", "sgd": "SGD with momentum"}
 _SCHEDULES: dict[Schedule, str] = {"constant": "constant", "cosine": "cosine, to zero"}
-_AUTOMATIC = "automatic"
 
 
 def passes_form(columns: Columns, missing: Missing, *, rate: float | None) -> dict[str, Any]:
@@ -177,15 +178,8 @@ def machine_form() -> tuple[JobOptions, int | None, bool]:
             placeholder="all samples",
             help_text="Use only this many, drawn at random by the seed.",
         )
-    device = two.selectbox(
-        "Device",
-        [_AUTOMATIC, "cpu", "cuda", "mps"],
-        accept_new_options=True,
-        key="train_device",
-        help="Automatic takes CUDA, then MPS, then the CPU. Another one, such as cuda:1, can be "
-        "typed.",
-        persist_state="session",
-    )
+    with two:
+        device = device_field("train_device")
     with one:
         with_map = st.toggle(
             "Make the map",
@@ -197,6 +191,5 @@ def machine_form() -> tuple[JobOptions, int | None, bool]:
         compiled = switch(
             "Use torch.compile", "compile", help_text="Helps on a GPU; takes minutes at the start."
         )
-    named = None if device in (None, _AUTOMATIC) else device
-    options = JobOptions(device=named, map=with_map)
+    options = JobOptions(device=device, map=with_map)
     return options, None if size is None else int(size), compiled

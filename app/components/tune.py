@@ -110,7 +110,11 @@ def _key(name: str) -> str:
 def _unsaved(run: Run) -> None:
     """What to do with tuned settings: throw them away or make a run of them."""
     store = JobStore(runs_root() / JOBS_FILE)
-    st.warning("Tuned, not saved", icon=":material/tune:")
+    st.warning(
+        "Tuned, not saved. Only this tab has these scores: reloading the page goes back to the "
+        "saved run.",
+        icon=":material/tune:",
+    )
     with st.container(horizontal=True):
         st.button("Reset", key="tune_reset", icon=":material/undo:", on_click=session.untune)
         if watching(store) is None and st.button(

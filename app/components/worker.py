@@ -28,11 +28,12 @@ def watched_job(store: JobStore) -> None:
 
 
 def _poll(store: JobStore) -> None:
-    job = watching(store)
-    if job is None:
-        return
-    if job.status == "done" and job.run_dir is not None:
-        session.go_on_with(job.run_dir.name)
-        st.rerun()
-    with st.container(border=True, key=f"watched-{job.job_id}"), errors_shown():
-        show_job(store, job, notes=0)
+    with errors_shown():  # a fragment runs outside of the page's own
+        job = watching(store)
+        if job is None:
+            return
+        if job.status == "done" and job.run_dir is not None:
+            session.go_on_with(job.run_dir.name)
+            st.rerun()
+        with st.container(border=True, key=f"watched-{job.job_id}"):
+            show_job(store, job, notes=0)

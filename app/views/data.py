@@ -18,16 +18,24 @@ st.title("Data and scoring", anchor=False)
 active_jobs(store)
 with st.container(border=True, key="pool"):
     st.subheader("1 · Pool", anchor=False)
-    source = pool_chooser()
-    seen = None
+    source = seen = None
     with errors_shown():
+        source = pool_chooser()
         seen = pool_preview(source) if source is not None else None
 
 if source is not None and seen is not None:
     with st.container(border=True, key="settings"), errors_shown():
         st.subheader("2 · Reference and settings", anchor=False)
-        config, options = settings_form(source, seen.samples, seen.task)
-        if st.button("Start scoring", type="primary", icon=":material/play_arrow:", key="start"):
+        counted = seen.samples if seen.complete else None
+        config, options = settings_form(source, counted, seen.task)
+        started = st.button(
+            "Start scoring",
+            type="primary",
+            icon=":material/play_arrow:",
+            key="start",
+            disabled=config is None,
+        )
+        if started and config is not None:
             start_job(store, config, options)
             st.rerun()  # the job is shown at the top, and polled from now on
 

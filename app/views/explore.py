@@ -43,7 +43,7 @@ with left, st.container(border=True, key="panel_histogram"), errors_shown():
     histogram_panel(view)
 with right, st.container(border=True, key="panel_map"), errors_shown():
     map_panel(view)
-direction(view.run.record.direction_check)
+direction(view)
 skipped_samples(view)
 gallery(view, cutoff=cutoff_score(view))
 if run.record.config.probe is not None:

@@ -23,9 +23,9 @@ if view_chooser(store) == CURVES:
 else:
     with st.container(border=True, key="pool"):
         st.subheader("1 · Pool", anchor=False)
-        source = pool_chooser()
-        seen = None
+        source = seen = None
         with errors_shown():
+            source = pool_chooser()
             seen = pool_preview(source) if source is not None else None
     if source is not None and seen is not None:
         with st.container(border=True, key="settings"), errors_shown():

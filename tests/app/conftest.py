@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +17,7 @@ from tests.fakes import fake_run
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 STATE = "mimicscope"
+DEFECTS = "app.components.errors"  # the logger that is told of them
 OpenApp = Callable[..., AppTest]
 
 
@@ -36,6 +37,14 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the bundled run, or writes into the repository."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("app.library.BUNDLED_ROOT", tmp_path / "bundled")
+
+
+@pytest.fixture(autouse=True)
+def _no_defects(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """A defect is a message on the page, which a test may not look at: no test may cause one."""
+    yield
+    logged = [one for one in caplog.get_records("call") if one.name == DEFECTS]
+    assert [one.exc_info for one in logged if one.levelname == "ERROR"] == []
 
 
 @pytest.fixture

@@ -91,22 +91,40 @@ def test_snapshot_asks_for_model_and_mimic_layers(
     )
 
 
-def test_a_reference_that_is_not_named_is_asked_for(
+def test_a_reference_that_is_not_named_is_asked_for_calmly(
     run: Run, open_app: OpenApp, tmp_path: Path
 ) -> None:
     app = open_pool(open_app, run, tmp_path)
     app.selectbox(key="set_reference").set_value("open_clip").run()
-    assert "no reference model is named yet" in app.error[0].value.lower()
-    assert not [button for button in app.button if button.key == "start"]
+    assert not app.error
+    assert "No reference model is named yet: type it" in app.info[0].value
+    assert app.number_input(key="set_epochs")  # the other settings stay
+    assert app.button(key="start").disabled
+    app.text_input(key="set_open_clip").set_value("ViT-B-32:laion2b_s34b_b79k").run()
+    assert not app.info
+    assert not app.button(key="start").disabled
 
 
-def test_a_batch_larger_than_the_pool_is_warned_of(
+def test_a_batch_larger_than_the_pool_is_said_to_be_one_batch(
     run: Run, open_app: OpenApp, tmp_path: Path
 ) -> None:
     app = open_pool(open_app, run, tmp_path)
-    assert "larger than the number of samples" in app.warning[0].value
-    app.number_input(key="set_batch").set_value(130).run()
+    assert "all 130 are scored as one batch" in texts(app)
     assert not app.warning
+    app.number_input(key="set_sample").set_value(40).run()
+    assert "all 40 are scored as one batch" in texts(app)
+    app.number_input(key="set_batch").set_value(40).run()
+    assert "one batch" not in texts(app)
+
+
+def test_device_and_workers_are_chosen(
+    run: Run, open_app: OpenApp, tmp_path: Path, started: Started
+) -> None:
+    app = open_pool(open_app, run, tmp_path)
+    app.selectbox(key="set_device").set_value("cpu").run()
+    app.number_input(key="set_workers").set_value(0).run()
+    app.button(key="start").click().run()
+    assert [options for _, options in started] == [JobOptions(map=True, device="cpu", workers=0)]
 
 
 def test_settings_survive_a_switch_of_pages(run: Run, open_app: OpenApp, tmp_path: Path) -> None:
@@ -222,7 +240,9 @@ def test_making_the_map_starts_a_job_for_the_same_run(
     run = fake_run(tmp_path, n=6, with_map=False)
     app = open_app(tmp_path)
     app.button(key="make_map").click().run()
-    assert started == [(run.record.config, JobOptions(map=True))]
+    assert started == [(run.record.config, JobOptions(map_of=str(run.path)))]
+    app.switch_page("views/data.py").run()
+    assert "**fake\\-0** · map" in texts(app)
 
 
 def test_skipped_samples_are_listed_with_their_reasons(run: Run, open_app: OpenApp) -> None:

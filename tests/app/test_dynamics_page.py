@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from app import cache
 from app.dynamics_state import DynamicsState, over
 from app.session import AppState
 from mimic_core import dynamics
@@ -502,6 +503,17 @@ def test_tuned_scores_have_their_own_history(
     table = run_table(run).with_columns(-pl.col("mimic_score"))
     assert uids(app) == ranked(table)[:20] != before
     assert not app.error
+
+
+def test_a_tuned_batch_is_no_larger_than_the_pool(
+    run: Run, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mimic_core.tuning.tune", lambda _f, _c: run.scores())
+    monkeypatch.setattr("mimic_core.tuning.estimate_seconds", lambda _f, _c: 0.1)
+    app = open_app(run.path.parent, "dynamics")
+    app.number_input(key="tune_batch_size").set_value(4096).run()
+    assert f"batches of B = {N}" in texts(app)
+    assert cache.history(cache.key_of(run, state(app).tuned)).batch_size == N
 
 
 def test_tuning_to_one_epoch_is_an_empty_state_with_a_way_back(

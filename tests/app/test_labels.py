@@ -55,7 +55,8 @@ def test_a_labelled_pool_starts_with_its_reference_head(
     app.selectbox(key="set_reference").set_value("timm (labels only)").run()
     app.text_input(key="set_timm (labels only)").set_value("timm:resnet18:random:0").run()
     app.segmented_control(key="head_kind").set_value("Trusted samples").run()
-    assert "No samples are trusted yet" in app.error[0].value.replace("\\", "")
+    assert "No samples are trusted yet" in app.info[0].value.replace("\\", "")
+    assert app.button(key="start").disabled
     app.text_input(key="head_trusted").set_value("split=train").run()
     app.number_input(key="set_batch").set_value(8).run()
     app.button(key="start").click().run()

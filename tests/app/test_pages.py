@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from streamlit.testing.v1 import AppTest
 
 from app.components.histogram import drags
 from app.components.mapview import corners
-from app.selecting import set_kept
+from app.selecting import keep_region, set_kept
 from app.session import AppState
-from mimic_core.filters import EnsembleVote, Recipe
+from mimic_core.filters import EnsembleVote, Recipe, Uids
 from mimic_core.runs import Run
 from mimic_core.schema import ProbeConfig
 from tests.app.conftest import STATE, OpenApp
@@ -212,6 +213,27 @@ def test_gallery_modes_show_their_samples(run: Run, open_app: OpenApp, table: pl
     assert [tile["uid"] for tile in tiles(app)] == [ranked[row] for row in nearest]
 
 
+def test_the_gallery_looks_inside_the_lasso_at_either_end(
+    run: Run, open_app: OpenApp, table: pl.DataFrame
+) -> None:
+    app = open_app(run.path.parent)
+    assert "Inside the lasso" not in app.segmented_control(key="gallery_mode").options
+    middle = float(table["map_x"].median())  # type: ignore[arg-type]
+    left = [(-99.0, -99.0), (middle, -99.0), (middle, 99.0), (-99.0, 99.0)]
+    recipe = keep_region(set_kept(Recipe(), "mimic_score", 20, keep="high"), left)
+    app.session_state[STATE] = replace(state(app), recipe=recipe)
+    app.run()
+    app.segmented_control(key="gallery_mode").set_value("lasso").run()
+    inside = table.filter(pl.col("map_x") <= middle).sort("mimic_score", "uid")["uid"].to_list()
+    assert [tile["uid"] for tile in tiles(app)] == inside[::-1][:60]
+    assert {tile["state"] for tile in tiles(app)} == {"", "dropped"}  # the cutoff is another matter
+    app.segmented_control(key="gallery_first").set_value("lowest").run()
+    assert [tile["uid"] for tile in tiles(app)] == inside[:60]
+    app.button(key="chip-map region").click().run()
+    assert app.segmented_control(key="gallery_mode").value == "kept"
+    assert "rank **1–20** of 20" in texts(app)
+
+
 def test_the_gallery_goes_to_any_rank(run: Run, open_app: OpenApp, table: pl.DataFrame) -> None:
     app = open_app(run.path.parent)
     app.number_input(key="gallery_rank").set_value(125).run()
@@ -237,8 +259,6 @@ def test_missing_images_are_tiles_with_a_reason(tmp_path: Path, open_app: OpenAp
 
 
 def open_sample(app: AppTest, uid: str) -> None:
-    from dataclasses import replace
-
     app.session_state[STATE] = replace(state(app), opened=uid)
     app.run()
 
@@ -322,6 +342,22 @@ def test_tuning_changes_the_scores_at_once_and_can_be_reset(
     assert "tuned, not saved" not in texts(app)
     assert app.number_input(key="tune_temperature").value == 0.05
     assert tiles(app)[0]["uid"] == table.sort("mimic_score", "uid")["uid"][0]
+
+
+def test_tuned_scores_are_shown_with_their_own_layer_and_without_the_saved_verdict(
+    run: Run, open_app: OpenApp, tuner: list[ProbeConfig]
+) -> None:
+    app = open_app(run.path.parent)
+    assert "mimic layers visual\\.proj" in texts(app)
+    app.segmented_control(key="tune_side").set_value("text").run()
+    assert [config.side for config in tuner] == ["text"]
+    assert "mimic layers text\\_projection" in texts(app)
+    assert "visual" not in texts(app)
+    assert "Direction good" not in texts(app)
+    (verdict,) = [
+        one.label for one in app.expander if "verdict" in one.label or "saved" in one.label
+    ]
+    assert "Of the saved settings, not of the tuned ones" in verdict
 
 
 def test_setting_a_control_back_ends_the_tuned_state(
@@ -453,3 +489,38 @@ def test_a_recipe_with_an_ensemble_loads_on_export(run: Run, open_app: OpenApp) 
     load_recipe(app, recipe.to_yaml())
     assert not app.error
     assert state(app).recipe == recipe
+
+
+def test_tuning_a_run_by_cosine_waits_for_a_click(
+    tmp_path: Path, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = fake_run(tmp_path, n=40)
+    own = ProbeConfig(epochs=3, batch_size=32, method="cos")
+    made.update(config=made.record.config.model_copy(update={"probe": own}))
+    monkeypatch.setattr("mimic_core.tuning._reverse_pass_seconds", lambda *_: 0.1)
+    app = open_app(tmp_path)
+    app.number_input(key="tune_seed").set_value(5).run()
+    assert state(app).tuned is None
+    assert "takes about 19 s" in texts(app)  # 2 batches of 32, 3 epochs
+    assert app.button(key="tune_apply")
+
+
+def test_a_selection_too_long_for_the_address_is_said_to_be(
+    tmp_path: Path, open_app: OpenApp
+) -> None:
+    uids = fake_run(tmp_path, n=400).features.samples["uid"].to_list()
+    app = open_app(tmp_path, "export")
+    assert "too long for the page" not in texts(app)
+    load_recipe(app, Recipe().with_condition("chosen", Uids(uids=tuple(uids))).to_yaml())
+    assert state(app).recipe.conditions
+    assert "select" not in app.query_params
+    assert "too long for the page" in texts(app)
+
+
+def test_tuning_is_said_to_be_of_this_tab(
+    run: Run, open_app: OpenApp, tuner: list[ProbeConfig]
+) -> None:
+    app = open_app(run.path.parent)
+    app.number_input(key="tune_seed").set_value(73).run()
+    assert len(tuner) == 1
+    assert "Only this tab" in app.warning[0].value

@@ -234,6 +234,18 @@ def test_a_proof_is_shown_in_words_first(proved: tuple[Run, Proof], open_app: Op
     assert not app.exception
 
 
+def test_recipes_that_cannot_be_read_are_one_message(
+    run: Run, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "recipes")
+
+    monkeypatch.setattr("app.components.proving._recipes", refuse)
+    app = open_app(run.path.parent, "prove")
+    (error,) = app.error
+    assert "Permission denied" in error.value
+
+
 def test_a_damaged_proof_is_a_message(tmp_path: Path, open_app: OpenApp) -> None:
     run = fake_run(tmp_path, n=20)
     (run.path / "proofs").mkdir()

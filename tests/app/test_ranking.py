@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from app.ranking import GalleryMode, ascending, page_of, ranked_rows
+from app.ranking import GalleryMode, GalleryOrder, ascending, page_of, ranked_rows
 
 TABLE = pl.DataFrame(
     {"uid": ["d", "a", "c", "b", "e"], "score": [3.0, 1.0, 2.0, 2.0, None]},
@@ -13,9 +13,12 @@ VALUES = np.array([3.0, 1.0, 2.0, 2.0, np.nan])
 SELECTED = np.array([True, False, True, False, True])
 
 
-def ranked(mode: GalleryMode, cutoff: float | None = None) -> list[str]:
+def ranked(
+    mode: GalleryMode, cutoff: float | None = None, *, first: GalleryOrder = "highest"
+) -> list[str]:
     order = ascending(TABLE, "score")
-    rows = ranked_rows(order, VALUES, mode=mode, selected=SELECTED, cutoff=cutoff)
+    wanted = ~SELECTED if mode == "dropped" else SELECTED
+    rows = ranked_rows(order, VALUES, mode=mode, first=first, wanted=wanted, cutoff=cutoff)
     return TABLE["uid"].gather(rows).to_list()
 
 
@@ -26,10 +29,17 @@ def ranked(mode: GalleryMode, cutoff: float | None = None) -> list[str]:
         ("highest", ["d", "c", "b", "a"]),
         ("kept", ["d", "c"]),
         ("dropped", ["b", "a"]),
+        ("lasso", ["d", "c"]),
     ],
 )
 def test_order_of_each_mode_leaves_missing_values_out(mode: GalleryMode, uids: list[str]) -> None:
     assert ranked(mode) == uids
+
+
+def test_the_wanted_samples_can_come_lowest_first() -> None:
+    assert ranked("kept", first="lowest") == ["c", "d"]
+    assert ranked("dropped", first="lowest") == ["a", "b"]
+    assert ranked("highest", first="lowest") == ranked("highest")  # has an order of its own
 
 
 def test_around_the_cutoff_the_nearest_comes_first() -> None:

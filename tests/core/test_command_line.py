@@ -1,0 +1,62 @@
+"""The command line around its commands: what it passes on to the app, and errors from below."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mimic_core.__main__ import main
+
+SCORE = ["score", "--reference", "ViT-B-32:random:0"]
+
+
+def addresses(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[str]:
+    """The addresses that the command ``app`` tells streamlit to listen on."""
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execve", lambda _program, command, _settings: started.append(command))
+    assert main(["app", *arguments]) == 0
+    (command,) = started
+    return [one.partition("=")[2] for one in command if one.startswith("--server.address=")]
+
+
+def test_the_app_listens_on_this_machine_alone_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert addresses(monkeypatch) == ["127.0.0.1"]
+    assert addresses(monkeypatch, "--host", "0.0.0.0") == ["0.0.0.0"]  # noqa: S104
+
+
+def test_the_help_says_that_there_is_no_password(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["app", "--help"]) == 0
+    assert "no password" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+def test_an_unknown_home_folder_is_an_error_without_a_traceback(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    runs = ["--out", str(tmp_path / "runs")]
+    assert main([*SCORE, "~nobody-at-all/pool", *runs]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: a path begins with ~ and a name without home folder")
+    assert "next step: check the name" in said
+    assert "Traceback" not in said
+
+
+def test_other_runtime_errors_stay_defects(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(os, "execve", fail)
+    with pytest.raises(RuntimeError, match="a defect"):
+        main(["app"])
+
+
+def test_a_place_that_the_file_system_refuses_is_an_error(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    assert main(["score", "x" * 300, "--reference", "r", "--out", str(tmp_path)]) == 1
+    assert "File name too long" in capsys.readouterr().err
