@@ -119,11 +119,12 @@ class Trainer:
         for draw in draws:
             first = draw.step - draw.step % together
             visit = self._visit(draw, share=1 / min(together, len(draws) - first))
-            if draw.step == min(first + together, len(draws)) - 1:
+            updates = draw.step == min(first + together, len(draws)) - 1
+            if updates:
                 self._update()
             yield self._logged(epoch, draw, visit)
-            every = self._config.evaluate_every
-            if every and self._updater.step % every == 0 and draw.step < len(draws) - 1:
+            # The last update of an epoch is evaluated by end_epoch.
+            if updates and draw.step < len(draws) - 1 and self._is_due():
                 self.evaluate(epoch)
 
     def end_epoch(self, epoch: int) -> dict[str, Any]:
@@ -171,6 +172,11 @@ class Trainer:
             row |= asdict(found)
         self._metrics.add(row)
         return row
+
+    def _is_due(self) -> bool:
+        """Whether the update just made is one of every N that are evaluated."""
+        every = self._config.evaluate_every
+        return every is not None and self._updater.step % every == 0
 
     def _visit(self, draw: Draw, *, share: float) -> Visit:
         """Forward and backward pass of one batch; its gradients are added."""

@@ -168,6 +168,17 @@ def test_metrics_are_kept_for_every_epoch(trained: Run) -> None:
     assert metrics["accuracy"].to_list() == [None] * 3
 
 
+def test_an_update_is_evaluated_once_however_many_batches_make_it(
+    home: Path, tmp_path: Path
+) -> None:
+    config = config_of(
+        home, held_out_column="shard=00001", batch_size=2, accumulate=2, evaluate_every=2
+    )
+    metrics = train(config, tmp_path).metrics()
+    # 12 samples are 6 batches are 3 updates an epoch; each epoch's last one is always evaluated.
+    assert metrics.select("epoch", "step").rows() == [(-1, 0), (0, 2), (0, 3), (1, 4), (1, 6)]
+
+
 def test_held_out_metrics_are_those_of_the_stored_weights(trained: Run, home: Path) -> None:
     from safetensors.torch import load_file
 
