@@ -83,7 +83,8 @@ def _held_out(columns: Columns, missing: Missing) -> dict[str, Any]:
         most=0.95,
         step=0.05,
         form="%.2f",
-        help_text="Never trained on, and measured after every epoch. Drawn by uid and seed.",
+        help_text="Never trained on, and measured after every epoch. Drawn by image and seed: all "
+        "captions of an image are on one side.",
     )
     column = condition_field(
         "Held-out column",

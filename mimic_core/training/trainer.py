@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from mimic_core.batches import Draw, fitting_batch_size
 from mimic_core.features import ENCODE_BATCH
 from mimic_core.loading import LoadedBatch, default_workers, load_batches
 from mimic_core.mimic import vector_towards
+from mimic_core.places import image_numbers
 from mimic_core.schema import ScoreBatch
 from mimic_core.training import state
 from mimic_core.training.data import Plan, SampleReader, Slices, TrainingSet, batches_from, words_of
@@ -165,7 +165,7 @@ class Trainer:
                     device=self._device,
                 ),
                 words=words_of(self._setup.features, held),
-                images=image_numbers(samples, held),
+                images=image_numbers(samples[held]),
                 batch_size=self._plan.batch_size,
                 seed=self._config.seed,
             )
@@ -255,9 +255,3 @@ def _reference_losses(setup: Setup, device: torch.device) -> LossesOf:
     if setup.reference is None:
         return pair_losses_of(setup.features, device)
     return label_losses_of(setup.features, setup.reference.head, device)
-
-
-def image_numbers(samples: pl.DataFrame, rows: np.ndarray) -> np.ndarray:
-    """Which image each of the samples at ``rows`` has (N,): equal numbers, equal images."""
-    names = [name for name in samples.columns if name.startswith("image_")]
-    return samples.select(names)[rows].hash_rows(seed=0).to_numpy()

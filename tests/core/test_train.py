@@ -24,7 +24,6 @@ from mimic_core.sources import Source, open_source
 from mimic_core.summary import as_lines
 from mimic_core.table import run_table
 from mimic_core.train import train_pool
-from mimic_core.training import trainer
 from mimic_core.training.data import SampleReader
 from mimic_core.training.metrics import METRIC_COLUMNS
 from mimic_core.training.state import weights_file
@@ -458,9 +457,3 @@ def test_a_batch_that_two_processes_cannot_share_is_refused() -> None:
     assert Group(1, 2).part(8) == slice(4, 8)
     with pytest.raises(ConfigError, match="--batch-size"):
         Group(0, 2).part(9)
-
-
-def test_equal_images_have_equal_numbers() -> None:
-    samples = pl.DataFrame({"image_path": ["a", "b", "a"], "image_offset": [1, 1, 1]})
-    numbers = trainer.image_numbers(samples, np.array([0, 1, 2]))
-    assert numbers[0] == numbers[2] != numbers[1]
