@@ -77,6 +77,7 @@ TORCH_SIDE = {
     "training.trainer",
     "training.weightings",
     "tuning",
+    "widening",
 }
 CALLERS_OF_TORCH = {
     "mimic_core.cli.prove",

@@ -69,16 +69,6 @@ def test_all_captions_of_an_image_are_on_one_side(captioned: pl.DataFrame) -> No
     assert 0.13 < len(held) / IMAGES < 0.27  # four standard errors are 0.11
 
 
-def test_a_share_is_drawn_alike_from_any_part_of_the_pool(captioned: pl.DataFrame) -> None:
-    config = TrainConfig(model="-", held_out=0.2)
-    part = captioned.sample(fraction=0.5, shuffle=True, seed=1)
-    whole = captioned[split_samples(captioned, config).held_out]["uid"]
-    mine = part[split_samples(part, config).held_out]["uid"]
-    assert set(mine) == set(whole) & set(part["uid"])
-    other = split_samples(captioned, TrainConfig(model="-", held_out=0.2, seed=1)).held_out
-    assert set(captioned[other]["uid"]) != set(whole)
-
-
 def test_training_on_several_captions_of_an_image_holds_out_images(tmp_path: Path) -> None:
     pool = tmp_path / "pool"
     pool.mkdir()
