@@ -39,11 +39,12 @@ from mimic_core.modelling import classifiers, clip
 from mimic_core.models import default_mimic_layers, pick_device
 from mimic_core.schema import TrainConfig
 from mimic_core.training.check import objective_losses
+from mimic_core.training.comparison import mean_gradient
 from mimic_core.training.distributed import Group
 from mimic_core.training.objectives import LabelObjective, Objective, PairObjective
 from mimic_core.training.optimisation import Updater
 from mimic_core.training.step import Aids, add_gradients, weigh
-from mimic_core.training.tracing import mean_gradient, trace_batch
+from mimic_core.training.tracing import trace_batch
 from mimic_core.training.weightings import needs_comparison, needs_reference_losses
 
 STEPS = (
@@ -150,7 +151,7 @@ def step(name: str, setting: Setting) -> None:
     objective, layers = setting.objective, setting.layers
     comparison = losses = None
     if needs_comparison(config.weighting):
-        comparison = mean_gradient(module, objective, setting.batches[1], layers, group)
+        comparison = mean_gradient(module, objective, [setting.batches[1]], layers, group)
     if needs_reference_losses(config.weighting):
         with torch.no_grad():
             losses = objective_losses(module, objective, batch)

@@ -62,6 +62,7 @@ TORCH_SIDE = {
     "spot",
     "train",
     "training.check",
+    "training.comparison",
     "training.data",
     "training.distributed",
     "training.evaluation",

@@ -23,6 +23,7 @@ from mimic_core.mimic import vector_towards
 from mimic_core.places import image_numbers
 from mimic_core.schema import ScoreBatch
 from mimic_core.training import state
+from mimic_core.training.comparison import mean_gradient
 from mimic_core.training.data import Plan, SampleReader, Slices, TrainingSet, batches_from, words_of
 from mimic_core.training.distributed import Group
 from mimic_core.training.evaluation import evaluate
@@ -31,7 +32,7 @@ from mimic_core.training.optimisation import Updater, limit_logit_scale
 from mimic_core.training.reference_losses import LossesOf, label_losses_of, pair_losses_of
 from mimic_core.training.setup import Setup
 from mimic_core.training.step import Aids, Visit, add_gradients, weigh
-from mimic_core.training.tracing import mean_gradient, trace_batch
+from mimic_core.training.tracing import trace_batch
 from mimic_core.training.weightings import needs_comparison, needs_reference_losses
 
 
@@ -79,7 +80,7 @@ class Trainer:
         self._checkpoints = folder / "checkpoints"
         self._metrics = MetricsFile(folder / "metrics.parquet")
         self._batches: Iterator[LoadedBatch] = iter(())
-        self._clean: LoadedBatch | None = None
+        self._clean: list[LoadedBatch] | None = None
         self._reference_losses: LossesOf | None = None
         if needs_reference_losses(self._config.weighting):
             self._reference_losses = _reference_losses(setup, device)
@@ -200,28 +201,36 @@ class Trainer:
     def _aids(self, draw: Draw) -> Aids:
         """What the weighting compares this batch with."""
         compares = needs_comparison(self._config.weighting)
-        others: LoadedBatch | None = None
+        others: list[LoadedBatch] | None = None
         group = self._group
         if compares == "pool":
-            others = next(self._batches)
+            others = [next(self._batches)]
         elif compares == "clean":
             if self._clean is None:
                 self._clean = self._load_clean()
-            others, group = self._clean, Group()  # few enough for each process to have them all
+            others, group = self._clean, Group()  # each process has them all
         losses = self._reference_losses
         return Aids(
             None if others is None else self._comparison(others, group),
             None if losses is None else losses(self._plan.rows[draw.rows]),
         )
 
-    def _load_clean(self) -> LoadedBatch:
-        batch = self._rows.load(self._setup.split.clean).to(self._device)
-        labels = self._setup.clean_labels
-        return batch if labels is None else replace(batch, labels=[*labels])
+    def _load_clean(self) -> list[LoadedBatch]:
+        """In parts no larger than this process's part of a batch, which is known to fit."""
+        rows, labels = self._setup.split.clean, self._setup.clean_labels
+        size = self._plan.batch_size // self._group.size
+        parts = Slices(self._rows, rows, size)
+        batches = load_batches(parts, workers=self._loading(len(rows)), device=torch.device("cpu"))
+        if labels is None:
+            return list(batches)
+        return [
+            replace(batch, labels=[*labels[start : start + size]])
+            for start, batch in zip(range(0, len(rows), size), batches, strict=True)
+        ]
 
-    def _comparison(self, batch: LoadedBatch, group: Group) -> dict[str, Tensor]:
+    def _comparison(self, parts: list[LoadedBatch], group: Group) -> dict[str, Tensor]:
         layers = list(self._layers)
-        return mean_gradient(self._setup.module, self._setup.objective, batch, layers, group)
+        return mean_gradient(self._setup.module, self._setup.objective, parts, layers, group)
 
     def _update(self) -> None:
         self._group.sum_gradients(self._everything)
