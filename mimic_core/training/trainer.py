@@ -25,7 +25,7 @@ from mimic_core.schema import ScoreBatch
 from mimic_core.training import state
 from mimic_core.training.comparison import mean_gradient
 from mimic_core.training.data import Plan, SampleReader, Slices, TrainingSet, batches_from, words_of
-from mimic_core.training.distributed import Group
+from mimic_core.training.distributed import Group, local_processes
 from mimic_core.training.evaluation import evaluate
 from mimic_core.training.metrics import MetricsFile
 from mimic_core.training.optimisation import Updater, limit_logit_scale
@@ -108,7 +108,7 @@ class Trainer:
             dataset,
             start,
             self._plan.steps,
-            workers=self._loading(len(self._plan.rows)),
+            workers=self._loading(len(self._plan.rows), sharing=local_processes()),
             device=self._device,
         )
         return start
@@ -162,7 +162,7 @@ class Trainer:
                 self._setup.objective,
                 load_batches(
                     Slices(self._rows, held, size),
-                    workers=0 if self._workers == 0 else default_workers(len(held)),
+                    workers=self._loading(len(held), sharing=1),  # the others wait meanwhile
                     device=self._device,
                 ),
                 words=words_of(self._setup.features, held),
@@ -220,7 +220,8 @@ class Trainer:
         rows, labels = self._setup.split.clean, self._setup.clean_labels
         size = self._plan.batch_size // self._group.size
         parts = Slices(self._rows, rows, size)
-        batches = load_batches(parts, workers=self._loading(len(rows)), device=torch.device("cpu"))
+        workers = self._loading(len(rows), sharing=local_processes())
+        batches = load_batches(parts, workers=workers, device=torch.device("cpu"))
         if labels is None:
             return list(batches)
         return [
@@ -256,8 +257,9 @@ class Trainer:
             None if visit.correct is None else kept(visit.correct),
         )
 
-    def _loading(self, samples: int) -> int:
-        return default_workers(samples) if self._workers is None else self._workers
+    def _loading(self, samples: int, *, sharing: int) -> int:
+        """Loading processes: as asked for, else this process's share of the machine."""
+        return default_workers(samples, sharing=sharing) if self._workers is None else self._workers
 
 
 def _reference_losses(setup: Setup, device: torch.device) -> LossesOf:
