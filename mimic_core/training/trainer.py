@@ -19,7 +19,6 @@ from torch import Tensor
 from mimic_core.batches import Draw, fitting_batch_size
 from mimic_core.features import ENCODE_BATCH
 from mimic_core.loading import LoadedBatch, default_workers, load_batches
-from mimic_core.mimic import vector_towards
 from mimic_core.places import image_numbers
 from mimic_core.schema import ScoreBatch
 from mimic_core.training import state
@@ -31,8 +30,7 @@ from mimic_core.training.metrics import MetricsFile
 from mimic_core.training.optimisation import Updater, limit_logit_scale
 from mimic_core.training.reference_losses import LossesOf, label_losses_of, pair_losses_of
 from mimic_core.training.setup import Setup
-from mimic_core.training.step import Aids, Visit, add_gradients, weigh
-from mimic_core.training.tracing import trace_batch
+from mimic_core.training.step import Aids, Learner, Visit, visit_batch
 from mimic_core.training.weightings import needs_comparison, needs_reference_losses
 
 
@@ -67,8 +65,7 @@ class Trainer:
         )
         self._rows = SampleReader(setup.features.path, setup.loader)
         parameters = dict(setup.module.named_parameters())
-        self._layers = {name: parameters[name] for name in setup.target}
-        self._others = [p for name, p in parameters.items() if name not in self._layers]
+        self._learner = Learner(setup.module, setup.objective, setup.target, self._config, group)
         self._everything = list(parameters.values())
         self._updater = Updater(
             parameters,
@@ -181,22 +178,13 @@ class Trainer:
 
     def _visit(self, draw: Draw, *, share: float) -> Visit:
         """Forward and backward pass of one batch; its gradients are added."""
-        module, objective = self._setup.module, self._setup.objective
         batch = next(self._batches)
-        aids = self._aids(draw)
-        vector = vector_towards(module, self._setup.target)
-        trace = trace_batch(module, objective, batch, vector, self._group)
-        visit = weigh(trace, self._config, aids)
-        all_alike = self._config.reweight == "all" or self._config.weighting == "uniform"
-        add_gradients(
-            trace,
-            visit.train_weights,
-            layers=self._layers,
-            others=self._others,
-            reweight_all=all_alike,
+        return visit_batch(
+            self._learner,
+            batch,
+            self._aids(draw),
             scale=lambda cotangents: self._updater.scale(cotangents * share),
         )
-        return visit
 
     def _aids(self, draw: Draw) -> Aids:
         """What the weighting compares this batch with."""
@@ -230,7 +218,7 @@ class Trainer:
         ]
 
     def _comparison(self, parts: list[LoadedBatch], group: Group) -> dict[str, Tensor]:
-        layers = list(self._layers)
+        layers = list(self._setup.target)
         return mean_gradient(self._setup.module, self._setup.objective, parts, layers, group)
 
     def _update(self) -> None:
