@@ -27,6 +27,7 @@ TORCH_SIDE = {
     "direction",
     "encoders",
     "features",
+    "finishing",
     "forward_mode",
     "heads",
     "inputs",
