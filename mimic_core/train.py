@@ -1,7 +1,7 @@
 """Grad-Mimic training of a whole model into a run directory (method.md section 2).
 
 Every step scores its batch and re-weights it in one forward and one backward pass
-(``mimic_core.training.step``); every visit of every sample is logged. What an epoch has led to is
+(``mimic_core.training.step``); every sample is logged in every epoch. What an epoch has led to is
 on disk before the next one begins, so the same call resumes and ends with the same bytes.
 
 Several processes started by ``torchrun`` share each batch: losses, scores and weights are those of
