@@ -25,7 +25,6 @@ from mimic_core.batches import Draw
 from mimic_core.features import loader_for
 from mimic_core.history import History
 from mimic_core.loading import LoadedBatch
-from mimic_core.mimic import vector_towards
 from mimic_core.models import default_mimic_layers, load_model
 from mimic_core.pipeline import score_pool
 from mimic_core.runs import Run
@@ -33,12 +32,10 @@ from mimic_core.sampling import order, uid_words
 from mimic_core.schema import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig, TrainConfig
 from mimic_core.sources import open_source
 from mimic_core.training.data import Plan
-from mimic_core.training.distributed import Group
 from mimic_core.training.evaluation import evaluate
 from mimic_core.training.objectives import PairObjective
 from mimic_core.training.optimisation import Updater, limit_logit_scale
-from mimic_core.training.step import Aids, Visit, add_gradients, weigh
-from mimic_core.training.tracing import trace_batch
+from mimic_core.training.step import Aids, Learner, Visit, visit_batch
 
 DEMO = Path(__file__).parents[1] / "data_samples"
 REFERENCE = str(DEMO / "reference")
@@ -175,17 +172,14 @@ class _Stepper:
     """The product's training step on images in memory."""
 
     def __init__(self, pool: Pool, module: nn.Module, config: TrainConfig) -> None:
-        self._pool, self._module, self._config = pool, module, config
-        self._objective = PairObjective(torch.device("cpu"))
-        parameters = dict(module.named_parameters())
+        self._pool = pool
         names = config.mimic_layers or default_mimic_layers(module)
-        self._layers = {name: parameters[name] for name in names}
-        self._others = [value for name, value in parameters.items() if name not in names]
-        self._target = {name: pool.reference.get_parameter(name).detach() for name in names}
+        target = {name: pool.reference.get_parameter(name).detach() for name in names}
+        self._learner = Learner(module, PairObjective(torch.device("cpu")), target, config)
         words = uid_words(pool.truth["uid"].gather(pool.trained))
         self.plan = Plan(words, pool.trained, config.batch_size, config.seed, config.epochs)
         self.updater = Updater(
-            parameters,
+            dict(module.named_parameters()),
             config,
             total=config.epochs * self.plan.steps,
             device=torch.device("cpu"),
@@ -194,20 +188,10 @@ class _Stepper:
 
     def step(self, draw: Draw) -> Visit:
         """One update; what is logged of its batch."""
-        config = self._config
         batch = self._pool.take(self.plan.rows[draw.rows])
-        vector = vector_towards(self._module, self._target)
-        trace = trace_batch(self._module, self._objective, batch, vector, Group())
-        visit = weigh(trace, config, Aids())
-        add_gradients(
-            trace,
-            visit.train_weights,
-            layers=self._layers,
-            others=self._others,
-            reweight_all=config.reweight == "all" or config.weighting == "uniform",
-        )
+        visit = visit_batch(self._learner, batch, Aids())
         self.updater.update()
-        limit_logit_scale(self._module)
+        limit_logit_scale(self._learner.module)
         return visit
 
 

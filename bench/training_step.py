@@ -34,16 +34,15 @@ from measuring import forget_peak, interleaved, machine, own_peak, peak_in_own_p
 from torch import Tensor, nn
 
 from mimic_core.loading import LoadedBatch
-from mimic_core.mimic import vector_towards
 from mimic_core.modelling import classifiers, clip
 from mimic_core.models import default_mimic_layers, pick_device
 from mimic_core.schema import TrainConfig
 from mimic_core.training.check import objective_losses
+from mimic_core.training.comparison import mean_gradient
 from mimic_core.training.distributed import Group
 from mimic_core.training.objectives import LabelObjective, Objective, PairObjective
 from mimic_core.training.optimisation import Updater
-from mimic_core.training.step import Aids, add_gradients, weigh
-from mimic_core.training.tracing import mean_gradient, trace_batch
+from mimic_core.training.step import Aids, Learner, visit_batch
 from mimic_core.training.weightings import needs_comparison, needs_reference_losses
 
 STEPS = (
@@ -144,27 +143,20 @@ def step(name: str, setting: Setting) -> None:
     if name == "plain":
         _plain_step(setting)
         return
-    weighting = "mimic" if name == "mimic_all" else name
-    config = TrainConfig.parse({"model": "-", "weighting": weighting, "temperature": 0.05})
-    module, batch, group = setting.module, setting.batches[0], Group()
+    chosen = {"weighting": name}
+    if name == "mimic_all":
+        chosen = {"weighting": "mimic", "reweight": "all"}
+    config = TrainConfig.parse({"model": "-", "temperature": 0.05, **chosen})
+    module, batch = setting.module, setting.batches[0]
     objective, layers = setting.objective, setting.layers
     comparison = losses = None
     if needs_comparison(config.weighting):
-        comparison = mean_gradient(module, objective, setting.batches[1], layers, group)
+        comparison = mean_gradient(module, objective, [setting.batches[1]], layers, Group())
     if needs_reference_losses(config.weighting):
         with torch.no_grad():
             losses = objective_losses(module, objective, batch)
-    vector = vector_towards(module, setting.target)
-    trace = trace_batch(module, objective, batch, vector, group)
-    visit = weigh(trace, config, Aids(comparison, losses))
-    parameters = dict(module.named_parameters())
-    add_gradients(
-        trace,
-        visit.train_weights,
-        layers={n: parameters[n] for n in layers},
-        others=[p for n, p in parameters.items() if n not in layers],
-        reweight_all=name in ("mimic_all", "uniform"),
-    )
+    learner = Learner(module, objective, setting.target, config)
+    visit = visit_batch(learner, batch, Aids(comparison, losses))
     _ = [part.detach().cpu() for part in (visit.losses, visit.mimic_scores, visit.mimic_weights)]
     setting.updater.update()
 

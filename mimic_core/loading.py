@@ -226,10 +226,14 @@ def plan_batches(shard: str, count: int, batch_size: int) -> list[BatchPlan]:
     ]
 
 
-def default_workers(samples: int) -> int:
-    """Worker processes for a pool of this size: none for a small one, else one per core."""
+def default_workers(samples: int, *, sharing: int = 1) -> int:
+    """Worker processes for a pool of this size: none for a small one, else one per core.
+
+    Args:
+        sharing: How many processes of this machine load at the same time and share its cores.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return 0 if samples < MIN_SAMPLES_FOR_WORKERS else max(1, min(cores or 1, 32))
+    return 0 if samples < MIN_SAMPLES_FOR_WORKERS else max(1, min((cores or 1) // sharing, 32))
 
 
 def load_batches(

@@ -15,8 +15,9 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from mimic_core import direction, features, files, score, spot
+from mimic_core import direction, features, score, spot
 from mimic_core.errors import ConfigError, ScoreError
+from mimic_core.finishing import finish_scores
 from mimic_core.inputs import Inputs, open_inputs
 from mimic_core.labels import scoring
 from mimic_core.labels.probe import LabelProbe
@@ -29,7 +30,6 @@ from mimic_core.progress import Progress, Silent
 from mimic_core.runs import LayerSweep, Run, RunRecord, now, run_id, start_run
 from mimic_core.schema import SCHEMA_VERSION, ProbeConfig, RunConfig, ScoreBatch
 from mimic_core.sources import DECODER
-from mimic_core.table import score_summary
 
 # Our scores and reverse mode agree to about 1e-6; a difference beyond this is a defect, not noise.
 SELF_CHECK_TOLERANCE = 1e-3
@@ -222,29 +222,18 @@ class _Job:
             yield batch
 
     def _finish(self, run: Run, inputs: Inputs, scored: _Scored) -> Run:
-        cached = inputs.cached
-        files.write_parquet(run.path / "skipped.parquet", cached.skipped)
-        summary = cached.samples.select("uid", "clip_score").join(
-            score_summary(run.stored_scores()), on="uid", how="inner", maintain_order="left"
-        )
-        measured = summary["clip_score"].null_count() == 0  # an image model gives no CLIP score
-        check = direction.direction_check(
+        finished = finish_scores(
+            run,
+            inputs.cached,
             scored.segment,
-            summary["mimic_score"].to_numpy(),
-            clip_scores=summary["clip_score"].to_numpy() if measured else None,
-            losses=summary["loss"].to_numpy(),
+            self_check=scored.self_check,
             sweep=self._sweep(inputs) if self.sweep else (),
         )
-        return run.update(
+        return finished.update(
             mimic_layers=scored.mimic_layers,
             batch_size=scored.batch_size,
-            samples=cached.samples.height,
-            skipped=cached.skipped.height,
-            held_out=cached.samples.height - summary.height,
             reference_head=scored.reference_head,
             epochs=scored.epochs,
-            self_check={"relative_difference": scored.self_check},
-            direction_check=check.model_dump(),
         )
 
     def _sweep(self, inputs: Inputs) -> list[LayerSweep]:

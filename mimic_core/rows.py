@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mimic_core.featureset import FeatureSet
+from mimic_core.widening import widened
 
 # Features up to this size are held in memory (as float16); larger ones are read batch by batch.
 IN_MEMORY_BYTES = 2 << 30
@@ -36,5 +37,5 @@ class Rows:
         """Root mean square of the lengths of ``rows`` (M,); 1 where all are zero."""
         squares = 0.0
         for start in range(0, len(rows), _BLOCK):
-            squares += float(self.take(rows[start : start + _BLOCK]).double().square().sum())
+            squares += float(widened(self.take(rows[start : start + _BLOCK])).square().sum())
         return math.sqrt(squares / len(rows)) or 1.0

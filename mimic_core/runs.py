@@ -80,7 +80,7 @@ class DirectionCheck(Frozen):
 
 
 class RunRecord(Frozen):
-    """The content of ``run.json``."""
+    """The content of ``run.json``; ``samples`` have scores, ``held_out`` are readable without."""
 
     schema_version: int
     run_id: str

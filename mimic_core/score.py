@@ -26,6 +26,7 @@ from mimic_core.mimic import TaskVector
 from mimic_core.modelling import clip
 from mimic_core.sampling import uid_words
 from mimic_core.schema import ScoreBatch, SnapshotConfig
+from mimic_core.widening import widened
 
 
 class Snapshot:
@@ -165,5 +166,5 @@ def _reverse_score(loss: Tensor, parameters: list[nn.Parameter], vector: TaskVec
     total = 0.0
     for gradient, direction in zip(gradients, vector.directions.values(), strict=True):
         if gradient is not None:
-            total -= float((gradient.cpu().double() * direction.cpu().double()).sum())
+            total -= float((widened(gradient).cpu() * widened(direction).cpu()).sum())
     return total / vector.norm

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from mimic_core.runs import Run
+from mimic_core.runs import Run, RunRecord
 from mimic_core.schema import Frozen
 from mimic_core.summaries import run_summary
 from mimic_core.training.metrics import as_sentence
@@ -64,6 +64,7 @@ def as_lines(run: Run) -> list[str]:
         ),
         ("mimic layers", ", ".join(record.mimic_layers) or "-"),
         ("samples", f"{record.samples:,}"),
+        *([_without(record)] if record.held_out else []),
         ("skipped", _skipped(record.skipped, summary)),
     ]
     if summary.mean is not None and summary.quantiles is not None:
@@ -86,8 +87,11 @@ def _measured(run: Run) -> list[tuple[str, str]]:
     if run.record.config.training is None or not run.done:
         return []
     rows = run.metrics().sort("step", maintain_order=True).to_dicts()
-    held = ("without scores", f"{run.record.held_out:,} (held out, or trusted)")
-    return [held, ("at the start", as_sentence(rows[0])), ("at the end", as_sentence(rows[-1]))]
+    return [("at the start", as_sentence(rows[0])), ("at the end", as_sentence(rows[-1]))]
+
+
+def _without(record: RunRecord) -> tuple[str, str]:
+    return "without scores", f"{record.held_out:,} (held out, or trusted)"
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

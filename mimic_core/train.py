@@ -1,7 +1,7 @@
 """Grad-Mimic training of a whole model into a run directory (method.md section 2).
 
 Every step scores its batch and re-weights it in one forward and one backward pass
-(``mimic_core.training.step``); every visit of every sample is logged. What an epoch has led to is
+(``mimic_core.training.step``); every sample is logged in every epoch. What an epoch has led to is
 on disk before the next one begins, so the same call resumes and ends with the same bytes.
 
 Several processes started by ``torchrun`` share each batch: losses, scores and weights are those of
@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from mimic_core import direction, features, files
+from mimic_core import features
 from mimic_core.errors import ConfigError, Interrupted
+from mimic_core.finishing import finish_scores
 from mimic_core.labels import scoring
 from mimic_core.labels.scoring import store_reference
 from mimic_core.models import pick_device
@@ -29,7 +29,6 @@ from mimic_core.progress import Progress, Silent, Unheard
 from mimic_core.runs import Run, RunRecord, now, run_id, start_run
 from mimic_core.schema import SCHEMA_VERSION, RunConfig, ScoreBatch
 from mimic_core.sources import DECODER
-from mimic_core.table import score_summary
 from mimic_core.training.distributed import Group, joined, own_device
 from mimic_core.training.metrics import as_sentence
 from mimic_core.training.setup import Setup, prepare
@@ -94,14 +93,11 @@ class _Job:
             )
             require_agreement(setup.self_check)
         record = self._record(setup)
-        run = (
-            start_run(self.runs_root, record)
-            if self.group.first
-            else Run(self._path(record), record)
-        )
-        self.group.wait()
         if not self.group.first:
-            run = start_run(self.runs_root, record)
+            self.group.wait()  # until the first process has made the directory
+        run = start_run(self.runs_root, record)
+        if self.group.first:
+            self.group.wait()
         if run.done:
             self.progress.note(f"run {run.id} is finished already")
             return run
@@ -111,9 +107,6 @@ class _Job:
             run = self._finish(run, setup)
         self.group.wait()
         return run
-
-    def _path(self, record: RunRecord) -> Path:
-        return self.runs_root / record.run_id
 
     def _train(self, run: Run, setup: Setup) -> None:
         trained = setup.features.samples["uid"].gather(setup.split.trained)
@@ -171,36 +164,17 @@ class _Job:
 
     def _finish(self, run: Run, setup: Setup) -> Run:
         cached, trained = setup.features, setup.split.trained
-        files.write_parquet(run.path / "skipped.parquet", cached.skipped)
-        uids = cached.samples["uid"]
-        left = np.setdiff1d(np.arange(len(uids)), trained)
-        if len(left):
-            files.write_parquet(run.path / "held_out.parquet", uids.gather(left).to_frame())
         if setup.reference is not None:
             store_reference(run, cached, setup.reference, trained)
-        summary = score_summary(run.stored_scores()).join(
-            cached.samples.select("uid", "clip_score"), on="uid", maintain_order="left"
-        )
-        measured = summary["clip_score"].null_count() == 0  # an image model gives no CLIP score
-        check = direction.direction_check(
-            setup.segment,
-            summary["mimic_score"].to_numpy(),
-            clip_scores=summary["clip_score"].to_numpy() if measured else None,
-            losses=summary["loss"].to_numpy(),
-        )
+        run = finish_scores(run, cached, setup.segment, self_check=setup.self_check)
         seconds = {name: round(value, 3) for name, value in self.timings.items()}
         return run.update(
             status="done",
             finished_at=now(),
             timings=seconds,
             batch_size=min(setup.training.batch_size, len(trained)),
-            samples=len(trained),
-            held_out=len(left),
             reference_head=None if setup.reference is None else setup.reference.record,
-            skipped=cached.skipped.height,
             epochs=setup.training.epochs,
-            self_check={"relative_difference": setup.self_check},
-            direction_check=check.model_dump(),
         )
 
     @contextmanager

@@ -27,6 +27,7 @@ TORCH_SIDE = {
     "direction",
     "encoders",
     "features",
+    "finishing",
     "forward_mode",
     "heads",
     "inputs",
@@ -62,6 +63,7 @@ TORCH_SIDE = {
     "spot",
     "train",
     "training.check",
+    "training.comparison",
     "training.data",
     "training.distributed",
     "training.evaluation",
@@ -77,6 +79,7 @@ TORCH_SIDE = {
     "training.trainer",
     "training.weightings",
     "tuning",
+    "widening",
 }
 CALLERS_OF_TORCH = {
     "mimic_core.cli.prove",

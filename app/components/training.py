@@ -64,7 +64,8 @@ def training_form(source: SourceConfig, seen: Preview) -> tuple[RunConfig, JobOp
         update = passes_form(columns, missing, rate=FRESH_RATE if fresh else None)
     with right:
         st.markdown("**Weights of the samples**")
-        update |= _weights(columns, missing, reference, labelled=labelled)
+        trusted = head is not None and head.uses_trusted
+        update |= _weights(columns, missing, reference, labelled=labelled, trusted=trusted)
         with st.expander("Optimiser", icon=":material/speed:"):
             update |= optimiser_form()
         with st.expander("Sample size, device and map", icon=":material/memory:"):
@@ -135,7 +136,7 @@ def _start(reference: str, missing: Missing) -> tuple[str, bool]:
 
 
 def _weights(
-    columns: Columns, missing: Missing, reference: str, *, labelled: bool
+    columns: Columns, missing: Missing, reference: str, *, labelled: bool, trusted: bool
 ) -> dict[str, Any]:
     plain = TrainConfig(model="")
     weighting: WeightingName = st.radio(
@@ -148,7 +149,7 @@ def _weights(
     )
     chosen: dict[str, Any] = {"weighting": weighting}
     if weighting == "influence":
-        chosen |= _clean(columns, missing, labelled=labelled)
+        chosen |= _clean(columns, missing, labelled=labelled, trusted=trusted)
     if weighting != "uniform":
         chosen["reweight"] = st.segmented_control(
             "Weights count for",
@@ -191,7 +192,7 @@ def _score(usual: float) -> dict[str, Any]:
     return {"temperature": temperature, "method": method}
 
 
-def _clean(columns: Columns, missing: Missing, *, labelled: bool) -> dict[str, Any]:
+def _clean(columns: Columns, missing: Missing, *, labelled: bool, trusted: bool) -> dict[str, Any]:
     clean = condition_field(
         "Clean samples",
         "clean",
@@ -199,11 +200,14 @@ def _clean(columns: Columns, missing: Missing, *, labelled: bool) -> dict[str, A
         missing,
         help_text="Where a few samples known to be clean are.",
     )
-    if clean is None:
+    if clean is None and trusted:
+        st.caption("Without a column: the trusted samples of the reference head.")
+    elif clean is None:
         missing.append(
             ConfigError(
                 "influence needs samples known to be clean",
-                allowed="a column of the pool and its value for clean samples",
+                allowed="a column of the pool and its value for clean samples"
+                + (", or trusted samples for the reference head" if labelled else ""),
                 next_step="choose the column, or another weighting",
             )
         )

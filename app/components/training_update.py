@@ -84,7 +84,8 @@ def _held_out(columns: Columns, missing: Missing) -> dict[str, Any]:
         most=0.95,
         step=0.05,
         form="%.2f",
-        help_text="Never trained on, and measured after every epoch. Drawn by uid and seed.",
+        help_text="Never trained on, and measured after every epoch. Drawn by image and seed: all "
+        "captions of an image are on one side.",
     )
     column = condition_field(
         "Held-out column",
@@ -189,7 +190,9 @@ def machine_form() -> tuple[JobOptions, int | None, bool]:
         )
     with two:
         compiled = switch(
-            "Use torch.compile", "compile", help_text="Helps on a GPU; takes minutes at the start."
+            "Use torch.compile",
+            "compile",
+            help_text="Takes minutes at the start; time an epoch with and without.",
         )
     options = JobOptions(device=device, map=with_map)
     return options, None if size is None else int(size), compiled

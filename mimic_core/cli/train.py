@@ -87,7 +87,9 @@ def train(
     ] = None,
     held_out: Annotated[
         float | None,
-        typer.Option(help="Share never trained on; default 0.0.", rich_help_panel=_HELD),
+        typer.Option(
+            help="Share of the images never trained on; default 0.0.", rich_help_panel=_HELD
+        ),
     ] = None,
     held_out_column: Annotated[
         str | None,

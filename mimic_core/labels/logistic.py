@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mimic_core.errors import ScoreError
+from mimic_core.widening import widened
 
 BLOCK = 65_536
 MAX_ITERATIONS = 500
@@ -51,11 +52,12 @@ def fit_logistic(
         weight, bias = flat[: classes * width].view(classes, width), flat[classes * width :]
         loss, gradient = 0.5 * weight_decay * float(weight.square().sum()), torch.zeros_like(flat)
         for rows in _blocks(len(targets)):
-            x = (take(rows) - centre) / scale
+            block = take(rows)
+            x = (block - centre.to(block.device)) / scale
             mean, d = _block_loss(x, targets[rows], weight, bias, len(targets))
             loss += mean
-            gradient[: classes * width] += (d.T @ x).double().cpu().flatten()
-            gradient[classes * width :] += d.sum(0).double().cpu()
+            gradient[: classes * width] += widened(d.T @ x).cpu().flatten()
+            gradient[classes * width :] += widened(d.sum(0)).cpu()
         gradient[: classes * width] += weight_decay * weight.flatten()
         return loss, gradient.numpy()
 
@@ -70,7 +72,7 @@ def fit_logistic(
         )
     flat = torch.from_numpy(found.x)
     weight = flat[: classes * width].view(classes, width) / scale
-    bias = flat[classes * width :] - weight @ centre.double().cpu()
+    bias = flat[classes * width :] - weight @ widened(centre).cpu()
     return weight.float().contiguous(), bias.float().contiguous()
 
 
@@ -84,13 +86,13 @@ def _block_loss(
     rows = torch.arange(len(labels), device=x.device)
     gradient = log.exp()
     gradient[rows, labels] -= 1
-    return float(-log[rows, labels].double().sum()) / total, gradient / total
+    return float(-widened(log[rows, labels]).sum()) / total, gradient / total
 
 
 def _moments(take: Callable[[np.ndarray], Tensor], count: int) -> tuple[Tensor, float]:
     """Mean (F,) of the features, and the root mean square of what is left without it."""
-    centre = torch.stack([take(rows).double().sum(0) for rows in _blocks(count)]).sum(0) / count
-    squares = [(take(rows).double() - centre).square().mean(1).sum() for rows in _blocks(count)]
+    centre = torch.stack([widened(take(rows)).sum(0) for rows in _blocks(count)]).sum(0) / count
+    squares = [(widened(take(rows)) - centre).square().mean(1).sum() for rows in _blocks(count)]
     scale = float(torch.stack(squares).sum().div(count).sqrt())
     if not scale > 0:
         raise ScoreError(

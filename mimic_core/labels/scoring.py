@@ -1,8 +1,7 @@
 """What a labelled probe leaves in the run directory besides scores: its reference head.
 
 ``reference_head.safetensors`` is all that live tuning needs; ``reference_labels.parquet`` says
-which class the head gives each scored sample; ``held_out.parquet`` holds the trusted samples, which
-have no score.
+which class the head gives each scored sample.
 """
 
 from __future__ import annotations
@@ -46,10 +45,6 @@ def start_label_probe(
     assert config.probe is not None  # labelled pools are scored by probes only
     reference = make_reference(features, config.head, model, device)
     store_reference(run, features, reference, reference.scored)
-    uids = features.samples["uid"]
-    if len(reference.scored) < len(uids):
-        left = np.setdiff1d(np.arange(len(uids)), reference.scored)
-        files.write_parquet(run.path / "held_out.parquet", uids.gather(left).to_frame())
     probe = LabelProbe(
         features,
         reference.head,

@@ -17,13 +17,13 @@ import polars as pl
 
 from mimic_core.errors import ConfigError
 from mimic_core.featureset import FeatureSet, ShardedArray
+from mimic_core.places import PLACE, image_numbers
 from mimic_core.proving.record import HeldOut, Leakage, ProveConfig
 from mimic_core.sampling import order_words, uid_words
 
 MIN_HELD_OUT = 20  # fewer cannot show anything
 _SPLIT_KEY = 0x70726F7665  # keeps this draw apart from those of samples and batches
 BLOCK_ROWS = 16_384  # embeddings compared at a time
-_PLACE = ("image_kind", "image_path", "image_offset", "image_member")
 
 Check = Callable[[], None]
 
@@ -122,7 +122,7 @@ def _duplicates(
         "image_embedding" if features.has_array("image_embedding") else "image_features"
     )
     by_image, touched = near(embedding, held_out, rest, config.duplicate_cosine, check)
-    by_file, touched_by_file = _same(features.samples.select(_PLACE), held_out, rest)
+    by_file, touched_by_file = _same(features.samples.select(PLACE), held_out, rest)
     captions = _telling_captions(features.samples, config.caption_limit)
     by_caption, touched_by_caption = _same(captions, held_out, rest)
     leaks = by_image | by_file | by_caption
@@ -196,12 +196,9 @@ def _groups(
     anchors = _unit(embedding.take(held_out))
     check()
     first, second = np.nonzero(anchors @ anchors.T >= config.duplicate_cosine)
-    places = samples.select(pl.struct(_PLACE).rank("dense").alias("place"))["place"]
-    place = places.gather(held_out).to_numpy()
+    place = image_numbers(samples[held_out])
     order = np.argsort(place, kind="stable")
     level = place[order][1:] == place[order][:-1]
-    known = samples["image_kind"].gather(held_out).is_not_null().to_numpy()
-    level &= known[order][1:]
     first = np.concatenate([first, order[1:][level]])
     second = np.concatenate([second, order[:-1][level]])
     edges = coo_matrix((np.ones(len(first), bool), (first, second)), shape=[len(held_out)] * 2)

@@ -29,6 +29,7 @@ from mimic_core.proving import metrics
 from mimic_core.proving.record import ProveConfig
 from mimic_core.rows import Rows
 from mimic_core.sampling import uid_words
+from mimic_core.widening import widened
 
 LOSS = "held-out loss"
 RECALL_AT = (1, 5)
@@ -259,4 +260,4 @@ def judged_batches(held_out: int, batch_size: int) -> list[slice]:
 
 
 def _wide(values: Tensor) -> np.ndarray:
-    return np.asarray(values.double().cpu().numpy())
+    return np.asarray(widened(values).cpu().numpy())

@@ -10,6 +10,7 @@ from mimic_core.mimic import TaskVector
 from mimic_core.training.distributed import Group
 from mimic_core.training.objectives import Objective
 from mimic_core.training.tracing import only_trainable, trace_batch
+from mimic_core.widening import widened
 
 
 def objective_losses(module: nn.Module, objective: Objective, batch: LoadedBatch) -> Tensor:
@@ -44,6 +45,6 @@ def _gradient(module: nn.Module, loss: Tensor, vector: TaskVector) -> tuple[floa
     square = along = 0.0
     for name, part in zip(vector.layers, parts, strict=True):
         if part is not None:
-            square += float(part.double().square().sum())
-            along += float((part.double() * unit[name].double()).sum())
+            square += float(widened(part).square().sum())
+            along += float((widened(part) * widened(unit[name])).sum())
     return square**0.5, along

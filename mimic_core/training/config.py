@@ -24,7 +24,7 @@ class TrainConfig(Frozen):
     ``reweight``: the weights count for the mimic layers alone, all other parameters taking the mean
     gradient, or for all parameters. ``batch_size`` counts the samples of one batch over all
     processes; ``accumulate`` batches, each with its own loss and weights, make one update.
-    ``held_out`` is the share of samples, by hash of (seed, uid), that are never trained on;
+    ``held_out`` is the share of images, by hash of (seed, place), that are never trained on;
     ``held_out_column`` and ``clean_column`` name rows as COLUMN=VALUE.
     """
 

@@ -32,11 +32,11 @@ class Group:
         """Whether this process is the one that writes and speaks."""
         return self.rank == 0
 
-    def part(self, whole: int) -> slice:
-        """This process's rows of a batch of ``whole`` rows.
+    def require_even(self, whole: int) -> None:
+        """Refuse a batch of ``whole`` rows that cannot be shared out evenly.
 
         Raises:
-            ConfigError: The rows cannot be shared out evenly.
+            ConfigError: It cannot.
         """
         if whole % self.size:
             raise ConfigError(
@@ -45,6 +45,14 @@ class Group:
                 allowed="a multiple of the number of processes",
                 next_step="choose another --batch-size",
             )
+
+    def part(self, whole: int) -> slice:
+        """This process's rows of a batch of ``whole`` rows.
+
+        Raises:
+            ConfigError: The rows cannot be shared out evenly.
+        """
+        self.require_even(whole)
         share = whole // self.size
         return slice(self.rank * share, (self.rank + 1) * share)
 
@@ -93,6 +101,11 @@ class Group:
 def launched() -> bool:
     """Whether ``torchrun`` started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def local_processes() -> int:
+    """How many processes of this machine train together."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def first_process() -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mimic_core.batches import draw_batches
 from mimic_core.loading import LoadedBatch
 from mimic_core.training.objectives import Objective
+from mimic_core.widening import widened
 
 _BLOCK_ELEMENTS = 1 << 24  # of a block of the similarity matrix
 
@@ -89,7 +90,7 @@ def _label_metrics(
     losses = objective.losses(outputs, labels)
     right = outputs[0].argmax(1) == labels
     return HeldOutMetrics(
-        held_out_loss=float(losses.double().mean()), accuracy=float(right.double().mean())
+        held_out_loss=float(widened(losses).mean()), accuracy=float(widened(right).mean())
     )
 
 
@@ -106,4 +107,4 @@ def _pair_loss(
         chosen = torch.from_numpy(draw.rows).to(outputs[0].device)
         batch = tuple(value[chosen] for value in outputs)
         losses.append(objective.losses((*batch, *shared), None)[: draw.scored])
-    return float(torch.cat(losses).double().mean())
+    return float(widened(torch.cat(losses)).mean())

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mimic_core.widening import widened
+
 # Directions in which the batch's gradients extend less than this share of the longest are rounding.
 _NEGLIGIBLE = 1e-10
 
@@ -31,8 +33,8 @@ def match_weights(gram: Tensor, target: Tensor) -> Tensor:
     """
     from scipy.optimize import nnls
 
-    kernel = gram.detach().cpu().double().numpy()
-    products = target.detach().cpu().double().numpy()
+    kernel = widened(gram).cpu().numpy()
+    products = widened(target).cpu().numpy()
     # K = V diag(s) V': with R = diag(sqrt(s)) V', the right-hand side r must satisfy R'r = b.
     values, vectors = np.linalg.eigh((kernel + kernel.T) / 2)
     kept = values > _NEGLIGIBLE * max(float(values[-1]), 0.0)
@@ -44,4 +46,4 @@ def match_weights(gram: Tensor, target: Tensor) -> Tensor:
     # The scale of the problem is that of squared gradients, which may be tiny; w does not have it.
     scale = float(np.abs(rows).max())
     weights, _ = nnls(rows / scale, right / scale)
-    return torch.from_numpy(weights).to(device=gram.device, dtype=torch.float32)
+    return torch.from_numpy(weights).float().to(gram.device)

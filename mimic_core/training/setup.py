@@ -102,6 +102,7 @@ def prepare(
     """
     training = training_of(config)
     _require_clean_samples(config)
+    group.require_even(training.batch_size)  # now, not after hours of reading the pool
     if not group.first:
         group.wait()  # until the first process has filled the features
     inputs = open_inputs(config, runs_root, device, progress)

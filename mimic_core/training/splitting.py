@@ -1,6 +1,7 @@
 """Who is trained on, who is held out, and who counts as clean.
 
-All by uid or by a column of the pool, so that neither order nor workers decide. Letters: N samples.
+All by the image's place, by uid or by a column of the pool, so that neither order nor workers
+decide. Letters: N samples.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import polars as pl
 
 from mimic_core.errors import ConfigError
 from mimic_core.labels.trusted import stored_column
-from mimic_core.sampling import hash_order, order
+from mimic_core.places import image_words
+from mimic_core.sampling import hash_words, order
 from mimic_core.schema import TrainConfig
 
 # Keys of the hashes, beside the seed: what they decide must not go together.
@@ -51,7 +53,8 @@ def split_samples(
     """
     held = np.zeros(len(samples), bool)
     if config.held_out:
-        share = hash_order(samples["uid"], config.seed, _HELD_OUT) / 2.0**64
+        # By image, not by sample: a caption whose image is trained on shows nothing when held out.
+        share = hash_words(image_words(samples), config.seed, _HELD_OUT) / 2.0**64
         held |= share < config.held_out
     if config.held_out_column is not None:
         held |= rows_where(samples, config.held_out_column, "--held-out-column")

@@ -13,14 +13,17 @@ turns them into weights, and the backward pass takes the gradients of the update
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mimic_core.mimic import cosines, mimic_weights
+from mimic_core.loading import LoadedBatch
+from mimic_core.mimic import cosines, mimic_weights, vector_towards
 from mimic_core.schema import TrainConfig
-from mimic_core.training.tracing import Trace
+from mimic_core.training.distributed import Group
+from mimic_core.training.objectives import Objective
+from mimic_core.training.tracing import Trace, trace_batch
 from mimic_core.training.weightings import Weighed, batch_weights
 
 
@@ -42,6 +45,49 @@ class Aids:
 
     comparison: Mapping[str, Tensor] | None = None
     reference_losses: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What is trained, on what, and where to: ``target`` maps the mimic layers to the reference's
+    values of them.
+    """
+
+    module: nn.Module
+    objective: Objective
+    target: Mapping[str, Tensor]
+    config: TrainConfig
+    group: Group = field(default_factory=Group)
+
+
+def visit_batch(
+    learner: Learner,
+    batch: LoadedBatch,
+    aids: Aids,
+    *,
+    scale: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Visit:
+    """Score a batch, weigh its samples and add its re-weighted gradient to the parameters.
+
+    Args:
+        batch: This process's rows of it.
+        scale: See ``add_gradients``.
+    """
+    module, config = learner.module, learner.config
+    vector = vector_towards(module, learner.target)
+    trace = trace_batch(module, learner.objective, batch, vector, learner.group)
+    visit = weigh(trace, config, aids)
+    parameters = dict(module.named_parameters())
+    add_gradients(
+        trace,
+        visit.train_weights,
+        layers={name: parameters[name] for name in learner.target},
+        others=[value for name, value in parameters.items() if name not in learner.target],
+        # Equal weights are the mean gradient, which one backward pass gives all parameters.
+        reweight_all=config.reweight == "all" or config.weighting == "uniform",
+        scale=scale,
+    )
+    return visit
 
 
 def weigh(trace: Trace, config: TrainConfig, aids: Aids) -> Visit:

@@ -77,25 +77,17 @@ class GraphWay:
 
     def pull(self, weights: Tensor, *, differentiable: bool = False) -> dict[str, Tensor]:
         """See ``Way``. Walks only the graph between the mimic layers and the losses."""
-        cotangents = self._cotangents(weights, differentiable=differentiable)
-        attached = [i for i, value in enumerate(self.outputs) if value.requires_grad]
-        gradients: Sequence[Tensor | None] = torch.autograd.grad(
-            [self.outputs[i] for i in attached],
-            list(self.layers.values()),
-            [cotangents[i] for i in attached],
-            retain_graph=True,
-            create_graph=differentiable,
-            allow_unused=True,
+        cotangents = self.cotangents(weights, differentiable=differentiable)
+        return pulled(
+            self.outputs, cotangents, self.layers, keep=True, differentiable=differentiable
         )
-        pairs = zip(self.layers.items(), gradients, strict=True)
-        return {name: torch.zeros_like(p) if g is None else g for (name, p), g in pairs}
 
     def backward(self, weights: Tensor, parameters: Sequence[Tensor]) -> None:
         """See ``Way``."""
-        cotangents = self._cotangents(weights, differentiable=False)
+        cotangents = self.cotangents(weights)
         torch.autograd.backward(self.outputs, cotangents, inputs=list(parameters))
 
-    def _cotangents(self, weights: Tensor, *, differentiable: bool) -> list[Tensor]:
+    def cotangents(self, weights: Tensor, *, differentiable: bool = False) -> list[Tensor]:
         """Gradient of ``sum_i weights_i loss_i`` at this process's outputs.
 
         What all rows share counts once in every process, so each takes an equal part of it.
@@ -108,6 +100,28 @@ class GraphWay:
             part[rows] if i < self.row_outputs else part / self.group.size
             for i, part in enumerate(whole)
         ]
+
+
+def pulled(
+    outputs: Sequence[Tensor],
+    cotangents: Sequence[Tensor],
+    layers: Mapping[str, Tensor],
+    *,
+    keep: bool = False,
+    differentiable: bool = False,
+) -> dict[str, Tensor]:
+    """``cotangents`` of a module's ``outputs`` pulled back to ``layers``; ``keep`` the graph."""
+    attached = [i for i, value in enumerate(outputs) if value.requires_grad]
+    gradients: Sequence[Tensor | None] = torch.autograd.grad(
+        [outputs[i] for i in attached],
+        list(layers.values()),
+        [cotangents[i] for i in attached],
+        retain_graph=keep,
+        create_graph=differentiable,
+        allow_unused=True,
+    )
+    pairs = zip(layers.items(), gradients, strict=True)
+    return {name: torch.zeros_like(p) if g is None else g for (name, p), g in pairs}
 
 
 def trace_batch(
@@ -135,7 +149,7 @@ def trace_graph(
             next_step="choose mimic layers that the forward pass uses",
         )
     outputs = tuple(value for value, _ in pairs)
-    leaves, targets = _whole(objective, batch, outputs, group)
+    leaves, targets = whole_batch(objective, [batch], outputs, group)
     tangents = [
         tangent if tangent is None or i >= objective.row_outputs else group.gather(tangent)
         for i, (_, tangent) in enumerate(pairs)
@@ -191,25 +205,25 @@ def trace_head(
     features = objective.features(module, batch)
     logits = objective.logits(module, features)
     labels = group.gather(objective.targets(batch))
-    geometry = _head_geometry(module, features, logits, labels, vector.layers, group)
+    whole = group.gather(logits)
+    geometry = head_geometry(module, group.gather(features), whole, labels, vector.layers)
     scores = mimic_scores_of(geometry, vector)
-    correct = group.gather(logits).argmax(1) == labels
+    correct = whole.argmax(1) == labels
     return Trace(geometry, scores, correct, HeadWay(logits, geometry, group.part(len(labels))))
 
 
-def _head_geometry(
-    module: nn.Module,
-    features: Tensor,
-    logits: Tensor,
-    labels: Tensor,
-    layers: Sequence[str],
-    group: Group,
+def head_geometry(
+    module: nn.Module, features: Tensor, logits: Tensor, labels: Tensor, layers: Sequence[str]
 ) -> LinearGeometry:
-    """Of the whole batch; ``labels`` are the whole batch's, ``features`` and ``logits`` ours."""
+    """Of a whole batch: ``features`` (B, F), ``logits`` (B, C) and ``labels`` (B,) of all its rows.
+
+    Raises:
+        ScoreError: A loss is not finite.
+    """
     name = classifiers.head_name(module)
     geometry = cross_entropy_geometry(
-        group.gather(features),
-        group.gather(logits),
+        features,
+        logits,
         labels,
         weight=f"{name}.weight",
         bias=f"{name}.bias" if f"{name}.bias" in layers else None,
@@ -224,16 +238,19 @@ def is_head_alone(module: nn.Module, layers: Sequence[str]) -> bool:
     return {f"{name}.weight"} <= set(layers) <= {f"{name}.weight", f"{name}.bias"}
 
 
-def _whole(
-    objective: Objective, batch: LoadedBatch, outputs: Sequence[Tensor], group: Group
+def whole_batch(
+    objective: Objective, parts: Sequence[LoadedBatch], outputs: Sequence[Tensor], group: Group
 ) -> tuple[tuple[Tensor, ...], Tensor | None]:
-    """The whole batch's outputs, as leaves of a new graph, and its targets."""
+    """The whole batch's outputs, as leaves of a new graph, and its targets.
+
+    ``parts`` are this process's rows, and ``outputs`` what the module makes of all of them.
+    """
     leaves = tuple(
         (group.gather(value) if i < objective.row_outputs else value.detach()).requires_grad_(True)
         for i, value in enumerate(outputs)
     )
-    targets = objective.targets(batch)
-    return leaves, None if targets is None else group.gather(targets)
+    own = [targets for part in parts if (targets := objective.targets(part)) is not None]
+    return leaves, group.gather(torch.cat(own)) if own else None
 
 
 def _losses_and_scores(
@@ -267,24 +284,3 @@ def only_trainable(module: nn.Module, layers: Sequence[str]) -> Iterator[None]:
     finally:
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(before[name])
-
-
-def mean_gradient(
-    module: nn.Module, objective: Objective, batch: LoadedBatch, layers: Sequence[str], group: Group
-) -> dict[str, Tensor]:
-    """Gradient of the mean loss of a whole batch on the mimic layers, and on nothing else."""
-    if isinstance(objective, LabelObjective) and is_head_alone(module, layers):
-        with torch.no_grad():
-            features = objective.features(module, batch)
-            logits = objective.logits(module, features)
-        labels = group.gather(objective.targets(batch))
-        return _head_geometry(module, features, logits, labels, layers, group).mean_gradient()
-    parameters = {name: module.get_parameter(name) for name in layers}
-    with only_trainable(module, layers), torch.enable_grad():
-        outputs = objective.outputs(module, batch)
-        leaves, targets = _whole(objective, batch, outputs, group)
-        losses = objective.losses(leaves, targets)
-        require_finite(losses)
-        way = GraphWay(outputs, leaves, losses, parameters, objective.row_outputs, group)
-        gradient = way.pull(torch.full_like(losses.detach(), 1 / len(losses)))
-    return {name: group.total(part.detach()) for name, part in gradient.items()}

@@ -13,25 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 from torch import Tensor
 
 from mimic_core.batches import Draw, fitting_batch_size
 from mimic_core.features import ENCODE_BATCH
 from mimic_core.loading import LoadedBatch, default_workers, load_batches
-from mimic_core.mimic import vector_towards
+from mimic_core.places import image_numbers
 from mimic_core.schema import ScoreBatch
 from mimic_core.training import state
+from mimic_core.training.comparison import mean_gradient
 from mimic_core.training.data import Plan, SampleReader, Slices, TrainingSet, batches_from, words_of
-from mimic_core.training.distributed import Group
+from mimic_core.training.distributed import Group, local_processes
 from mimic_core.training.evaluation import evaluate
 from mimic_core.training.metrics import MetricsFile
 from mimic_core.training.optimisation import Updater, limit_logit_scale
 from mimic_core.training.reference_losses import LossesOf, label_losses_of, pair_losses_of
 from mimic_core.training.setup import Setup
-from mimic_core.training.step import Aids, Visit, add_gradients, weigh
-from mimic_core.training.tracing import mean_gradient, trace_batch
+from mimic_core.training.step import Aids, Learner, Visit, visit_batch
 from mimic_core.training.weightings import needs_comparison, needs_reference_losses
 
 
@@ -66,8 +65,7 @@ class Trainer:
         )
         self._rows = SampleReader(setup.features.path, setup.loader)
         parameters = dict(setup.module.named_parameters())
-        self._layers = {name: parameters[name] for name in setup.target}
-        self._others = [p for name, p in parameters.items() if name not in self._layers]
+        self._learner = Learner(setup.module, setup.objective, setup.target, self._config, group)
         self._everything = list(parameters.values())
         self._updater = Updater(
             parameters,
@@ -79,7 +77,7 @@ class Trainer:
         self._checkpoints = folder / "checkpoints"
         self._metrics = MetricsFile(folder / "metrics.parquet")
         self._batches: Iterator[LoadedBatch] = iter(())
-        self._clean: LoadedBatch | None = None
+        self._clean: list[LoadedBatch] | None = None
         self._reference_losses: LossesOf | None = None
         if needs_reference_losses(self._config.weighting):
             self._reference_losses = _reference_losses(setup, device)
@@ -107,7 +105,7 @@ class Trainer:
             dataset,
             start,
             self._plan.steps,
-            workers=self._loading(len(self._plan.rows)),
+            workers=self._loading(len(self._plan.rows), sharing=local_processes()),
             device=self._device,
         )
         return start
@@ -119,11 +117,12 @@ class Trainer:
         for draw in draws:
             first = draw.step - draw.step % together
             visit = self._visit(draw, share=1 / min(together, len(draws) - first))
-            if draw.step == min(first + together, len(draws)) - 1:
+            updates = draw.step == min(first + together, len(draws)) - 1
+            if updates:
                 self._update()
             yield self._logged(epoch, draw, visit)
-            every = self._config.evaluate_every
-            if every and self._updater.step % every == 0 and draw.step < len(draws) - 1:
+            # The last update of an epoch is evaluated by end_epoch.
+            if updates and draw.step < len(draws) - 1 and self._is_due():
                 self.evaluate(epoch)
 
     def end_epoch(self, epoch: int) -> dict[str, Any]:
@@ -160,11 +159,11 @@ class Trainer:
                 self._setup.objective,
                 load_batches(
                     Slices(self._rows, held, size),
-                    workers=0 if self._workers == 0 else default_workers(len(held)),
+                    workers=self._loading(len(held), sharing=1),  # the others wait meanwhile
                     device=self._device,
                 ),
                 words=words_of(self._setup.features, held),
-                images=image_numbers(samples, held),
+                images=image_numbers(samples[held]),
                 batch_size=self._plan.batch_size,
                 seed=self._config.seed,
             )
@@ -172,50 +171,55 @@ class Trainer:
         self._metrics.add(row)
         return row
 
+    def _is_due(self) -> bool:
+        """Whether the update just made is one of every N that are evaluated."""
+        every = self._config.evaluate_every
+        return every is not None and self._updater.step % every == 0
+
     def _visit(self, draw: Draw, *, share: float) -> Visit:
         """Forward and backward pass of one batch; its gradients are added."""
-        module, objective = self._setup.module, self._setup.objective
         batch = next(self._batches)
-        aids = self._aids(draw)
-        vector = vector_towards(module, self._setup.target)
-        trace = trace_batch(module, objective, batch, vector, self._group)
-        visit = weigh(trace, self._config, aids)
-        all_alike = self._config.reweight == "all" or self._config.weighting == "uniform"
-        add_gradients(
-            trace,
-            visit.train_weights,
-            layers=self._layers,
-            others=self._others,
-            reweight_all=all_alike,
+        return visit_batch(
+            self._learner,
+            batch,
+            self._aids(draw),
             scale=lambda cotangents: self._updater.scale(cotangents * share),
         )
-        return visit
 
     def _aids(self, draw: Draw) -> Aids:
         """What the weighting compares this batch with."""
         compares = needs_comparison(self._config.weighting)
-        others: LoadedBatch | None = None
+        others: list[LoadedBatch] | None = None
         group = self._group
         if compares == "pool":
-            others = next(self._batches)
+            others = [next(self._batches)]
         elif compares == "clean":
             if self._clean is None:
                 self._clean = self._load_clean()
-            others, group = self._clean, Group()  # few enough for each process to have them all
+            others, group = self._clean, Group()  # each process has them all
         losses = self._reference_losses
         return Aids(
             None if others is None else self._comparison(others, group),
             None if losses is None else losses(self._plan.rows[draw.rows]),
         )
 
-    def _load_clean(self) -> LoadedBatch:
-        batch = self._rows.load(self._setup.split.clean).to(self._device)
-        labels = self._setup.clean_labels
-        return batch if labels is None else replace(batch, labels=[*labels])
+    def _load_clean(self) -> list[LoadedBatch]:
+        """In parts no larger than this process's part of a batch, which is known to fit."""
+        rows, labels = self._setup.split.clean, self._setup.clean_labels
+        size = self._plan.batch_size // self._group.size
+        parts = Slices(self._rows, rows, size)
+        workers = self._loading(len(rows), sharing=local_processes())
+        batches = load_batches(parts, workers=workers, device=torch.device("cpu"))
+        if labels is None:
+            return list(batches)
+        return [
+            replace(batch, labels=[*labels[start : start + size]])
+            for start, batch in zip(range(0, len(rows), size), batches, strict=True)
+        ]
 
-    def _comparison(self, batch: LoadedBatch, group: Group) -> dict[str, Tensor]:
-        layers = list(self._layers)
-        return mean_gradient(self._setup.module, self._setup.objective, batch, layers, group)
+    def _comparison(self, parts: list[LoadedBatch], group: Group) -> dict[str, Tensor]:
+        layers = list(self._setup.target)
+        return mean_gradient(self._setup.module, self._setup.objective, parts, layers, group)
 
     def _update(self) -> None:
         self._group.sum_gradients(self._everything)
@@ -241,17 +245,12 @@ class Trainer:
             None if visit.correct is None else kept(visit.correct),
         )
 
-    def _loading(self, samples: int) -> int:
-        return default_workers(samples) if self._workers is None else self._workers
+    def _loading(self, samples: int, *, sharing: int) -> int:
+        """Loading processes: as asked for, else this process's share of the machine."""
+        return default_workers(samples, sharing=sharing) if self._workers is None else self._workers
 
 
 def _reference_losses(setup: Setup, device: torch.device) -> LossesOf:
     if setup.reference is None:
         return pair_losses_of(setup.features, device)
     return label_losses_of(setup.features, setup.reference.head, device)
-
-
-def image_numbers(samples: pl.DataFrame, rows: np.ndarray) -> np.ndarray:
-    """Which image each of the samples at ``rows`` has (N,): equal numbers, equal images."""
-    names = [name for name in samples.columns if name.startswith("image_")]
-    return samples.select(names)[rows].hash_rows(seed=0).to_numpy()

@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 from app.components.training import FRESH_RATE, WEIGHTINGS
 from app.components.training_update import BATCH, HELD_OUT
 from mimic_core.__main__ import app as command_line
+from mimic_core.cli.options import given
 from mimic_core.cli.train import run_config
 from mimic_core.jobstore import JOBS_FILE, Job, JobOptions, JobStore, Report
 from mimic_core.runs import Run
@@ -62,7 +63,7 @@ def command(app: AppTest) -> str:
 def read_back(text: str) -> RunConfig:
     words = shlex.split(text.replace("\\\n", " "))
     train: Any = typer.main.get_command(command_line).commands["train"]  # type: ignore[attr-defined]
-    return run_config(train.make_context("train", words[4:]).params)
+    return run_config(given(train.make_context("train", words[4:]).params))
 
 
 def test_the_defaults_train_fresh_weights_of_the_reference(
@@ -203,6 +204,27 @@ def test_labelled_pools_ask_where_the_reference_head_comes_from(
     app.button(key="train_go").click().run()
     assert read_back(said) == started[0][0]
     assert started[0][0].head == HeadConfig(trusted="30%", score_trusted=True)
+
+
+def test_influence_takes_the_trusted_samples_as_the_command_does(
+    open_app: OpenApp, tmp_path: Path, started: Started
+) -> None:
+    images = {
+        f"{name}/{n}.png": image_bytes((n, 9, 9)) for name in ("cat", "dog") for n in range(3)
+    }
+    pool = write_files(tmp_path / "classes", images)
+    app = open_pool(open_app, str(pool), tmp_path)
+    app.radio(key="train_weighting").set_value("influence").run()
+    assert "or trusted samples for the reference head" in app.error[0].value
+    app.segmented_control(key="head_kind").set_value("Trusted samples").run()
+    app.text_input(key="head_trusted").set_value("30%").run()
+    assert not app.error
+    assert "the trusted samples of the reference head" in texts(app)
+    app.button(key="train_go").click().run()
+    ((config, _),) = started
+    assert config.head == HeadConfig(trusted="30%")
+    assert config.training is not None
+    assert (config.training.weighting, config.training.clean_column) == ("influence", None)
 
 
 def running(store: JobStore, job: Job) -> None:

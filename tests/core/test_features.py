@@ -347,3 +347,11 @@ def test_batches_are_slices_of_one_shard() -> None:
 def test_small_pools_need_no_worker() -> None:
     assert default_workers(100) == 0
     assert 1 <= default_workers(1_000_000) <= 32
+
+
+@pytest.mark.parametrize(("cores", "sharing", "workers"), [(64, 1, 32), (64, 8, 8), (4, 8, 1)])
+def test_processes_that_load_together_share_the_cores(
+    cores: int, sharing: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(cores), raising=False)
+    assert default_workers(1_000_000, sharing=sharing) == workers

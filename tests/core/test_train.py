@@ -13,6 +13,7 @@ import torch
 from mimic_core import features
 from mimic_core.batches import draw_batches
 from mimic_core.errors import ConfigError, Interrupted, MimicError, ModelError, RunError, ScoreError
+from mimic_core.loading import load_batches
 from mimic_core.losses import clip_losses
 from mimic_core.models import load_model
 from mimic_core.pipeline import score_pool
@@ -24,7 +25,6 @@ from mimic_core.sources import Source, open_source
 from mimic_core.summary import as_lines
 from mimic_core.table import run_table
 from mimic_core.train import train_pool
-from mimic_core.training import trainer
 from mimic_core.training.data import SampleReader
 from mimic_core.training.metrics import METRIC_COLUMNS
 from mimic_core.training.state import weights_file
@@ -168,6 +168,17 @@ def test_metrics_are_kept_for_every_epoch(trained: Run) -> None:
     assert metrics["accuracy"].to_list() == [None] * 3
 
 
+def test_an_update_is_evaluated_once_however_many_batches_make_it(
+    home: Path, tmp_path: Path
+) -> None:
+    config = config_of(
+        home, held_out_column="shard=00001", batch_size=2, accumulate=2, evaluate_every=2
+    )
+    metrics = train(config, tmp_path).metrics()
+    # 12 samples are 6 batches are 3 updates an epoch; each epoch's last one is always evaluated.
+    assert metrics.select("epoch", "step").rows() == [(-1, 0), (0, 2), (0, 3), (1, 4), (1, 6)]
+
+
 def test_held_out_metrics_are_those_of_the_stored_weights(trained: Run, home: Path) -> None:
     from safetensors.torch import load_file
 
@@ -292,6 +303,33 @@ def test_a_run_killed_between_two_files_of_an_epoch_ends_with_the_same_bytes(
 def test_the_number_of_workers_changes_nothing(trained: Run, home: Path, tmp_path: Path) -> None:
     run = train(config_of(home, held_out=0.2), tmp_path, workers=1)
     assert content(run) == content(trained)
+
+
+@pytest.mark.parametrize(
+    ("workers", "expected"), [(3, {(12, 3), (8, 3)}), (None, {(12, 2), (8, 8)})]
+)
+def test_training_and_evaluation_load_with_as_many_workers_as_they_should(
+    workers: int | None,
+    expected: set[tuple[int, int]],
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: set[tuple[int, int]] = set()
+
+    def load(dataset: Any, *, workers: int, device: torch.device) -> Any:
+        samples = {row for number in range(len(dataset)) for row in dataset[number].rows.tolist()}
+        seen.add((len(samples), workers))
+        return load_batches(dataset, workers=0, device=device)
+
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # as torchrun says it, on a machine of 8 cores
+    monkeypatch.setattr("mimic_core.loading.MIN_SAMPLES_FOR_WORKERS", 1)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8), raising=False)
+    monkeypatch.setattr("mimic_core.training.trainer.load_batches", load)
+    monkeypatch.setattr("mimic_core.training.data.load_batches", load)
+    monkeypatch.setattr("mimic_core.features.load_batches", load)
+    train(config_of(home, held_out_column="shard=00001", epochs=1), tmp_path, workers=workers)
+    assert seen >= expected
 
 
 def test_a_damaged_checkpoint_is_an_error_that_names_it(home: Path, tmp_path: Path) -> None:
@@ -449,7 +487,18 @@ def test_a_batch_that_two_processes_cannot_share_is_refused() -> None:
         Group(0, 2).part(9)
 
 
-def test_equal_images_have_equal_numbers() -> None:
-    samples = pl.DataFrame({"image_path": ["a", "b", "a"], "image_offset": [1, 1, 1]})
-    numbers = trainer.image_numbers(samples, np.array([0, 1, 2]))
-    assert numbers[0] == numbers[2] != numbers[1]
+def test_such_a_batch_is_refused_before_the_pool_is_read(home: Path, tmp_path: Path) -> None:
+    from mimic_core.training.distributed import Group
+    from mimic_core.training.setup import prepare
+
+    config = config_of(home, batch_size=9)
+    with pytest.raises(ConfigError, match=r"--batch-size"):
+        prepare(
+            config,
+            runs_root=tmp_path,
+            device=torch.device("cpu"),
+            workers=0,
+            group=Group(0, 2),
+            progress=Silent(),
+        )
+    assert list(tmp_path.iterdir()) == []

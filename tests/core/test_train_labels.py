@@ -31,12 +31,14 @@ from mimic_core.schema import HeadConfig, RunConfig, SourceConfig, TrainConfig
 from mimic_core.sources import open_source
 from mimic_core.table import run_table
 from mimic_core.train import train_pool
+from mimic_core.training import trainer
+from mimic_core.training.comparison import mean_gradient
 from mimic_core.training.data import SampleReader
 from mimic_core.training.distributed import Group
 from mimic_core.training.objectives import LabelObjective
 from mimic_core.training.state import weights_file
 from mimic_core.training.step import add_gradients
-from mimic_core.training.tracing import is_head_alone, mean_gradient, trace_batch, trace_graph
+from mimic_core.training.tracing import is_head_alone, trace_batch, trace_graph
 from tests.core import checkpoints_on_disk as disk
 from tests.core import oracle, tiny
 from tests.core.two_processes import assert_alike, train_by_two
@@ -200,8 +202,11 @@ def test_a_comparison_gradient_is_the_mean_of_the_per_sample_ones(layer: str) ->
     truth = oracle.reverse_mode(
         model, reference, (layer,), lambda m: oracle.label_losses(m(images.double()), labels)
     )
-    found = mean_gradient(model, LABELS, labelled(5, 1), [layer], Group())
-    assert oracle.relative_difference(found[layer], truth.gradients[layer].mean(0)) < 1e-4
+    whole = [labelled(5, 1)]
+    parts = [labelled(5, 1, rows=slice(start, start + 2)) for start in (0, 2, 4)]
+    for batches in (whole, parts):
+        found = mean_gradient(model, LABELS, batches, [layer], Group())
+        assert oracle.relative_difference(found[layer], truth.gradients[layer].mean(0)) < 1e-4
 
 
 # --- heads ---
@@ -348,6 +353,23 @@ def test_clean_samples_come_from_a_column_or_are_the_trusted_ones(
     own = config_of(home, head=HeadConfig(file=str(home / "reference.safetensors")), **settings)
     with pytest.raises(ConfigError, match="--trusted"):
         train(own, tmp_path)
+
+
+def test_clean_samples_pass_in_parts_of_the_batch_size(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, str | None]] = []
+
+    def watched(module: Any, objective: Any, parts: Any, *rest: Any) -> dict[str, Tensor]:
+        for part in parts:
+            seen.extend(zip(part.rows.tolist(), part.labels, strict=True))
+        assert [len(part.images) for part in parts] == [4, 2]
+        return mean_gradient(module, objective, parts, *rest)
+
+    monkeypatch.setattr(trainer, "mean_gradient", watched)
+    train(config_of(home, weighting="influence", epochs=1, clean_per_class=2), tmp_path)
+    assert len(set(seen)) == 6  # the same ones at every step
+    assert all(label == CLASSES[row % 3] for row, label in seen)  # the trusted labels are right
 
 
 def test_a_clip_models_image_tower_trains_on_labels(home: Path, tmp_path: Path) -> None:

@@ -47,6 +47,10 @@ def samples(count: int) -> pl.DataFrame:
             "split": ["test" if n % 4 == 0 else "train" for n in range(count)],
             "noisy": [None if n == 1 else n % 2 == 0 for n in range(count)],
             "fold": list(range(count)),
+            "image_kind": ["range"] * count,
+            "image_path": [f"{n}.jpg" for n in range(count)],
+            "image_offset": [0] * count,
+            "image_member": [""] * count,
         }
     )
 
@@ -54,7 +58,7 @@ def samples(count: int) -> pl.DataFrame:
 # --- the split ---
 
 
-def test_the_held_out_share_is_a_matter_of_uid_and_seed() -> None:
+def test_the_held_out_share_is_a_matter_of_image_and_seed() -> None:
     table = samples(400)
     split = split_samples(table, settings(held_out=0.25), classes=None)
     assert 70 <= len(split.held_out) <= 130

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from mimic_core.errors import ScoreError
 from mimic_core.mimic import task_vector
+from mimic_core.training.comparison import mean_gradient
 from mimic_core.training.distributed import Group
 from mimic_core.training.geometry import GraphGeometry, LinearGeometry, cross_entropy_geometry
 from mimic_core.training.grad_match import match_weights
-from mimic_core.training.tracing import mean_gradient, trace_graph
+from mimic_core.training.tracing import trace_graph
 from mimic_core.training.weightings import (
     Geometry,
     batch_weights,
@@ -59,7 +60,17 @@ def geometry(models: tuple[nn.Module, nn.Module]) -> Geometry:
 
 @pytest.fixture(scope="module")
 def comparison(models: tuple[nn.Module, nn.Module]) -> dict[str, Tensor]:
-    return mean_gradient(models[0], PAIRS, batch_of(B, 7), LAYERS, Group())
+    return mean_gradient(models[0], PAIRS, [batch_of(B, 7)], LAYERS, Group())
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_comparison_gradient_in_parts_is_that_of_one_pass(
+    cut: int, models: tuple[nn.Module, nn.Module], comparison: dict[str, Tensor]
+) -> None:
+    parts = [batch_of(B, 7, rows=slice(start, start + cut)) for start in range(0, B, cut)]
+    found = mean_gradient(models[0], PAIRS, parts, LAYERS, Group())
+    for name, expected in comparison.items():
+        assert oracle.relative_difference(found[name], expected.double()) < 1e-5
 
 
 def flat(direction: dict[str, Tensor]) -> Tensor:
