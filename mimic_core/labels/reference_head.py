@@ -13,17 +13,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor
 
 from mimic_core.errors import ConfigError, ModelError
 from mimic_core.featureset import FeatureSet
-from mimic_core.labels.class_head import ClassHead, checked_head, read_class_head
+from mimic_core.labels.class_head import ClassHead, own_head, read_class_head
 from mimic_core.labels.encoder import features_array
 from mimic_core.labels.logistic import fit_logistic
 from mimic_core.labels.record import HeadOrigin, HeadRecord
 from mimic_core.labels.trusted import Trusted, trusted_samples
 from mimic_core.labels.zero_shot import DEFAULT_PROMPTS, class_embeddings
-from mimic_core.modelling import clip, timm_models
+from mimic_core.modelling import clip
 from mimic_core.models import LoadedModel
 from mimic_core.rows import Rows
 from mimic_core.schema import HeadConfig
@@ -112,23 +111,14 @@ def _zero_shot_head(
 def _own_head(model: LoadedModel, width: int, labels: Sequence[str]) -> ClassHead:
     """The classifier of the reference checkpoint itself."""
     options = "--trusted COLUMN, or --reference-head FILE"
-    layer = timm_models.classifier(model.module)
-    if layer is None or model.spec.kind == "random":
-        raise ModelError(
-            "the reference has no trained classifier of its own to serve as the reference head",
-            got=model.spec.text,
-            allowed=options,
-            next_step=f"say where the reference head comes from: {options}",
-        )
-    weight = layer.weight.detach().float()
-    held: Tensor | None = layer.bias  # annotated as always there, which it is not
-    bias = torch.zeros_like(weight[:, 0]) if held is None else held.detach().float()
-    where = f"the classifier of {model.spec.text}"
     try:
-        return checked_head(weight, bias, model.classes, width=width, labels=labels, where=where)
+        return own_head(model, width=width, labels=labels)
     except ModelError as error:
         raise ModelError(
-            error.problem, got=error.got, allowed=error.allowed, next_step=f"give {options}"
+            f"{error.problem}, so it cannot serve as the reference head",
+            got=error.got,
+            allowed=error.allowed,
+            next_step=f"say where the reference head comes from: {options}",
         ) from error
 
 

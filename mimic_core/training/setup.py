@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mimic_core import direction, features, mimic, spot
-from mimic_core.errors import ConfigError
+from mimic_core.errors import ConfigError, ModelError
 from mimic_core.featureset import FeatureSet
 from mimic_core.inputs import Inputs, open_inputs
 from mimic_core.labels.models import pair_classifiers
@@ -67,6 +67,11 @@ class Setup:
     def training(self) -> TrainConfig:
         """The settings, with none left open."""
         return training_of(self.config)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the model's outputs stand for, in their order; empty for pairs."""
+        return () if self.reference is None else self.reference.head.classes
 
 
 @dataclass(frozen=True)
@@ -155,6 +160,13 @@ def _pair_models(config: RunConfig, inputs: Inputs, device: torch.device) -> _Mo
     training = training_of(config)
     # Both models see the reference's images, so the model's own preprocessing is not asked for.
     loaded = load_model(training.model, preprocess=config.preprocess or "openai")
+    if loaded.tokenizer is None:
+        raise ModelError(
+            "captions need a model with a text tower, which an image model has not",
+            got=training.model,
+            allowed="an open_clip model of the reference's architecture",
+            next_step="choose one, or name the labels with --task labels and --label-column",
+        )
     require_same_architecture(loaded.module, inputs.reference.module)
     module = loaded.module.to(device)
     layers = training.mimic_layers or default_mimic_layers(module)

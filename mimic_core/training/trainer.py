@@ -134,7 +134,13 @@ class Trainer:
             uniform_batches=self._fallbacks.total(),
         )
         if self._group.first:
-            state.store(self._checkpoints, epoch, self._setup.module, self._updater)
+            state.store(
+                self._checkpoints,
+                epoch,
+                self._setup.module,
+                self._updater,
+                classes=self._setup.classes,
+            )
         self._group.wait()
         return row
 
