@@ -91,11 +91,11 @@ def train(
     ] = None,
     held_out_column: Annotated[
         str | None,
-        typer.Option(help="COLUMN=VALUE of samples never trained on.", rich_help_panel=_HELD),
+        typer.Option(help="Samples never trained on: COLUMN or COLUMN=VALUE.", rich_help_panel=_HELD),
     ] = None,
     clean_column: Annotated[
         str | None,
-        typer.Option(help="COLUMN=VALUE of clean samples, for influence.", rich_help_panel=_HELD),
+        typer.Option(help="Clean samples, for influence: COLUMN or COLUMN=VALUE.", rich_help_panel=_HELD),
     ] = None,
     clean_per_class: Annotated[
         int | None,

@@ -25,7 +25,7 @@ class TrainConfig(Frozen):
     gradient, or for all parameters. ``batch_size`` counts the samples of one batch over all
     processes; ``accumulate`` batches, each with its own loss and weights, make one update.
     ``held_out`` is the share of samples, by hash of (seed, uid), that are never trained on;
-    ``held_out_column`` and ``clean_column`` name rows as COLUMN=VALUE.
+    ``held_out_column`` and ``clean_column`` mark samples (``mimic_core.marked``).
     """
 
     model: str

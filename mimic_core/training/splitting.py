@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from mimic_core.errors import ConfigError
-from mimic_core.labels.trusted import stored_column
+from mimic_core.marked import marked_rows
 from mimic_core.sampling import hash_order, order
 from mimic_core.schema import TrainConfig
 
@@ -54,7 +54,7 @@ def split_samples(
         share = hash_order(samples["uid"], config.seed, _HELD_OUT) / 2.0**64
         held |= share < config.held_out
     if config.held_out_column is not None:
-        held |= rows_where(samples, config.held_out_column, "--held-out-column")
+        held |= marked_rows(samples, config.held_out_column, option="--held-out-column")
     may = np.ones(len(samples), bool)
     if eligible is not None:
         may[:] = False
@@ -69,37 +69,9 @@ def split_samples(
         )
     clean = np.empty(0, np.int64)
     if config.clean_column is not None:
-        chosen = rows_where(samples, config.clean_column, "--clean-column") & ~held
+        chosen = marked_rows(samples, config.clean_column, option="--clean-column") & ~held
         clean = draw_clean(samples["uid"], np.flatnonzero(chosen), config, classes)
     return Split(trained, np.flatnonzero(held), clean)
-
-
-def rows_where(samples: pl.DataFrame, condition: str, option: str) -> np.ndarray:
-    """Which rows (N,) bool fulfil ``COLUMN=VALUE``, the value compared as text.
-
-    Raises:
-        ConfigError: It has another form, the column is not there, or no row has that value.
-    """
-    name, equals, value = condition.partition("=")
-    if not equals:
-        raise ConfigError(
-            f"{option} must name a column of the pool and a value",
-            got=condition,
-            allowed="COLUMN=VALUE",
-            next_step="correct that option",
-        )
-    column = name if name in samples.columns else stored_column(samples, name, option)
-    texts = samples[column].cast(pl.String, strict=False)
-    found = (texts == value).fill_null(value=False).to_numpy()
-    if not found.any():
-        seen = texts.drop_nulls().unique().sort().head(8).to_list()
-        raise ConfigError(
-            f"no sample has that value in column {column}",
-            got=value,
-            allowed=f"a value of that column, such as {', '.join(map(str, seen))}",
-            next_step=f"correct {option}",
-        )
-    return np.asarray(found, bool)
 
 
 def draw_clean(

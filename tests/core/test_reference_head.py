@@ -77,8 +77,8 @@ def test_a_trusted_sample_without_a_trusted_label_is_not_trusted(features: Featu
     [
         ({"trusted": "nothing"}, "no such column"),
         ({"trusted": "nothing=1"}, "no such column"),
-        ({"trusted": "split"}, "not boolean but String"),
-        ({"trusted": "split=dev"}, "no sample has the value dev"),
+        ({"trusted": "split"}, "does not say true or false"),
+        ({"trusted": "split=dev"}, "no sample has that value"),
         ({"trusted": "0%"}, "between 0 and 100"),
         ({"trusted": "is_checked", "trusted_label_column": "none"}, "no such column"),
     ],
