@@ -102,7 +102,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     return {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in options.items()
-        if value is not None and value is not False and value != []
+        if value is not None and value is not False and value not in ([], ())
     }
 
 

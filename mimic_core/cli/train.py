@@ -91,11 +91,15 @@ def train(
     ] = None,
     held_out_column: Annotated[
         str | None,
-        typer.Option(help="Samples never trained on: COLUMN or COLUMN=VALUE.", rich_help_panel=_HELD),
+        typer.Option(
+            help="Samples never trained on: COLUMN or COLUMN=VALUE.", rich_help_panel=_HELD
+        ),
     ] = None,
     clean_column: Annotated[
         str | None,
-        typer.Option(help="Clean samples, for influence: COLUMN or COLUMN=VALUE.", rich_help_panel=_HELD),
+        typer.Option(
+            help="Clean samples, for influence: COLUMN or COLUMN=VALUE.", rich_help_panel=_HELD
+        ),
     ] = None,
     clean_per_class: Annotated[
         int | None,

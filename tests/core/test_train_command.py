@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimic_core.__main__ import app
+from mimic_core.cli import options as cli
 from mimic_core.cli.train import run_config
 from mimic_core.errors import ConfigError
 from mimic_core.jobrecord import JobOptions
@@ -46,7 +47,7 @@ def read_back(command: str) -> dict[str, Any]:
     assert words[:4] == ["python", "-m", "mimic_core", "train"]
     train: Any = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
     options: dict[str, Any] = train.make_context("train", words[4:]).params
-    return options
+    return cli.given(options)
 
 
 def test_every_setting_reads_back() -> None:
