@@ -14,7 +14,7 @@ class HeadRecord(Frozen):
 
     ``accuracy`` is the share of the ``scored`` samples whose label it predicts, whether or not the
     labels are right. ``disjoint`` says that no sample it was trained on was scored, as far as
-    Mimicscope has trained it.
+    Mimicscope has trained it; ``trusted_held_out`` more were trusted, but are held out.
     """
 
     origin: HeadOrigin
@@ -23,6 +23,7 @@ class HeadRecord(Frozen):
     accuracy: float
     prompts: tuple[str, ...] = ()
     trusted: int = 0
+    trusted_held_out: int = 0
     trusted_accuracy: float | None = None
     disjoint: bool = True
 
@@ -34,8 +35,9 @@ class HeadRecord(Frozen):
             "zero_shot": f"zero-shot from {', '.join(map(repr, self.prompts))}",
             "checkpoint": "the reference checkpoint's own classifier",
         }[self.origin]
+        left = f", {self.trusted_held_out:,} more are held out" if self.trusted_held_out else ""
         scored = "" if self.disjoint else ", which are scored too"
         return (
-            f"{origin}{scored}; {self.classes} classes; agrees with {self.accuracy:.1%} of the "
-            f"{self.scored:,} scored labels"
+            f"{origin}{left}{scored}; {self.classes} classes; agrees with {self.accuracy:.1%} of "
+            f"the {self.scored:,} scored labels"
         )

@@ -46,9 +46,17 @@ class Reference:
 
 
 def make_reference(
-    features: FeatureSet, config: HeadConfig | None, model: LoadedModel, device: torch.device
+    features: FeatureSet,
+    config: HeadConfig | None,
+    model: LoadedModel,
+    device: torch.device,
+    *,
+    held_out: np.ndarray | None = None,
 ) -> Reference:
     """The reference head that ``config`` asks for; without a wish, what the model has to offer.
+
+    Args:
+        held_out: Which samples of the feature set (N,) bool never train a head.
 
     Raises:
         ConfigError: The trusted samples cannot be found, or are the whole pool.
@@ -58,7 +66,7 @@ def make_reference(
     samples = features.samples
     labels = sorted(set(samples["label"].to_list()))
     rows = Rows(features, features_array(features), device)
-    trusted = trusted_samples(samples, wanted) if wanted.uses_trusted else None
+    trusted = trusted_samples(samples, wanted, held_out) if wanted.uses_trusted else None
     origin: HeadOrigin
     if wanted.file is not None:
         origin = "file"
@@ -166,6 +174,7 @@ def _measured(
         accuracy=float((predicted == labels).mean()),
         prompts=(config.prompts or DEFAULT_PROMPTS) if origin == "zero_shot" else (),
         trusted=0 if trusted is None else len(trusted.rows),
+        trusted_held_out=0 if trusted is None else trusted.held_out,
         trusted_accuracy=None
         if trusted is None
         else float((_predictions(head, rows, trusted.rows) == head.numbers(trusted.labels)).mean()),

@@ -24,16 +24,25 @@ _SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
 
 @dataclass(frozen=True, eq=False)
 class Trusted:
-    """Positions ``rows`` (T,) int64 in a samples table, and the ``labels`` to be trusted there."""
+    """Positions ``rows`` (T,) int64 in a samples table, and the ``labels`` to be trusted there.
+
+    ``held_out`` more could have been trusted, but are to judge what is trained on these.
+    """
 
     rows: np.ndarray
     labels: list[str]
+    held_out: int = 0
 
 
-def trusted_samples(samples: pl.DataFrame, config: HeadConfig) -> Trusted:
-    """The trusted samples that ``config`` names among ``samples``.
+def trusted_samples(
+    samples: pl.DataFrame, config: HeadConfig, held_out: np.ndarray | None = None
+) -> Trusted:
+    """The trusted samples that ``config`` names among ``samples`` (N rows).
 
     A sample whose trusted label is missing is not trusted.
+
+    Args:
+        held_out: Which samples (N,) bool may not train the reference head.
 
     Raises:
         ConfigError: The column is not there or says nothing, or no sample is trusted.
@@ -54,7 +63,15 @@ def trusted_samples(samples: pl.DataFrame, config: HeadConfig) -> Trusted:
             allowed="a column that is true, or has the given value, for some samples",
             next_step="look at the pool's columns, and correct --trusted",
         )
-    return Trusted(rows, [str(labels[row]) for row in rows])
+    free = rows if held_out is None else rows[~held_out[rows]]
+    if not len(free):
+        raise ConfigError(
+            "all trusted samples are held out, which leaves none to train the reference head",
+            got=f"{len(rows)} trusted samples",
+            allowed="trusted samples that are not held out",
+            next_step="trust more samples with --trusted, or hold out others",
+        )
+    return Trusted(free, [str(labels[row]) for row in free], len(rows) - len(free))
 
 
 def labels_in(samples: pl.DataFrame, name: str, *, option: str) -> list[str | None]:

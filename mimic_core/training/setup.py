@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 from torch import Tensor, nn
@@ -32,7 +31,7 @@ from mimic_core.schema import RunConfig, TrainConfig, default_temperature
 from mimic_core.training.check import objective_losses, self_check
 from mimic_core.training.distributed import Group
 from mimic_core.training.objectives import LabelObjective, Objective, PairObjective
-from mimic_core.training.splitting import Split, draw_clean, split_samples
+from mimic_core.training.splitting import Split, draw_clean, held_out_rows, split_samples
 from mimic_core.training.weightings import needs_comparison
 
 SEGMENT_SAMPLES = 64
@@ -178,7 +177,8 @@ def _label_models(
     config: RunConfig, inputs: Inputs, device: torch.device, progress: Progress
 ) -> _Models:
     training = training_of(config)
-    head = make_reference(inputs.cached, config.head, inputs.reference, device)
+    held = held_out_rows(inputs.cached.samples, training)
+    head = make_reference(inputs.cached, config.head, inputs.reference, device, held_out=held)
     progress.note(f"reference head: {head.record.as_sentence()}")
     head.head.numbers(inputs.cached.samples["label"].unique().to_list())  # held-out ones too
     loaded = load_model(training.model, preprocess=config.preprocess or "openai")
@@ -209,8 +209,7 @@ def _split(
     labels = samples["label"].to_list()
     for row, label in zip(trusted.rows.tolist(), trusted.labels, strict=True):
         labels[row] = label
-    free = np.setdiff1d(trusted.rows, split.held_out)
-    clean = draw_clean(samples["uid"], free, training, pl.Series("label", labels))
+    clean = draw_clean(samples["uid"], trusted.rows, training, pl.Series("label", labels))
     return replace(split, clean=clean), [labels[row] for row in clean.tolist()]
 
 

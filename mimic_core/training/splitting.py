@@ -49,12 +49,7 @@ def split_samples(
     Raises:
         ConfigError: A column or value is not there, or fewer than two samples are left to train on.
     """
-    held = np.zeros(len(samples), bool)
-    if config.held_out:
-        share = hash_order(samples["uid"], config.seed, _HELD_OUT) / 2.0**64
-        held |= share < config.held_out
-    if config.held_out_column is not None:
-        held |= marked_rows(samples, config.held_out_column, option="--held-out-column")
+    held = held_out_rows(samples, config)
     may = np.ones(len(samples), bool)
     if eligible is not None:
         may[:] = False
@@ -72,6 +67,17 @@ def split_samples(
         chosen = marked_rows(samples, config.clean_column, option="--clean-column") & ~held
         clean = draw_clean(samples["uid"], np.flatnonzero(chosen), config, classes)
     return Split(trained, np.flatnonzero(held), clean)
+
+
+def held_out_rows(samples: pl.DataFrame, config: TrainConfig) -> np.ndarray:
+    """Which of ``samples`` (N,) bool are held out; errors as for ``split_samples``."""
+    held = np.zeros(len(samples), bool)
+    if config.held_out:
+        share = hash_order(samples["uid"], config.seed, _HELD_OUT) / 2.0**64
+        held |= share < config.held_out
+    if config.held_out_column is not None:
+        held |= marked_rows(samples, config.held_out_column, option="--held-out-column")
+    return held
 
 
 def draw_clean(

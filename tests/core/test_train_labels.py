@@ -351,6 +351,31 @@ def test_clean_samples_come_from_a_column_or_are_the_trusted_ones(
         train(own, tmp_path)
 
 
+def test_held_out_samples_do_not_train_the_reference_head(home: Path, tmp_path: Path) -> None:
+    stored = pl.read_parquet(home / "pool" / "images.parquet")
+    held = pl.col("split") == "test"
+    both, free = (stored.filter(pl.col("checked") & one).height for one in (held, ~held))
+    assert both
+    run = train(config_of(home, held_out_column="split=test", epochs=1), tmp_path / "a")
+    record = run.record.reference_head
+    assert record is not None
+    assert (record.trusted, record.trusted_held_out) == (free, both)
+    assert f"{free} trusted samples, {both} more are held out" in record.as_sentence()
+
+    # Whatever the held-out samples' trusted labels say, the head is the same.
+    (tmp_path / "pool").mkdir()
+    swapped = pl.when(held).then(pl.lit("cat")).otherwise("right").alias("right")
+    stored.with_columns(swapped).write_parquet(tmp_path / "pool" / "images.parquet")
+    other = config_of(home, held_out_column="split=test", epochs=1)
+    pool = other.source.model_copy(update={"path": str(tmp_path / "pool")})
+    again = train(other.model_copy(update={"source": pool}), tmp_path / "b")
+    heads = [one.path / "reference_head.safetensors" for one in (run, again)]
+    assert heads[0].read_bytes() == heads[1].read_bytes()
+
+    with pytest.raises(ConfigError, match="all trusted samples are held out"):
+        train(config_of(home, held_out_column="checked"), tmp_path / "c")
+
+
 def test_a_clip_models_image_tower_trains_on_labels(home: Path, tmp_path: Path) -> None:
     disk.write_model(tmp_path / "reference", seed=1)
     disk.write_model(tmp_path / "model", seed=2)
