@@ -61,7 +61,9 @@ def training_form(source: SourceConfig, seen: Preview) -> tuple[RunConfig, JobOp
         layers = _layers(labelled=labelled)
         head = head_form() if labelled else None
         st.markdown("**Training**")
-        update = passes_form(columns, missing, rate=FRESH_RATE if fresh else None)
+        update = passes_form(
+            columns, missing, rate=FRESH_RATE if fresh else None, labelled=labelled
+        )
     with right:
         st.markdown("**Weights of the samples**")
         update |= _weights(columns, missing, reference, labelled=labelled)

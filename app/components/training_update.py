@@ -18,15 +18,18 @@ _SCHEDULES: dict[Schedule, str] = {"constant": "constant", "cosine": "cosine, to
 _AUTOMATIC = "automatic"
 
 
-def passes_form(columns: Columns, missing: Missing, *, rate: float | None) -> dict[str, Any]:
+def passes_form(
+    columns: Columns, missing: Missing, *, rate: float | None, labelled: bool
+) -> dict[str, Any]:
     """Epochs, batches, learning rate, seed, and what is held out.
 
     Args:
         columns: The pool's columns.
         missing: Takes what is not complete yet.
         rate: The learning rate that is proposed; None is the training's own default.
+        labelled: Whether the pool has labels instead of captions.
     """
-    return _passes(rate) | _held_out(columns, missing)
+    return _passes(rate) | _held_out(columns, missing, labelled=labelled)
 
 
 def _passes(rate: float | None) -> dict[str, Any]:
@@ -74,7 +77,7 @@ def _passes(rate: float | None) -> dict[str, Any]:
     }
 
 
-def _held_out(columns: Columns, missing: Missing) -> dict[str, Any]:
+def _held_out(columns: Columns, missing: Missing, *, labelled: bool) -> dict[str, Any]:
     share = number(
         "Held-out share",
         "held_out",
@@ -94,7 +97,19 @@ def _held_out(columns: Columns, missing: Missing) -> dict[str, Any]:
     )
     if not share and column is None:
         st.caption("Nothing is held out: only the training loss can be shown.")
-    return {"held_out": float(share), "held_out_column": column}
+    held: dict[str, Any] = {"held_out": float(share), "held_out_column": column}
+    if labelled and (share or column):
+        held["held_out_label_column"] = st.selectbox(
+            "Held-out labels",
+            list(columns),
+            index=None,
+            placeholder="the pool's label",
+            accept_new_options=True,
+            key="train_held_labels",
+            help="The column whose labels judge held-out images, for pools whose labels are noisy.",
+            persist_state="session",
+        )
+    return held
 
 
 def optimiser_form() -> dict[str, Any]:

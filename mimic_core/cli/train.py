@@ -95,6 +95,13 @@ def train(
             help="Samples never trained on: COLUMN or COLUMN=VALUE.", rich_help_panel=_HELD
         ),
     ] = None,
+    held_out_label_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column with the labels that judge held-out images. Without: the pool's label.",
+            rich_help_panel=_HELD,
+        ),
+    ] = None,
     clean_column: Annotated[
         str | None,
         typer.Option(

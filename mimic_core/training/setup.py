@@ -7,7 +7,7 @@ of the mimic layers are kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,13 @@ from mimic_core.schema import RunConfig, TrainConfig, default_temperature
 from mimic_core.training.check import objective_losses, self_check
 from mimic_core.training.distributed import Group
 from mimic_core.training.objectives import LabelObjective, Objective, PairObjective
-from mimic_core.training.splitting import Split, draw_clean, held_out_rows, split_samples
+from mimic_core.training.splitting import (
+    Split,
+    draw_clean,
+    held_out_rows,
+    judged_by_column,
+    split_samples,
+)
 from mimic_core.training.weightings import needs_comparison
 
 SEGMENT_SAMPLES = 64
@@ -136,7 +142,7 @@ def _setup(
         progress.note(compile_plain_parts(models.module, models.objective, layers))
     temperature = training.temperature or default_temperature(config.reference)
     resolved = training.model_copy(update={"temperature": temperature, "mimic_layers": layers})
-    split, clean_labels = _split(cached.samples, training, models.head)
+    split, clean_labels = _split(cached.samples, training, models.head, progress.note)
     return Setup(
         config=config.model_copy(update={"training": resolved}),
         features=cached,
@@ -196,12 +202,18 @@ def _check(models: _Models, vector: mimic.TaskVector, two: LoadedBatch) -> float
 
 
 def _split(
-    samples: pl.DataFrame, training: TrainConfig, reference: Reference | None
+    samples: pl.DataFrame,
+    training: TrainConfig,
+    reference: Reference | None,
+    note: Callable[[str], None],
 ) -> tuple[Split, list[str] | None]:
     """The pool divided; and the labels of the clean samples where they are not the pool's own."""
     if reference is None:
         return split_samples(samples, training), None
     split = split_samples(samples, training, classes=samples["label"], eligible=reference.scored)
+    if training.held_out_label_column is not None:
+        split = judged_by_column(split, samples, training.held_out_label_column, note)
+        reference.head.numbers(split.held_out_labels or ())
     trusted = reference.trusted
     wanted = needs_comparison(training.weighting) == "clean"
     if not wanted or training.clean_column is not None or trusted is None:

@@ -5,12 +5,14 @@ All by uid or by a column of the pool, so that neither order nor workers decide.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
 from mimic_core.errors import ConfigError
+from mimic_core.labels.trusted import labels_in
 from mimic_core.marked import marked_rows
 from mimic_core.sampling import hash_order, order
 from mimic_core.schema import TrainConfig
@@ -25,11 +27,13 @@ class Split:
 
     ``clean`` is empty unless clean samples were asked for. What is neither trained on nor held out
     is kept out for another reason, such as having trained the reference head.
+    ``held_out_labels`` judge the held-out samples; None where their own labels do.
     """
 
     trained: np.ndarray
     held_out: np.ndarray
     clean: np.ndarray
+    held_out_labels: list[str] | None = None
 
 
 def split_samples(
@@ -78,6 +82,36 @@ def held_out_rows(samples: pl.DataFrame, config: TrainConfig) -> np.ndarray:
     if config.held_out_column is not None:
         held |= marked_rows(samples, config.held_out_column, option="--held-out-column")
     return held
+
+
+def judged_by_column(
+    split: Split, samples: pl.DataFrame, column: str, note: Callable[[str], None]
+) -> Split:
+    """``split`` with the labels in ``column`` for its held-out samples.
+
+    Those without a label there are neither judged nor trained on.
+
+    Raises:
+        ConfigError: The column is not there, or holds no label of a held-out sample.
+    """
+    option = "--held-out-label-column"
+    labels = labels_in(samples, column, option=option)
+    judged = {row: label for row in split.held_out.tolist() if (label := labels[row]) is not None}
+    if not judged:
+        raise ConfigError(
+            "no held-out sample has a label to be judged by",
+            got=f"{option} {column}, {len(split.held_out)} held-out samples",
+            allowed="a column with labels of held-out samples",
+            next_step=f"correct {option}, or hold out samples that have a label there",
+        )
+    without = len(split.held_out) - len(judged)
+    if without:
+        note(
+            f"{without:,} of {len(split.held_out):,} held-out samples have no label in {column}: "
+            "they are not judged, and not trained on either"
+        )
+    rows = np.array(list(judged), np.int64)
+    return replace(split, held_out=rows, held_out_labels=list(judged.values()))
 
 
 def draw_clean(

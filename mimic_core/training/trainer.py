@@ -165,7 +165,7 @@ class Trainer:
                 self._setup.module,
                 self._setup.objective,
                 load_batches(
-                    Slices(self._rows, held, size),
+                    Slices(self._rows, held, size, self._setup.split.held_out_labels),
                     workers=0 if self._workers == 0 else default_workers(len(held)),
                     device=self._device,
                 ),

@@ -35,6 +35,7 @@ FULL = RunConfig(
         reweight="all", temperature=0.5, method="cos", epochs=3, batch_size=16, accumulate=4,
         optimiser="sgd", learning_rate=0.01, weight_decay=0.1, momentum=0.5, schedule="cosine",
         warmup_steps=7, clip_norm=1.5, held_out=0.25, held_out_column="split=a 'test'",
+        held_out_label_column="right",
         clean_column="noisy=false", clean_per_class=3, evaluate_every=100, flip=True,
         compile=True, seed=9,
     ),

@@ -376,6 +376,55 @@ def test_held_out_samples_do_not_train_the_reference_head(home: Path, tmp_path: 
         train(config_of(home, held_out_column="checked"), tmp_path / "c")
 
 
+class _Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_held_out_samples_are_judged_by_the_labels_of_a_column(home: Path, tmp_path: Path) -> None:
+    stored = pl.read_parquet(home / "pool" / "images.parquet").with_row_index("n")
+    partly = pl.when(pl.col("n") == 10).then(None).otherwise("right").alias("partly")
+    (tmp_path / "pool").mkdir()
+    stored.with_columns(partly, wrong=pl.lit("horse")).drop("n").write_parquet(
+        tmp_path / "pool" / "images.parquet"
+    )
+
+    def config(column: str | None, **changes: Any) -> RunConfig:
+        settings = {"held_out_column": "split=test", "epochs": 1, **changes}
+        whole = config_of(home, held_out_label_column=column, **settings)
+        source = whole.source.model_copy(update={"path": str(tmp_path / "pool")})
+        return whole.model_copy(update={"source": source})
+
+    progress = _Notes()
+    run = train(config("partly"), tmp_path, progress=progress)
+    assert any("1 of 5 held-out samples have no label in partly" in one for one in progress.notes)
+    metrics = run.metrics()
+    assert metrics["held_out"].to_list() == [4, 4]
+    file = weights_file(run.path / "checkpoints", 0)
+    model = load_model(f"timm:{ARCH}:{file}", preprocess="imagenet")
+    source = open_source(run.record.config.source)
+    reader = SampleReader(run.features.path, features.loader_for(source, model))
+    samples = run.features.samples.with_row_index("row")
+    judged = samples.filter((pl.col("split") == "test") & pl.col("partly").is_not_null())
+    with torch.no_grad():
+        logits = model.module(reader.load(judged["row"].to_numpy()).images)
+    right = [model.classes[n] for n in logits.argmax(1)] == judged["partly"]
+    assert metrics["accuracy"][-1] == pytest.approx(right.mean())
+    by_pool = train(config(None), tmp_path).metrics()
+    assert by_pool["held_out"].to_list() == [5, 5]
+    assert by_pool["held_out_loss"][-1] != pytest.approx(metrics["held_out_loss"][-1])
+
+    with pytest.raises(ModelError, match="does not know 1"):
+        train(config("wrong"), tmp_path)
+    with pytest.raises(ConfigError, match="no held-out sample has a label"):
+        train(config("partly", held_out_column="key=000000010"), tmp_path)
+    with pytest.raises(ConfigError, match="needs held_out or held_out_column"):
+        config("right", held_out_column=None)
+
+
 def test_a_clip_models_image_tower_trains_on_labels(home: Path, tmp_path: Path) -> None:
     disk.write_model(tmp_path / "reference", seed=1)
     disk.write_model(tmp_path / "model", seed=2)
