@@ -6,7 +6,7 @@ Letters: C classes, F feature width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,11 +26,15 @@ _PLACES = ("", "head.", "head.fc.", "fc.", "classifier.", "heads.head.", "last_l
 
 @dataclass(frozen=True, eq=False)
 class ClassHead:
-    """``logits = features @ weight.T + bias``: classes (C), weight (C, F), bias (C,)."""
+    """``logits = features @ weight.T + bias``: classes (C), weight (C, F), bias (C,).
+
+    ``converged`` is false of a head whose training by Mimicscope has not come to its end.
+    """
 
     classes: tuple[str, ...]
     weight: Tensor
     bias: Tensor
+    converged: bool = True
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (B, C) of ``features`` (B, F)."""
@@ -38,7 +42,7 @@ class ClassHead:
 
     def to(self, device: torch.device) -> ClassHead:
         """The same head on ``device``."""
-        return ClassHead(self.classes, self.weight.to(device), self.bias.to(device))
+        return replace(self, weight=self.weight.to(device), bias=self.bias.to(device))
 
     def numbers(self, labels: Sequence[str]) -> list[int]:
         """Class numbers of ``labels``.

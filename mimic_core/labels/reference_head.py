@@ -97,14 +97,14 @@ def trained_head(rows: Rows, trusted: Trusted, *, weight_decay: float) -> ClassH
             next_step="trust samples of every class of the pool",
         )
     number = {name: n for n, name in enumerate(classes)}
-    weight, bias = fit_logistic(
+    fit = fit_logistic(
         lambda part: rows.take(trusted.rows[part]),
         np.array([number[label] for label in trusted.labels]),
         classes=len(classes),
         width=rows.width,
         weight_decay=weight_decay,
     )
-    return ClassHead(classes, weight, bias)
+    return ClassHead(classes, fit.weight, fit.bias, fit.converged)
 
 
 def _zero_shot_head(
@@ -178,6 +178,7 @@ def _measured(
         trusted_accuracy=None
         if trusted is None
         else float((_predictions(head, rows, trusted.rows) == head.numbers(trusted.labels)).mean()),
+        converged=head.converged,
         disjoint=trusted is None or not config.score_trusted,
     )
     return Reference(head, record, scored, predicted, trusted)
