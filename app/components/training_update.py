@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import streamlit as st
 
-from app.components.training_fields import Columns, Missing, condition_field, number, switch
+from app.components.training_fields import Columns, Missing, condition_field, number, switch, text
 from mimic_core.jobstore import JobOptions
 from mimic_core.schema import TrainConfig
 from mimic_core.training.config import Optimiser, Schedule
@@ -99,16 +99,13 @@ def _held_out(columns: Columns, missing: Missing, *, labelled: bool) -> dict[str
         st.caption("Nothing is held out: only the training loss can be shown.")
     held: dict[str, Any] = {"held_out": float(share), "held_out_column": column}
     if labelled and (share or column):
-        held["held_out_label_column"] = st.selectbox(
+        judges = text(
             "Held-out labels",
-            list(columns),
-            index=None,
-            placeholder="the pool's label",
-            accept_new_options=True,
-            key="train_held_labels",
-            help="The column whose labels judge held-out images, for pools whose labels are noisy.",
-            persist_state="session",
+            "held_labels",
+            placeholder="empty: the pool's label",
+            help_text="The column whose labels judge held-out images, where the pool's are noisy.",
         )
+        held["held_out_label_column"] = judges or None
     return held
 
 

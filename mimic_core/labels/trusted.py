@@ -33,6 +33,10 @@ class Trusted:
     labels: list[str]
     held_out: int = 0
 
+    def relabelled(self, samples: pl.DataFrame) -> pl.Series:
+        """The labels of ``samples`` (N,) with those to be trusted in their place."""
+        return samples["label"].clone().scatter(self.rows, self.labels)
+
 
 def trusted_samples(
     samples: pl.DataFrame, config: HeadConfig, held_out: np.ndarray | None = None

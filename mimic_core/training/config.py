@@ -14,6 +14,8 @@ Reweight = Literal["layers", "all"]
 Optimiser = Literal["adamw", "sgd"]
 Schedule = Literal["constant", "cosine"]
 
+CLEAN_PER_CLASS = 10  # samples of each class that the weighting ``influence`` looks at
+
 
 class TrainConfig(Frozen):
     """Settings of Grad-Mimic training (method.md section 2; ``docs/training.md``).
@@ -50,7 +52,7 @@ class TrainConfig(Frozen):
     held_out_column: str | None = None
     held_out_label_column: str | None = None
     clean_column: str | None = None
-    clean_per_class: int = Field(default=10, ge=1)
+    clean_per_class: int = Field(default=CLEAN_PER_CLASS, ge=1)
     evaluate_every: int | None = Field(default=None, ge=1)
     flip: bool = False
     compile: bool = False

@@ -218,11 +218,15 @@ def _split(
     wanted = needs_comparison(training.weighting) == "clean"
     if not wanted or training.clean_column is not None or trusted is None:
         return split, None
-    labels = samples["label"].to_list()
-    for row, label in zip(trusted.rows.tolist(), trusted.labels, strict=True):
-        labels[row] = label
-    clean = draw_clean(samples["uid"], trusted.rows, training, pl.Series("label", labels))
-    return replace(split, clean=clean), [labels[row] for row in clean.tolist()]
+    labels = trusted.relabelled(samples)
+    clean = draw_clean(
+        samples["uid"],
+        trusted.rows,
+        seed=training.seed,
+        each=training.clean_per_class,
+        classes=labels,
+    )
+    return replace(split, clean=clean), labels.gather(clean).to_list()
 
 
 def _require_clean_samples(config: RunConfig) -> None:

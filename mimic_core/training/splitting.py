@@ -69,7 +69,9 @@ def split_samples(
     clean = np.empty(0, np.int64)
     if config.clean_column is not None:
         chosen = marked_rows(samples, config.clean_column, option="--clean-column") & ~held
-        clean = draw_clean(samples["uid"], np.flatnonzero(chosen), config, classes)
+        each = config.clean_per_class
+        rows = np.flatnonzero(chosen)
+        clean = draw_clean(samples["uid"], rows, seed=config.seed, each=each, classes=classes)
     return Split(trained, np.flatnonzero(held), clean)
 
 
@@ -115,9 +117,9 @@ def judged_by_column(
 
 
 def draw_clean(
-    uids: pl.Series, rows: np.ndarray, config: TrainConfig, classes: pl.Series | None
+    uids: pl.Series, rows: np.ndarray, *, seed: int, each: int, classes: pl.Series | None
 ) -> np.ndarray:
-    """Up to ``clean_per_class`` of ``rows`` from each class, drawn by uid.
+    """Up to ``each`` of ``rows`` from each class, drawn by uid; positions (K,) in order.
 
     Args:
         uids, classes: Of all samples (N,); without classes all are one class.
@@ -128,13 +130,13 @@ def draw_clean(
     if len(rows) == 0:
         raise ConfigError(
             "all clean samples are held out",
-            got=config.clean_column,
+            got="0 samples",
             allowed="clean samples that are not held out",
             next_step="hold out other samples, or call others clean",
         )
-    drawn = rows[order(uids.gather(rows), config.seed, _CLEAN)]
+    drawn = rows[order(uids.gather(rows), seed, _CLEAN)]
     if classes is None:
-        return np.sort(drawn[: config.clean_per_class])
+        return np.sort(drawn[:each])
     frame = pl.DataFrame({"row": drawn, "class": classes.gather(drawn)})
-    kept = frame.group_by("class", maintain_order=True).head(config.clean_per_class)
+    kept = frame.group_by("class", maintain_order=True).head(each)
     return np.sort(kept["row"].to_numpy())

@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 from app.components.training import FRESH_RATE, WEIGHTINGS
 from app.components.training_update import BATCH, HELD_OUT
 from mimic_core.__main__ import app as command_line
+from mimic_core.cli.options import given
 from mimic_core.cli.train import run_config
 from mimic_core.jobstore import JOBS_FILE, Job, JobOptions, JobStore, Report
 from mimic_core.runs import Run
@@ -62,7 +63,7 @@ def command(app: AppTest) -> str:
 def read_back(text: str) -> RunConfig:
     words = shlex.split(text.replace("\\\n", " "))
     train: Any = typer.main.get_command(command_line).commands["train"]  # type: ignore[attr-defined]
-    return run_config(train.make_context("train", words[4:]).params)
+    return run_config(given(train.make_context("train", words[4:]).params))
 
 
 def test_the_defaults_train_fresh_weights_of_the_reference(
@@ -199,10 +200,13 @@ def test_labelled_pools_ask_where_the_reference_head_comes_from(
     assert "no samples are trusted yet" in app.error[0].value.lower()
     app.text_input(key="head_trusted").set_value("30%").run()
     app.toggle(key="head_score_trusted").set_value(True).run()
+    app.text_input(key="train_held_labels").set_value("checked").run()
     said = command(app)
     app.button(key="train_go").click().run()
     assert read_back(said) == started[0][0]
     assert started[0][0].head == HeadConfig(trusted="30%", score_trusted=True)
+    assert started[0][0].training is not None
+    assert started[0][0].training.held_out_label_column == "checked"
 
 
 def running(store: JobStore, job: Job) -> None:
