@@ -152,12 +152,13 @@ def is_share(column: str) -> bool:
 
 
 def same_held_out(runs: Sequence[Run]) -> bool:
-    """Whether all runs are measured on the same held-out samples."""
+    """Whether all runs are measured on the same held-out samples, by the same labels."""
     splits = set()
     for run in runs:
         training = training_of(run)
         seed = training.seed if training.held_out else None
-        splits.add((training.held_out, seed, training.held_out_column))
+        judges = training.held_out_label_column
+        splits.add((training.held_out, seed, training.held_out_column, judges))
     return len(splits) <= 1
 
 

@@ -112,6 +112,14 @@ def _require_fitting_task(config: RunConfig, task: Task) -> None:
             allowed="--task labels, for a pool that has labels",
             next_step="leave those options out, or name the labels with --label-column",
         )
+    judge = None if config.training is None else config.training.held_out_label_column
+    if task == "pairs" and judge is not None:
+        raise ConfigError(
+            "a column of labels judges labelled images, and this pool has captions",
+            got=f"--held-out-label-column {judge}",
+            allowed="--task labels, for a pool that has labels",
+            next_step="leave that option out, or name the labels with --label-column",
+        )
     if task == "pairs" and config.snapshot is None:  # of labels, cosines cost nothing
         mimic.require_cosine_batch(config.scorer.method, config.scorer.batch_size)
     if task == "labels" and config.snapshot is not None:

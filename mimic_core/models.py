@@ -12,6 +12,7 @@ import re
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +20,14 @@ from torch import Tensor, nn
 
 from mimic_core.errors import ConfigError, ModelError
 from mimic_core.mimic import require_layer
-from mimic_core.modelling import clip, timm_models
-from mimic_core.modelling.checkpoints import ModelSpec, architecture, parse_spec
+from mimic_core.modelling import classifiers, clip, timm_models
+from mimic_core.modelling.checkpoints import (
+    ModelSpec,
+    architecture,
+    parse_spec,
+    read_state_dict,
+)
+from mimic_core.modelling.class_names import written_names
 from mimic_core.modelling.open_clip_models import (
     Tokenizer,
     build,
@@ -43,8 +50,9 @@ class LoadedModel:
 
     ``preprocessing`` is complete (size, mean, std, interpolation, resize mode) and
     ``preprocessing_origin`` says where it is written. ``identity`` distinguishes models: equal for
-    equal architecture, tokenizer and weights, whatever their path. An image model (timm's) has no
-    ``tokenizer``; ``classes`` names the outputs of its classifier as far as that is known.
+    equal architecture, tokenizer and weights, whatever their path. An image model (timm's, or a
+    CLIP image tower with a classifier) has no ``tokenizer``; ``classes`` names the outputs of its
+    classifier as far as that is known.
     """
 
     module: nn.Module
@@ -82,13 +90,29 @@ def load_model(text: str, *, preprocess: str | None = None) -> LoadedModel:
     with quiet_open_clip():
         module = build(spec)
         if spec.kind == "file":
-            load_weights(module, spec)
+            tensors = read_state_dict(Path(spec.weights))
+            if classifiers.holds_tower_classifier(tensors):
+                return _tower_classifier(module, spec, tensors, preprocess)
+            load_weights(module, spec, tensors)
         module = module.eval().requires_grad_(False)
         tokenizer = open_clip_tokenizer(spec)
     _require_finite_weights(module, spec)
     settings, origin = resolve_preprocessing(spec, module, preprocess)
     identity = digest([architecture(spec), type(tokenizer).__name__, weights_identity(module)])
     return LoadedModel(module, spec, settings, origin, tokenizer, identity)
+
+
+def _tower_classifier(
+    clip_model: nn.Module, spec: ModelSpec, tensors: dict[str, Tensor], preprocess: str | None
+) -> LoadedModel:
+    """What labelled training makes of a CLIP model: its image tower with a classifier."""
+    found = classifiers.tower_classifier(clip_model, spec, tensors)
+    module = found.eval().requires_grad_(False)
+    _require_finite_weights(module, spec)
+    settings, origin = resolve_preprocessing(spec, module, preprocess)
+    identity = digest([architecture(spec), "classifier", weights_identity(module)])
+    classes = written_names(Path(spec.weights))
+    return LoadedModel(module, spec, settings, origin, None, identity, classes)
 
 
 def _load_timm(text: str, preprocess: str | None) -> LoadedModel:

@@ -61,7 +61,9 @@ def training_form(source: SourceConfig, seen: Preview) -> tuple[RunConfig, JobOp
         layers = _layers(labelled=labelled)
         head = head_form(missing) if labelled else None
         st.markdown("**Training**")
-        update = passes_form(columns, missing, rate=FRESH_RATE if fresh else None)
+        update = passes_form(
+            columns, missing, rate=FRESH_RATE if fresh else None, labelled=labelled
+        )
     with right:
         st.markdown("**Weights of the samples**")
         trusted = head is not None and head.uses_trusted

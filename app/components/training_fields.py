@@ -71,7 +71,7 @@ def columns_of(seen: Preview) -> Columns:
 
 
 def _as_text(value: object) -> str:
-    """As the pool's table says it when its values are compared as text."""
+    """As it is said in COLUMN=VALUE."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -100,7 +100,7 @@ def condition_field(
         placeholder="a value",
         accept_new_options=True,
         key=f"train_{key}_value",
-        help="Compared as text; values not listed can be typed.",
+        help="Values not listed can be typed.",
         persist_state="session",
     )
     if not value:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from app.components.machine import device_field
 from app.components.missing import Missing
-from app.components.training_fields import Columns, condition_field, number, switch
+from app.components.training_fields import Columns, condition_field, number, switch, text
 from mimic_core.jobstore import JobOptions
 from mimic_core.schema import TrainConfig
 from mimic_core.training.config import Optimiser, Schedule
@@ -19,15 +19,18 @@ _OPTIMISERS: dict[Optimiser, str] = {"adamw": "AdamW", "sgd": "SGD with momentum
 _SCHEDULES: dict[Schedule, str] = {"constant": "constant", "cosine": "cosine, to zero"}
 
 
-def passes_form(columns: Columns, missing: Missing, *, rate: float | None) -> dict[str, Any]:
+def passes_form(
+    columns: Columns, missing: Missing, *, rate: float | None, labelled: bool
+) -> dict[str, Any]:
     """Epochs, batches, learning rate, seed, and what is held out.
 
     Args:
         columns: The pool's columns.
         missing: Takes what is not complete yet.
         rate: The learning rate that is proposed; None is the training's own default.
+        labelled: Whether the pool has labels instead of captions.
     """
-    return _passes(rate) | _held_out(columns, missing)
+    return _passes(rate) | _held_out(columns, missing, labelled=labelled)
 
 
 def _passes(rate: float | None) -> dict[str, Any]:
@@ -75,7 +78,7 @@ def _passes(rate: float | None) -> dict[str, Any]:
     }
 
 
-def _held_out(columns: Columns, missing: Missing) -> dict[str, Any]:
+def _held_out(columns: Columns, missing: Missing, *, labelled: bool) -> dict[str, Any]:
     share = number(
         "Held-out share",
         "held_out",
@@ -96,7 +99,16 @@ def _held_out(columns: Columns, missing: Missing) -> dict[str, Any]:
     )
     if not share and column is None:
         st.caption("Nothing is held out: only the training loss can be shown.")
-    return {"held_out": float(share), "held_out_column": column}
+    held: dict[str, Any] = {"held_out": float(share), "held_out_column": column}
+    if labelled and (share or column):
+        judges = text(
+            "Held-out labels",
+            "held_labels",
+            placeholder="empty: the pool's label",
+            help_text="The column whose labels judge held-out images, where the pool's are noisy.",
+        )
+        held["held_out_label_column"] = judges or None
+    return held
 
 
 def optimiser_form() -> dict[str, Any]:

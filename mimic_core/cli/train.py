@@ -93,11 +93,22 @@ def train(
     ] = None,
     held_out_column: Annotated[
         str | None,
-        typer.Option(help="COLUMN=VALUE of samples never trained on.", rich_help_panel=_HELD),
+        typer.Option(
+            help="Samples never trained on: COLUMN or COLUMN=VALUE.", rich_help_panel=_HELD
+        ),
+    ] = None,
+    held_out_label_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column with the labels that judge held-out images. Without: the pool's label.",
+            rich_help_panel=_HELD,
+        ),
     ] = None,
     clean_column: Annotated[
         str | None,
-        typer.Option(help="COLUMN=VALUE of clean samples, for influence.", rich_help_panel=_HELD),
+        typer.Option(
+            help="Clean samples, for influence: COLUMN or COLUMN=VALUE.", rich_help_panel=_HELD
+        ),
     ] = None,
     clean_per_class: Annotated[
         int | None,

@@ -5,9 +5,8 @@ Letters: C classes, F feature width.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +14,10 @@ from torch import Tensor
 
 from mimic_core import files
 from mimic_core.errors import ModelError
+from mimic_core.modelling import classifiers
 from mimic_core.modelling.checkpoints import read_state_dict
+from mimic_core.modelling.class_names import names_metadata, written_names
+from mimic_core.models import LoadedModel
 
 HEAD_FILE = "reference_head.safetensors"
 # Where classifiers keep their last layer; a bare pair of tensors first.
@@ -24,11 +26,15 @@ _PLACES = ("", "head.", "head.fc.", "fc.", "classifier.", "heads.head.", "last_l
 
 @dataclass(frozen=True, eq=False)
 class ClassHead:
-    """``logits = features @ weight.T + bias``: classes (C), weight (C, F), bias (C,)."""
+    """``logits = features @ weight.T + bias``: classes (C), weight (C, F), bias (C,).
+
+    ``converged`` is false of a head whose training by Mimicscope has not come to its end.
+    """
 
     classes: tuple[str, ...]
     weight: Tensor
     bias: Tensor
+    converged: bool = True
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (B, C) of ``features`` (B, F)."""
@@ -36,7 +42,7 @@ class ClassHead:
 
     def to(self, device: torch.device) -> ClassHead:
         """The same head on ``device``."""
-        return ClassHead(self.classes, self.weight.to(device), self.bias.to(device))
+        return replace(self, weight=self.weight.to(device), bias=self.bias.to(device))
 
     def numbers(self, labels: Sequence[str]) -> list[int]:
         """Class numbers of ``labels``.
@@ -65,8 +71,7 @@ def store_class_head(path: Path, head: ClassHead) -> None:
         "weight": head.weight.float().cpu().contiguous(),
         "bias": head.bias.float().cpu().contiguous(),
     }
-    names = json.dumps(list(head.classes), ensure_ascii=False)
-    files.write_bytes(path, save(tensors, metadata={"classes": names}))
+    files.write_bytes(path, save(tensors, metadata=names_metadata(head.classes)))
 
 
 def read_class_head(path: Path, *, width: int, labels: Sequence[str]) -> ClassHead:
@@ -85,7 +90,7 @@ def read_class_head(path: Path, *, width: int, labels: Sequence[str]) -> ClassHe
             got=str(path),
             next_step="correct --reference-head",
         )
-    tensors, names = read_state_dict(path), _written_classes(path)
+    tensors, names = read_state_dict(path), written_names(path)
     prefix = next((p for p in _PLACES if _is_head(tensors, p)), None)
     if prefix is None:
         raise ModelError(
@@ -104,25 +109,30 @@ def _is_head(tensors: Mapping[str, Tensor], prefix: str) -> bool:
     return weight is not None and weight.ndim == 2
 
 
-def _written_classes(path: Path) -> tuple[str, ...]:
-    """The classes that a safetensors file names in its metadata; empty where there are none."""
-    if path.suffix != ".safetensors":
-        return ()
-    from safetensors import safe_open
+def own_head(model: LoadedModel, *, width: int, labels: Sequence[str]) -> ClassHead:
+    """The classifier that a checkpoint brings along, for features of ``width``.
 
-    with safe_open(path, framework="pt") as file:
-        written = (file.metadata() or {}).get("classes")
-    try:
-        names = [] if written is None else json.loads(written)
-    except ValueError:
-        names = None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    Args:
+        labels: The pool's classes, sorted: where the checkpoint names none, see ``named_classes``.
+
+    Raises:
+        ModelError: It has no trained classifier, or one for other features.
+    """
+    layer = None
+    if model.tokenizer is None and model.spec.kind != "random":
+        layer = classifiers.linear_head(model.module)
+    if layer is None:
         raise ModelError(
-            "the classes in the head's metadata are not a JSON list of names",
-            got=written,
-            next_step="write them as a list, or leave them out",
+            "the model has no trained classifier of its own",
+            got=model.spec.text,
+            allowed="a checkpoint of a classifier that ends in a linear layer",
+            next_step="use such a checkpoint",
         )
-    return tuple(names)
+    weight = layer.weight.detach().float()
+    held: Tensor | None = layer.bias  # annotated as always there, which it is not
+    bias = torch.zeros_like(weight[:, 0]) if held is None else held.detach().float()
+    where = f"the classifier of {model.spec.text}"
+    return checked_head(weight, bias, model.classes, width=width, labels=labels, where=where)
 
 
 def checked_head(

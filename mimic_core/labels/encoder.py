@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mimic_core.encoders import half
 from mimic_core.featureset import FeatureSet
 from mimic_core.loading import LoadedBatch
-from mimic_core.modelling import clip, timm_models
+from mimic_core.modelling import classifiers, clip
 from mimic_core.models import autocast
 from mimic_core.schema import Precision
 
@@ -24,8 +24,8 @@ class ImageEncoder:
     """What a linear head sees of an image, in float16.
 
     Of a CLIP model ``image_embedding`` (B, D), unit length, on which its zero-shot head is linear;
-    column ``clip_score`` is the cosine to the class of the sample's label. Of timm's models
-    ``image_features`` (B, F), the pre-logits.
+    column ``clip_score`` is the cosine to the class of the sample's label. Of classifiers
+    ``image_features`` (B, F): what their last layer sees.
 
     Args:
         classes: Unit text embedding (D,) of each label; None for models without a text tower.
@@ -55,7 +55,7 @@ class ImageEncoder:
         """(U, F) float32."""
         with autocast(self.device, self.precision):
             if self.classes is None:
-                return timm_models.features_of(self.module, batch.images).float()
+                return classifiers.features(self.module, batch.images).float()
             raw = clip.encode_image(self.module, batch.images)
         return F.normalize(raw.float(), dim=-1)
 
@@ -64,7 +64,7 @@ class ImageEncoder:
 
         Runs in float32 whatever the run's precision; 0 where there is no linear classifier.
         """
-        layer = None if self.classes is not None else timm_models.classifier(self.module)
+        layer = None if self.classes is not None else classifiers.linear_head(self.module)
         if layer is None:
             return 0.0
         with torch.no_grad():

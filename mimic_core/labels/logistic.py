@@ -8,6 +8,7 @@ of a million samples need not fit into memory. Letters: T trusted samples, F wid
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,6 +20,17 @@ from mimic_core.widening import widened
 BLOCK = 65_536
 MAX_ITERATIONS = 500
 _GRADIENT_TOLERANCE = 1e-6
+# Where rounding ends the line search before the tolerance is met, this is still at the optimum.
+_NEAR_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class LogisticFit:
+    """Weight (C, F) and bias (C,), float32, CPU. ``converged``: no better ones can be found."""
+
+    weight: Tensor
+    bias: Tensor
+    converged: bool
 
 
 def fit_logistic(
@@ -28,8 +40,8 @@ def fit_logistic(
     classes: int,
     width: int,
     weight_decay: float,
-) -> tuple[Tensor, Tensor]:
-    """Weight (C, F) and bias (C,) of the penalised maximum-likelihood classifier, float32, CPU.
+) -> LogisticFit:
+    """The penalised maximum-likelihood classifier.
 
     For the fit, features are centred and divided by their root mean square: it converges in a few
     hundred steps, and one ``weight_decay`` suits the unit embeddings of CLIP as well
@@ -73,7 +85,9 @@ def fit_logistic(
     flat = torch.from_numpy(found.x)
     weight = flat[: classes * width].view(classes, width) / scale
     bias = flat[classes * width :] - weight @ widened(centre).cpu()
-    return weight.float().contiguous(), bias.float().contiguous()
+    nearly = found.status == 2 and np.abs(found.jac).max() < _NEAR_TOLERANCE
+    converged = bool(found.success or nearly)
+    return LogisticFit(weight.float().contiguous(), bias.float().contiguous(), converged)
 
 
 def _block_loss(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mimic_core.errors import ModelError
-from mimic_core.labels.class_head import ClassHead, checked_head
+from mimic_core.labels.class_head import ClassHead, own_head
 from mimic_core.modelling import classifiers
 from mimic_core.modelling.classifiers import TowerClassifier
 from mimic_core.models import LoadedModel, fresh_weight
@@ -52,35 +52,24 @@ def pair_classifiers(
     Raises:
         ModelError: The two differ in architecture, or do not end in a linear layer.
     """
-    own = _own_head(model, head)
+    own = _kept_head(model, head)
     if own is None:
         note(f"the model's head is drawn afresh, over {len(head.classes)} classes")
         generator = torch.Generator().manual_seed(seed)
         weight = fresh_weight("head.weight", tuple(head.weight.shape), generator)
         own = ClassHead(head.classes, weight, torch.zeros(len(head.classes)))
     else:
-        note("the model's own head is over the same classes and is kept")
+        guessed = "" if model.classes else "; nothing names its outputs, so their order is assumed"
+        note(f"the model's own head is over the same classes and is kept{guessed}")
     modules = [_with_head(one.module, held) for one, held in ((model, own), (reference, head))]
     require_same_architecture(*modules)
     return ClassifierPair(modules[0], modules[1], head.classes)
 
 
-def _own_head(model: LoadedModel, head: ClassHead) -> ClassHead | None:
+def _kept_head(model: LoadedModel, head: ClassHead) -> ClassHead | None:
     """The model's classifier in the order of the head's classes; None where it is no such."""
-    if model.tokenizer is not None or model.spec.kind == "random":
-        return None
     try:
-        layer = classifiers.head(model.module)
-        held: Tensor | None = layer.bias  # annotated as always there, which it is not
-        weight = layer.weight.detach().float()
-        own = checked_head(
-            weight,
-            torch.zeros_like(weight[:, 0]) if held is None else held.detach().float(),
-            model.classes,
-            width=head.weight.shape[1],
-            labels=head.classes,
-            where=model.spec.text,
-        )
+        own = own_head(model, width=head.weight.shape[1], labels=head.classes)
     except ModelError:
         return None
     if set(own.classes) != set(head.classes):

@@ -29,17 +29,18 @@ from mimic_core.labels.encoder import features_array
 from mimic_core.labels.trusted import Trusted
 from mimic_core.losses import cross_entropy_losses, require_finite
 from mimic_core.rows import Rows
-from mimic_core.sampling import order, uid_words
+from mimic_core.sampling import uid_words
 from mimic_core.schema import ProbeConfig, ScoreBatch
 from mimic_core.training import weightings
+from mimic_core.training.config import CLEAN_PER_CLASS
 from mimic_core.training.geometry import LinearGeometry, cross_entropy_geometry
+from mimic_core.training.splitting import draw_clean
 
 MIMIC_LAYER = "head.weight"
 # Standard deviation of the fresh head's logits, whatever the length of the features: predictions
 # start nearly even. A draw that ignored the length would fill the task vector with itself: on raw
 # digits (length 60) the AUROC for swapped labels falls from 0.98 to 0.76.
 INITIAL_LOGITS = 0.1
-CLEAN_PER_CLASS = 10  # trusted samples of each class that the weighting ``influence`` looks at
 
 
 class LabelProbe:
@@ -212,7 +213,7 @@ class LabelProbe:
     def _clean_samples(
         self, samples: pl.DataFrame, trusted: Trusted | None
     ) -> tuple[Tensor, Tensor] | None:
-        """Features and class numbers of up to ten trusted samples of each class, drawn by uid."""
+        """Features and class numbers of a few trusted samples of each class, drawn by uid."""
         if weightings.needs_comparison(self.config.weighting) != "clean":
             return None
         if trusted is None:
@@ -222,11 +223,13 @@ class LabelProbe:
                 allowed="a run with trusted samples",
                 next_step="name them with --trusted, or choose another weighting",
             )
-        drawn = order(samples["uid"].gather(trusted.rows), self.config.seed)
-        taken: dict[str, list[int]] = {}
-        for place in drawn.tolist():
-            taken.setdefault(trusted.labels[place], []).append(place)
-        places = [place for name in sorted(taken) for place in taken[name][:CLEAN_PER_CLASS]]
-        numbers = self._reference.numbers([trusted.labels[place] for place in places])
-        features = self._features.take(trusted.rows[places])
-        return features, torch.tensor(numbers, device=self.device)
+        labels = trusted.relabelled(samples)
+        clean = draw_clean(
+            samples["uid"],
+            trusted.rows,
+            seed=self.config.seed,
+            each=CLEAN_PER_CLASS,
+            classes=labels,
+        )
+        numbers = self._reference.numbers(labels.gather(clean).to_list())
+        return self._features.take(clean), torch.tensor(numbers, device=self.device)

@@ -14,7 +14,8 @@ class HeadRecord(Frozen):
 
     ``accuracy`` is the share of the ``scored`` samples whose label it predicts, whether or not the
     labels are right. ``disjoint`` says that no sample it was trained on was scored, as far as
-    Mimicscope has trained it.
+    Mimicscope has trained it; ``trusted_held_out`` more were trusted, but are held out.
+    ``converged`` is false where the training of the head has not come to its end.
     """
 
     origin: HeadOrigin
@@ -23,8 +24,10 @@ class HeadRecord(Frozen):
     accuracy: float
     prompts: tuple[str, ...] = ()
     trusted: int = 0
+    trusted_held_out: int = 0
     trusted_accuracy: float | None = None
     disjoint: bool = True
+    converged: bool = True
 
     def as_sentence(self) -> str:
         """The same for people."""
@@ -34,8 +37,10 @@ class HeadRecord(Frozen):
             "zero_shot": f"zero-shot from {', '.join(map(repr, self.prompts))}",
             "checkpoint": "the reference checkpoint's own classifier",
         }[self.origin]
+        left = f", {self.trusted_held_out:,} more are held out" if self.trusted_held_out else ""
         scored = "" if self.disjoint else ", which are scored too"
+        ended = "" if self.converged else ", stopped by its limit before it had converged"
         return (
-            f"{origin}{scored}; {self.classes} classes; agrees with {self.accuracy:.1%} of the "
-            f"{self.scored:,} scored labels"
+            f"{origin}{left}{scored}{ended}; {self.classes} classes; agrees with "
+            f"{self.accuracy:.1%} of the {self.scored:,} scored labels"
         )

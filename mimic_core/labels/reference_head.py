@@ -13,17 +13,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor
 
 from mimic_core.errors import ConfigError, ModelError
 from mimic_core.featureset import FeatureSet
-from mimic_core.labels.class_head import ClassHead, checked_head, read_class_head
+from mimic_core.labels.class_head import ClassHead, own_head, read_class_head
 from mimic_core.labels.encoder import features_array
 from mimic_core.labels.logistic import fit_logistic
 from mimic_core.labels.record import HeadOrigin, HeadRecord
 from mimic_core.labels.trusted import Trusted, trusted_samples
 from mimic_core.labels.zero_shot import DEFAULT_PROMPTS, class_embeddings
-from mimic_core.modelling import clip, timm_models
+from mimic_core.modelling import clip
 from mimic_core.models import LoadedModel
 from mimic_core.rows import Rows
 from mimic_core.schema import HeadConfig
@@ -47,9 +46,17 @@ class Reference:
 
 
 def make_reference(
-    features: FeatureSet, config: HeadConfig | None, model: LoadedModel, device: torch.device
+    features: FeatureSet,
+    config: HeadConfig | None,
+    model: LoadedModel,
+    device: torch.device,
+    *,
+    held_out: np.ndarray | None = None,
 ) -> Reference:
     """The reference head that ``config`` asks for; without a wish, what the model has to offer.
+
+    Args:
+        held_out: Which samples of the feature set (N,) bool never train a head.
 
     Raises:
         ConfigError: The trusted samples cannot be found, or are the whole pool.
@@ -59,7 +66,7 @@ def make_reference(
     samples = features.samples
     labels = sorted(set(samples["label"].to_list()))
     rows = Rows(features, features_array(features), device)
-    trusted = trusted_samples(samples, wanted) if wanted.uses_trusted else None
+    trusted = trusted_samples(samples, wanted, held_out) if wanted.uses_trusted else None
     origin: HeadOrigin
     if wanted.file is not None:
         origin = "file"
@@ -90,14 +97,14 @@ def trained_head(rows: Rows, trusted: Trusted, *, weight_decay: float) -> ClassH
             next_step="trust samples of every class of the pool",
         )
     number = {name: n for n, name in enumerate(classes)}
-    weight, bias = fit_logistic(
+    fit = fit_logistic(
         lambda part: rows.take(trusted.rows[part]),
         np.array([number[label] for label in trusted.labels]),
         classes=len(classes),
         width=rows.width,
         weight_decay=weight_decay,
     )
-    return ClassHead(classes, weight, bias)
+    return ClassHead(classes, fit.weight, fit.bias, fit.converged)
 
 
 def _zero_shot_head(
@@ -112,23 +119,14 @@ def _zero_shot_head(
 def _own_head(model: LoadedModel, width: int, labels: Sequence[str]) -> ClassHead:
     """The classifier of the reference checkpoint itself."""
     options = "--trusted COLUMN, or --reference-head FILE"
-    layer = timm_models.classifier(model.module)
-    if layer is None or model.spec.kind == "random":
-        raise ModelError(
-            "the reference has no trained classifier of its own to serve as the reference head",
-            got=model.spec.text,
-            allowed=options,
-            next_step=f"say where the reference head comes from: {options}",
-        )
-    weight = layer.weight.detach().float()
-    held: Tensor | None = layer.bias  # annotated as always there, which it is not
-    bias = torch.zeros_like(weight[:, 0]) if held is None else held.detach().float()
-    where = f"the classifier of {model.spec.text}"
     try:
-        return checked_head(weight, bias, model.classes, width=width, labels=labels, where=where)
+        return own_head(model, width=width, labels=labels)
     except ModelError as error:
         raise ModelError(
-            error.problem, got=error.got, allowed=error.allowed, next_step=f"give {options}"
+            f"{error.problem}, so it cannot serve as the reference head",
+            got=error.got,
+            allowed=error.allowed,
+            next_step=f"say where the reference head comes from: {options}",
         ) from error
 
 
@@ -176,9 +174,11 @@ def _measured(
         accuracy=float((predicted == labels).mean()),
         prompts=(config.prompts or DEFAULT_PROMPTS) if origin == "zero_shot" else (),
         trusted=0 if trusted is None else len(trusted.rows),
+        trusted_held_out=0 if trusted is None else trusted.held_out,
         trusted_accuracy=None
         if trusted is None
         else float((_predictions(head, rows, trusted.rows) == head.numbers(trusted.labels)).mean()),
+        converged=head.converged,
         disjoint=trusted is None or not config.score_trusted,
     )
     return Reference(head, record, scored, predicted, trusted)

@@ -13,8 +13,9 @@ import numpy as np
 import polars as pl
 
 from mimic_core.errors import ConfigError
+from mimic_core.marked import marked_rows, stored_column, stored_name
 from mimic_core.sampling import order
-from mimic_core.schema import RESERVED_COLUMNS, HeadConfig
+from mimic_core.schema import HeadConfig
 from mimic_core.sources.base import Unusable
 from mimic_core.sources.labels import label_of
 
@@ -23,16 +24,29 @@ _SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
 
 @dataclass(frozen=True, eq=False)
 class Trusted:
-    """Positions ``rows`` (T,) int64 in a samples table, and the ``labels`` to be trusted there."""
+    """Positions ``rows`` (T,) int64 in a samples table, and the ``labels`` to be trusted there.
+
+    ``held_out`` more could have been trusted, but are to judge what is trained on these.
+    """
 
     rows: np.ndarray
     labels: list[str]
+    held_out: int = 0
+
+    def relabelled(self, samples: pl.DataFrame) -> pl.Series:
+        """The labels of ``samples`` (N,) with those to be trusted in their place."""
+        return samples["label"].clone().scatter(self.rows, self.labels)
 
 
-def trusted_samples(samples: pl.DataFrame, config: HeadConfig) -> Trusted:
-    """The trusted samples that ``config`` names among ``samples``.
+def trusted_samples(
+    samples: pl.DataFrame, config: HeadConfig, held_out: np.ndarray | None = None
+) -> Trusted:
+    """The trusted samples that ``config`` names among ``samples`` (N rows).
 
     A sample whose trusted label is missing is not trusted.
+
+    Args:
+        held_out: Which samples (N,) bool may not train the reference head.
 
     Raises:
         ConfigError: The column is not there or says nothing, or no sample is trusted.
@@ -41,8 +55,9 @@ def trusted_samples(samples: pl.DataFrame, config: HeadConfig) -> Trusted:
     if config.trusted is not None:
         chosen = _chosen(samples, config.trusted)
     name = config.trusted_label_column
-    column = "label" if name is None else stored_column(samples, name, "--trusted-label-column")
-    labels = [_label(value, column) for value in samples[column].to_list()]
+    labels: list[str | None] = samples["label"].to_list()
+    if name is not None:
+        labels = labels_in(samples, name, option="--trusted-label-column")
     chosen &= np.array([label is not None for label in labels], bool)
     rows = np.flatnonzero(chosen)
     if not len(rows):
@@ -52,63 +67,45 @@ def trusted_samples(samples: pl.DataFrame, config: HeadConfig) -> Trusted:
             allowed="a column that is true, or has the given value, for some samples",
             next_step="look at the pool's columns, and correct --trusted",
         )
-    return Trusted(rows, [str(labels[row]) for row in rows])
+    free = rows if held_out is None else rows[~held_out[rows]]
+    if not len(free):
+        raise ConfigError(
+            "all trusted samples are held out, which leaves none to train the reference head",
+            got=f"{len(rows)} trusted samples",
+            allowed="trusted samples that are not held out",
+            next_step="trust more samples with --trusted, or hold out others",
+        )
+    return Trusted(free, [str(labels[row]) for row in free], len(rows) - len(free))
 
 
-def stored_column(samples: pl.DataFrame, name: str, option: str) -> str:
-    """The stored name of the pool's column ``name``, which may be kept as ``source_<name>``."""
-    kept = f"source_{name}"
-    if name in RESERVED_COLUMNS and kept in samples.columns:
-        return kept
-    if name in samples.columns:
-        return name
-    raise ConfigError(
-        "the pool has no such column",
-        got=name,
-        allowed=", ".join(column for column in samples.columns if column not in RESERVED_COLUMNS)
-        or "no column besides the label",
-        next_step=f"correct {option}",
-    )
+def labels_in(samples: pl.DataFrame, name: str, *, option: str) -> list[str | None]:
+    """The labels (N,) that the user's column ``name`` holds; None where one is missing.
+
+    Raises:
+        ConfigError: There is no such column, or what it holds are no labels.
+    """
+    column = stored_column(samples, name, option=option)
+    return [_label(value, name, option) for value in samples[column].to_list()]
 
 
-def _label(value: object, column: str) -> str | None:
+def _label(value: object, name: str, option: str) -> str | None:
     try:
-        return label_of(value, f"the column {column}")
+        return label_of(value, f"the column {name}")
     except Unusable as error:
         raise ConfigError(
-            f"the trusted labels cannot be read: {error.detail}",
+            f"the labels of a column cannot be read: {error.detail}",
             got=value,
-            next_step="choose a column of text or whole numbers with --trusted-label-column",
+            allowed="text or whole numbers",
+            next_step=f"choose another column with {option}",
         ) from error
 
 
 def _chosen(samples: pl.DataFrame, text: str) -> np.ndarray:
-    """Which rows (N,) ``text`` names."""
+    """Which rows (N,) bool ``text`` names: a share, or those that a column marks."""
     share = _SHARE.fullmatch(text)
-    if share is not None and text not in samples.columns:
+    if share is not None and stored_name(samples, text) is None:
         return _share(samples["uid"], float(share[1]), text)
-    name, equals, value = text.partition("=")
-    if text in samples.columns or not equals:
-        column = samples[stored_column(samples, text, "--trusted")]
-        if column.dtype != pl.Boolean:
-            raise ConfigError(
-                f"the column {text} is not boolean but {column.dtype}",
-                got=text,
-                allowed="a column of true and false, COLUMN=VALUE, or a share such as 20%",
-                next_step=f"say which value is trusted: --trusted {text}=VALUE",
-            )
-        return column.fill_null(False).to_numpy()
-    column = samples[stored_column(samples, name, "--trusted")].cast(pl.String)
-    found = (column == value).fill_null(False).to_numpy()
-    if not found.any():
-        seen = column.drop_nulls().unique().sort().head(10).to_list()
-        raise ConfigError(
-            f"no sample has the value {value} in the column {name}",
-            got=text,
-            allowed=f"values of {name}, for example: {', '.join(seen)}",
-            next_step="correct --trusted",
-        )
-    return found
+    return marked_rows(samples, text, option="--trusted")
 
 
 def _share(uids: pl.Series, percent: float, text: str) -> np.ndarray:

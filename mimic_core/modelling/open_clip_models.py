@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,11 +74,12 @@ def _open_clip_name(spec: ModelSpec) -> Iterator[str]:
         yield spec.arch
 
 
-def load_weights(module: nn.Module, spec: ModelSpec) -> None:
-    """Load a local file through open_clip's conversions, after our own safe read of it."""
+def load_weights(module: nn.Module, spec: ModelSpec, tensors: Mapping[str, Tensor]) -> None:
+    """Load the ``tensors`` of a local file, read by our own safe reader, through open_clip's
+    conversions.
+    """
     from open_clip.factory import load_checkpoint
 
-    tensors = read_state_dict(Path(spec.weights))
     with tempfile.TemporaryDirectory() as folder:
         from safetensors.torch import save_file
 

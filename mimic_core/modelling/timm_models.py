@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mimic_core.errors import ModelError
 from mimic_core.modelling.checkpoints import ModelSpec, read_state_dict
+from mimic_core.modelling.class_names import written_names
 from mimic_core.modelling.preprocessing import chosen_preprocessing
 
 PREFIX = "timm:"
@@ -221,6 +222,11 @@ def _config_beside(spec: ModelSpec) -> dict[str, Any]:
 
 
 def class_names(spec: ModelSpec) -> tuple[str, ...]:
-    """Names of the classifier's outputs as ``config.json`` gives them; empty where nothing does."""
+    """Names of the classifier's outputs, from the file of the weights or else from ``config.json``
+    beside it; empty where nothing says them.
+    """
+    written = written_names(Path(spec.weights)) if spec.kind == "file" else ()
+    if written:
+        return written
     names = _config_beside(spec).get("label_names")
     return tuple(str(name) for name in names) if isinstance(names, list) else ()

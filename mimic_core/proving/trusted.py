@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 
 from mimic_core.errors import ConfigError
+from mimic_core.marked import marked_rows
 from mimic_core.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS
 
 MAX_VALUES = 12  # a column with more values is no candidate for a mark of good samples
 MAX_SHOWN = 12
-_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _NOISY_MARK = "is_noisy"  # the glossary's own column, in which true means noisy
 
 
@@ -20,47 +20,15 @@ def trusted_mask(table: pl.DataFrame, spec: str) -> np.ndarray:
     """Which rows of ``table`` ``spec`` marks as good, bool (N,).
 
     Args:
-        spec: A boolean column, or ``column=value``. Missing values are not good.
+        spec: A boolean column, or ``column=value``, as ``marked_rows`` reads it. Missing values
+            are not good.
 
     Raises:
         ConfigError: There is no such column or value; the message lists what can be used.
     """
-    name, equals, text = spec.partition("=")
-    name, text = name.strip(), text.strip()
-    if name not in table.columns:
-        raise _refusal("the table has no such column to trust", name, table)
-    column = table[name]
-    if not equals:
-        if column.dtype != pl.Boolean:
-            raise _refusal(f"column {name} does not say true or false", str(column.dtype), table)
-        if name == _NOISY_MARK:
-            raise _refusal(f"{name} marks noisy samples, which nobody can trust", spec, table)
-        return np.asarray(column.fill_null(value=False).to_numpy())
-    value = _parsed(column, text)
-    if value is None:
-        raise _refusal(f"column {name} cannot hold that value", text, table)
-    mask = (column == value).fill_null(value=False)
-    if not mask.any():
-        shown = ", ".join(str(one) for one in column.drop_nulls().unique().sort()[:MAX_SHOWN])
-        raise ConfigError(
-            f"no sample has that value in column {name}",
-            got=text,
-            allowed=shown or "nothing: the column is empty",
-            next_step="choose a value that marks good samples",
-        )
-    return np.asarray(mask.to_numpy())
-
-
-def _parsed(column: pl.Series, text: str) -> bool | int | float | str | None:
-    """``text`` as a value of the column's type; None if it cannot be one."""
-    if column.dtype == pl.Boolean:
-        return _BOOLEANS.get(text.lower())
-    if column.dtype.is_numeric():
-        try:
-            return int(text) if column.dtype.is_integer() else float(text)
-        except ValueError:
-            return None
-    return text if column.dtype in (pl.String, pl.Categorical, pl.Enum) else None
+    if spec.strip() == _NOISY_MARK:
+        raise _refusal(f"{_NOISY_MARK} marks noisy samples, which nobody can trust", spec, table)
+    return marked_rows(table, spec, option="--trusted", candidates=_candidates(table))
 
 
 def trusted_candidates(table: pl.DataFrame) -> list[str]:
@@ -80,18 +48,22 @@ def trusted_candidates(table: pl.DataFrame) -> list[str]:
     return booleans + others
 
 
+def _candidates(table: pl.DataFrame) -> str:
+    found = trusted_candidates(table)
+    shown = ", ".join(found[:MAX_SHOWN]) + (", ..." if len(found) > MAX_SHOWN else "")
+    return shown or "no column of this table marks good samples: give a held-out file of uids"
+
+
 def need_trust(table: pl.DataFrame) -> ConfigError:
     """The error of a proof that names no trusted samples."""
     return _refusal("a proof needs samples that are known to be good", None, table)
 
 
 def _refusal(problem: str, got: str | None, table: pl.DataFrame) -> ConfigError:
-    found = trusted_candidates(table)
-    shown = ", ".join(found[:MAX_SHOWN]) + (", ..." if len(found) > MAX_SHOWN else "")
     return ConfigError(
         problem,
         got=got or "neither a trusted column nor a held-out file",
-        allowed=shown or "no column of this table marks good samples: give a held-out file of uids",
+        allowed=_candidates(table),
         next_step="name the good samples with --trusted COLUMN, --trusted COLUMN=VALUE, or "
         "--held-out FILE",
     )

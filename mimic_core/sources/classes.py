@@ -109,3 +109,13 @@ def guessed_classes(names: list[str]) -> bool:
     """The same with at least two classes and no table anywhere that could say something else."""
     classes = {name.split("/")[-2] for name in image_names(names) if "/" in name}
     return class_folders(names) and len(classes) > 1 and not any(map(table_suffix, names))
+
+
+def folders_of_classes(names: list[str]) -> list[str]:
+    """The outermost folders that would be pools of class folders by themselves, sorted."""
+    inside: dict[str, list[str]] = {}
+    for name in image_names(names):
+        top, slash, rest = name.partition("/")
+        if slash:
+            inside.setdefault(top, []).append(rest)
+    return sorted(top for top, rest in inside.items() if guessed_classes(rest))

@@ -19,7 +19,12 @@ from mimic_core.errors import SourceError
 from mimic_core.schema import Sample, SourceConfig, Task
 from mimic_core.sources.archive import open_archive
 from mimic_core.sources.base import IMAGE_SUFFIXES, Files, Source
-from mimic_core.sources.classes import ClassSource, class_folders, guessed_classes
+from mimic_core.sources.classes import (
+    ClassSource,
+    class_folders,
+    folders_of_classes,
+    guessed_classes,
+)
 from mimic_core.sources.folder import FolderFiles, require_utf8
 from mimic_core.sources.guess import ambiguous_task, chosen_task, guess_image, guess_text
 from mimic_core.sources.pairs import PairSource
@@ -141,8 +146,20 @@ def _open_files(files: Files, names: list[str], path: Path, config: SourceConfig
         f"the {files.layout} is of no known layout",
         got=f"{path} with {_summary(names)}",
         allowed=ACCEPTED,
-        next_step=_hint(names),
+        next_step=(None if task == "pairs" else _classes_hint(files, path)) or _hint(names),
     )
+
+
+def _classes_hint(files: Files, path: Path) -> str | None:
+    """What to do where only a part of the pool lies in class folders, as in Kaggle's train/ beside
+    a test/ without labels.
+    """
+    parts = folders_of_classes(files.names())
+    if not parts:
+        return None
+    if files.layout == "zip":
+        return f"unpack it, and give the path of its folder with the classes: {', '.join(parts)}"
+    return f"give the path of a folder with the classes: {path / parts[0]}"
 
 
 def _hint(names: list[str]) -> str:

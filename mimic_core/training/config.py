@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mimic_core.frozen import Frozen
 
@@ -13,6 +13,8 @@ WeightingName = Literal["uniform", "mimic", "grand", "agra", "grad_match", "rho"
 Reweight = Literal["layers", "all"]
 Optimiser = Literal["adamw", "sgd"]
 Schedule = Literal["constant", "cosine"]
+
+CLEAN_PER_CLASS = 10  # samples of each class that the weighting ``influence`` looks at
 
 
 class TrainConfig(Frozen):
@@ -25,7 +27,9 @@ class TrainConfig(Frozen):
     gradient, or for all parameters. ``batch_size`` counts the samples of one batch over all
     processes; ``accumulate`` batches, each with its own loss and weights, make one update.
     ``held_out`` is the share of images, by hash of (seed, place), that are never trained on;
-    ``held_out_column`` and ``clean_column`` name rows as COLUMN=VALUE.
+    ``held_out_column`` and ``clean_column`` mark samples (``mimic_core.marked``).
+    ``held_out_label_column`` has the labels by which held-out images are judged; None takes those
+    of the pool.
     """
 
     model: str
@@ -46,9 +50,21 @@ class TrainConfig(Frozen):
     clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     held_out: float = Field(default=0.0, ge=0, lt=1)
     held_out_column: str | None = None
+    held_out_label_column: str | None = None
     clean_column: str | None = None
-    clean_per_class: int = Field(default=10, ge=1)
+    clean_per_class: int = Field(default=CLEAN_PER_CLASS, ge=1)
     evaluate_every: int | None = Field(default=None, ge=1)
     flip: bool = False
     compile: bool = False
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _judged_if_held_out(self) -> TrainConfig:
+        if self.held_out_label_column is not None and not self.holds_out:
+            raise ValueError("held_out_label_column needs held_out or held_out_column")
+        return self
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether any samples are held out."""
+        return self.held_out > 0 or self.held_out_column is not None

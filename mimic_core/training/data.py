@@ -136,19 +136,29 @@ def mirrored(batch: LoadedBatch, which: np.ndarray) -> LoadedBatch:
 
 
 class Slices(Dataset[LoadedBatch]):
-    """``wanted`` positions, ``size`` at a time, in order."""
+    """``wanted`` positions, ``size`` at a time, in order; with other ``labels``, one for each."""
 
-    def __init__(self, rows: SampleReader, wanted: np.ndarray, size: int) -> None:
+    def __init__(
+        self,
+        rows: SampleReader,
+        wanted: np.ndarray,
+        size: int,
+        labels: list[str] | None = None,
+    ) -> None:
         self._rows = rows
         self._wanted = wanted
         self._size = size
+        self._labels = labels
 
     def __len__(self) -> int:
         return math.ceil(len(self._wanted) / self._size)
 
     def __getitem__(self, number: int) -> LoadedBatch:
         start = number * self._size
-        return self._rows.load(self._wanted[start : start + self._size])
+        batch = self._rows.load(self._wanted[start : start + self._size])
+        if self._labels is None:
+            return batch
+        return replace(batch, labels=[*self._labels[start : start + self._size]])
 
 
 def batches_from(

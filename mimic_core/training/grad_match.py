@@ -15,10 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mimic_core.errors import ScoreError
 from mimic_core.widening import widened
 
 # Directions in which the batch's gradients extend less than this share of the longest are rounding.
 _NEGLIGIBLE = 1e-10
+# Of the active-set solver, for each sample of the batch; scipy's own 3 is too few for some batches.
+_ITERATIONS = 30
 
 
 def match_weights(gram: Tensor, target: Tensor) -> Tensor:
@@ -30,6 +33,9 @@ def match_weights(gram: Tensor, target: Tensor) -> Tensor:
 
     Returns:
         (B,) float32 on the device of ``gram``; all zero where no sample points towards ``c``.
+
+    Raises:
+        ScoreError: The solver does not come to an end.
     """
     from scipy.optimize import nnls
 
@@ -45,5 +51,13 @@ def match_weights(gram: Tensor, target: Tensor) -> Tensor:
     right = (vectors[:, kept].T @ products) / roots
     # The scale of the problem is that of squared gradients, which may be tiny; w does not have it.
     scale = float(np.abs(rows).max())
-    weights, _ = nnls(rows / scale, right / scale)
+    try:
+        weights, _ = nnls(rows / scale, right / scale, maxiter=_ITERATIONS * len(gram))
+    except RuntimeError as error:
+        raise ScoreError(
+            f"the weights of Grad-Match cannot be found for a batch ({error})",
+            got=f"{len(gram)} samples",
+            allowed=f"a solution within {_ITERATIONS} iterations for each sample",
+            next_step="use another batch size, or another weighting",
+        ) from error
     return torch.from_numpy(weights).float().to(gram.device)

@@ -7,18 +7,17 @@ of the mimic layers are kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 from torch import Tensor, nn
 
 from mimic_core import direction, features, mimic, spot
-from mimic_core.errors import ConfigError
+from mimic_core.errors import ConfigError, ModelError
 from mimic_core.featureset import FeatureSet
 from mimic_core.inputs import Inputs, open_inputs
 from mimic_core.labels.models import pair_classifiers
@@ -32,7 +31,13 @@ from mimic_core.schema import RunConfig, TrainConfig, default_temperature
 from mimic_core.training.check import objective_losses, self_check
 from mimic_core.training.distributed import Group
 from mimic_core.training.objectives import LabelObjective, Objective, PairObjective
-from mimic_core.training.splitting import Split, draw_clean, split_samples
+from mimic_core.training.splitting import (
+    Split,
+    draw_clean,
+    held_out_rows,
+    judged_by_column,
+    split_samples,
+)
 from mimic_core.training.weightings import needs_comparison
 
 SEGMENT_SAMPLES = 64
@@ -67,6 +72,11 @@ class Setup:
     def training(self) -> TrainConfig:
         """The settings, with none left open."""
         return training_of(self.config)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the model's outputs stand for, in their order; empty for pairs."""
+        return () if self.reference is None else self.reference.head.classes
 
 
 @dataclass(frozen=True)
@@ -133,7 +143,7 @@ def _setup(
         progress.note(compile_plain_parts(models.module, models.objective, layers))
     temperature = training.temperature or default_temperature(config.reference)
     resolved = training.model_copy(update={"temperature": temperature, "mimic_layers": layers})
-    split, clean_labels = _split(cached.samples, training, models.head)
+    split, clean_labels = _split(cached.samples, training, models.head, progress.note)
     return Setup(
         config=config.model_copy(update={"training": resolved}),
         features=cached,
@@ -156,6 +166,13 @@ def _pair_models(config: RunConfig, inputs: Inputs, device: torch.device) -> _Mo
     training = training_of(config)
     # Both models see the reference's images, so the model's own preprocessing is not asked for.
     loaded = load_model(training.model, preprocess=config.preprocess or "openai")
+    if loaded.tokenizer is None:
+        raise ModelError(
+            "captions need a model with a text tower, which an image model has not",
+            got=training.model,
+            allowed="an open_clip model of the reference's architecture",
+            next_step="choose one, or name the labels with --task labels and --label-column",
+        )
     require_same_architecture(loaded.module, inputs.reference.module)
     module = loaded.module.to(device)
     layers = training.mimic_layers or default_mimic_layers(module)
@@ -167,7 +184,8 @@ def _label_models(
     config: RunConfig, inputs: Inputs, device: torch.device, progress: Progress
 ) -> _Models:
     training = training_of(config)
-    head = make_reference(inputs.cached, config.head, inputs.reference, device)
+    held = held_out_rows(inputs.cached.samples, training)
+    head = make_reference(inputs.cached, config.head, inputs.reference, device, held_out=held)
     progress.note(f"reference head: {head.record.as_sentence()}")
     head.head.numbers(inputs.cached.samples["label"].unique().to_list())  # held-out ones too
     loaded = load_model(training.model, preprocess=config.preprocess or "openai")
@@ -185,22 +203,31 @@ def _check(models: _Models, vector: mimic.TaskVector, two: LoadedBatch) -> float
 
 
 def _split(
-    samples: pl.DataFrame, training: TrainConfig, reference: Reference | None
+    samples: pl.DataFrame,
+    training: TrainConfig,
+    reference: Reference | None,
+    note: Callable[[str], None],
 ) -> tuple[Split, list[str] | None]:
     """The pool divided; and the labels of the clean samples where they are not the pool's own."""
     if reference is None:
         return split_samples(samples, training), None
     split = split_samples(samples, training, classes=samples["label"], eligible=reference.scored)
+    if training.held_out_label_column is not None:
+        split = judged_by_column(split, samples, training.held_out_label_column, note)
+        reference.head.numbers(split.held_out_labels or ())
     trusted = reference.trusted
     wanted = needs_comparison(training.weighting) == "clean"
     if not wanted or training.clean_column is not None or trusted is None:
         return split, None
-    labels = samples["label"].to_list()
-    for row, label in zip(trusted.rows.tolist(), trusted.labels, strict=True):
-        labels[row] = label
-    free = np.setdiff1d(trusted.rows, split.held_out)
-    clean = draw_clean(samples["uid"], free, training, pl.Series("label", labels))
-    return replace(split, clean=clean), [labels[row] for row in clean.tolist()]
+    labels = trusted.relabelled(samples)
+    clean = draw_clean(
+        samples["uid"],
+        trusted.rows,
+        seed=training.seed,
+        each=training.clean_per_class,
+        classes=labels,
+    )
+    return replace(split, clean=clean), labels.gather(clean).to_list()
 
 
 def _require_clean_samples(config: RunConfig) -> None:

@@ -6,13 +6,15 @@ decide. Letters: N samples.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
 from mimic_core.errors import ConfigError
-from mimic_core.labels.trusted import stored_column
+from mimic_core.labels.trusted import labels_in
+from mimic_core.marked import marked_rows
 from mimic_core.places import image_words
 from mimic_core.sampling import hash_words, order
 from mimic_core.schema import TrainConfig
@@ -27,11 +29,13 @@ class Split:
 
     ``clean`` is empty unless clean samples were asked for. What is neither trained on nor held out
     is kept out for another reason, such as having trained the reference head.
+    ``held_out_labels`` judge the held-out samples; None where their own labels do.
     """
 
     trained: np.ndarray
     held_out: np.ndarray
     clean: np.ndarray
+    held_out_labels: list[str] | None = None
 
 
 def split_samples(
@@ -51,13 +55,7 @@ def split_samples(
     Raises:
         ConfigError: A column or value is not there, or fewer than two samples are left to train on.
     """
-    held = np.zeros(len(samples), bool)
-    if config.held_out:
-        # By image, not by sample: a caption whose image is trained on shows nothing when held out.
-        share = hash_words(image_words(samples), config.seed, _HELD_OUT) / 2.0**64
-        held |= share < config.held_out
-    if config.held_out_column is not None:
-        held |= rows_where(samples, config.held_out_column, "--held-out-column")
+    held = held_out_rows(samples, config)
     may = np.ones(len(samples), bool)
     if eligible is not None:
         may[:] = False
@@ -72,43 +70,59 @@ def split_samples(
         )
     clean = np.empty(0, np.int64)
     if config.clean_column is not None:
-        chosen = rows_where(samples, config.clean_column, "--clean-column") & ~held
-        clean = draw_clean(samples["uid"], np.flatnonzero(chosen), config, classes)
+        chosen = marked_rows(samples, config.clean_column, option="--clean-column") & ~held
+        each = config.clean_per_class
+        rows = np.flatnonzero(chosen)
+        clean = draw_clean(samples["uid"], rows, seed=config.seed, each=each, classes=classes)
     return Split(trained, np.flatnonzero(held), clean)
 
 
-def rows_where(samples: pl.DataFrame, condition: str, option: str) -> np.ndarray:
-    """Which rows (N,) bool fulfil ``COLUMN=VALUE``, the value compared as text.
+def held_out_rows(samples: pl.DataFrame, config: TrainConfig) -> np.ndarray:
+    """Which of ``samples`` (N,) bool are held out; errors as for ``split_samples``."""
+    held = np.zeros(len(samples), bool)
+    if config.held_out:
+        # By image, not by sample: a caption whose image is trained on shows nothing when held out.
+        share = hash_words(image_words(samples), config.seed, _HELD_OUT) / 2.0**64
+        held |= share < config.held_out
+    if config.held_out_column is not None:
+        held |= marked_rows(samples, config.held_out_column, option="--held-out-column")
+    return held
+
+
+def judged_by_column(
+    split: Split, samples: pl.DataFrame, column: str, note: Callable[[str], None]
+) -> Split:
+    """``split`` with the labels in ``column`` for its held-out samples.
+
+    Those without a label there are neither judged nor trained on.
 
     Raises:
-        ConfigError: It has another form, the column is not there, or no row has that value.
+        ConfigError: The column is not there, or holds no label of a held-out sample.
     """
-    name, equals, value = condition.partition("=")
-    if not equals:
+    option = "--held-out-label-column"
+    labels = labels_in(samples, column, option=option)
+    judged = {row: label for row in split.held_out.tolist() if (label := labels[row]) is not None}
+    if not judged:
         raise ConfigError(
-            f"{option} must name a column of the pool and a value",
-            got=condition,
-            allowed="COLUMN=VALUE",
-            next_step="correct that option",
+            "no held-out sample has a label to be judged by",
+            got=f"{option} {column}, {len(split.held_out)} held-out samples",
+            allowed="a column with labels of held-out samples",
+            next_step=f"correct {option}, or hold out samples that have a label there",
         )
-    column = name if name in samples.columns else stored_column(samples, name, option)
-    texts = samples[column].cast(pl.String, strict=False)
-    found = (texts == value).fill_null(value=False).to_numpy()
-    if not found.any():
-        seen = texts.drop_nulls().unique().sort().head(8).to_list()
-        raise ConfigError(
-            f"no sample has that value in column {column}",
-            got=value,
-            allowed=f"a value of that column, such as {', '.join(map(str, seen))}",
-            next_step=f"correct {option}",
+    without = len(split.held_out) - len(judged)
+    if without:
+        note(
+            f"{without:,} of {len(split.held_out):,} held-out samples have no label in {column}: "
+            "they are not judged, and not trained on either"
         )
-    return np.asarray(found, bool)
+    rows = np.array(list(judged), np.int64)
+    return replace(split, held_out=rows, held_out_labels=list(judged.values()))
 
 
 def draw_clean(
-    uids: pl.Series, rows: np.ndarray, config: TrainConfig, classes: pl.Series | None
+    uids: pl.Series, rows: np.ndarray, *, seed: int, each: int, classes: pl.Series | None
 ) -> np.ndarray:
-    """Up to ``clean_per_class`` of ``rows`` from each class, drawn by uid.
+    """Up to ``each`` of ``rows`` from each class, drawn by uid; positions (K,) in order.
 
     Args:
         uids, classes: Of all samples (N,); without classes all are one class.
@@ -119,13 +133,13 @@ def draw_clean(
     if len(rows) == 0:
         raise ConfigError(
             "all clean samples are held out",
-            got=config.clean_column,
+            got="0 samples",
             allowed="clean samples that are not held out",
             next_step="hold out other samples, or call others clean",
         )
-    drawn = rows[order(uids.gather(rows), config.seed, _CLEAN)]
+    drawn = rows[order(uids.gather(rows), seed, _CLEAN)]
     if classes is None:
-        return np.sort(drawn[: config.clean_per_class])
+        return np.sort(drawn[:each])
     frame = pl.DataFrame({"row": drawn, "class": classes.gather(drawn)})
-    kept = frame.group_by("class", maintain_order=True).head(config.clean_per_class)
+    kept = frame.group_by("class", maintain_order=True).head(each)
     return np.sort(kept["row"].to_numpy())

@@ -8,13 +8,14 @@ metrics, weights, optimiser.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from mimic_core import files
 from mimic_core.errors import RunError
+from mimic_core.modelling.class_names import names_metadata
 from mimic_core.training.optimisation import Updater
 
 _STATE = "state.json"
@@ -25,9 +26,15 @@ def weights_file(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch:05d}.safetensors"
 
 
-def store(folder: Path, epoch: int, module: nn.Module, updater: Updater) -> None:
-    """Keep what ``epoch`` has led to, and declare it finished."""
-    _write(weights_file(folder, epoch), module.state_dict())
+def store(
+    folder: Path, epoch: int, module: nn.Module, updater: Updater, *, classes: Sequence[str] = ()
+) -> None:
+    """Keep what ``epoch`` has led to, and declare it finished.
+
+    Args:
+        classes: What a classifier's outputs stand for, in their order; stored with its weights.
+    """
+    _write(weights_file(folder, epoch), module.state_dict(), names_metadata(classes))
     _write(_optimiser_file(folder, epoch), updater.state())
     files.write_json(folder / _STATE, {"epoch": epoch, "step": updater.step})
     for old in sorted(folder.glob("optimiser-*.safetensors")):
@@ -65,12 +72,14 @@ def _optimiser_file(folder: Path, epoch: int) -> Path:
     return folder / f"optimiser-{epoch:05d}.safetensors"
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _write(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     from safetensors.torch import save
 
     # Tied weights share memory, which the format does not know.
     copies = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    files.write_bytes(path, save(copies))
+    files.write_bytes(path, save(copies, metadata=dict(metadata) if metadata else None))
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -133,7 +133,13 @@ class Trainer:
             uniform_batches=self._fallbacks.total(),
         )
         if self._group.first:
-            state.store(self._checkpoints, epoch, self._setup.module, self._updater)
+            state.store(
+                self._checkpoints,
+                epoch,
+                self._setup.module,
+                self._updater,
+                classes=self._setup.classes,
+            )
         self._group.wait()
         return row
 
@@ -158,7 +164,7 @@ class Trainer:
                 self._setup.module,
                 self._setup.objective,
                 load_batches(
-                    Slices(self._rows, held, size),
+                    Slices(self._rows, held, size, self._setup.split.held_out_labels),
                     workers=self._loading(len(held), sharing=1),  # the others wait meanwhile
                     device=self._device,
                 ),

@@ -83,6 +83,7 @@ def test_other_held_out_samples_are_noticed(tmp_path: Path) -> None:
     assert not same({"held_out": 0.2}, {"held_out": 0.2, "seed": 1})
     assert same({"seed": 1}, {"seed": 2})  # nothing is drawn by the seed
     assert not same({"held_out_column": "split=a"}, {"held_out_column": "split=b"})
+    assert not same({"held_out": 0.2}, {"held_out": 0.2, "held_out_label_column": "clean"})
 
 
 def test_the_table_has_the_newest_figures(tmp_path: Path) -> None:

@@ -200,10 +200,13 @@ def test_labelled_pools_ask_where_the_reference_head_comes_from(
     assert "no samples are trusted yet" in app.error[0].value.lower()
     app.text_input(key="head_trusted").set_value("30%").run()
     app.toggle(key="head_score_trusted").set_value(True).run()
+    app.text_input(key="train_held_labels").set_value("checked").run()
     said = command(app)
     app.button(key="train_go").click().run()
     assert read_back(said) == started[0][0]
     assert started[0][0].head == HeadConfig(trusted="30%", score_trusted=True)
+    assert started[0][0].training is not None
+    assert started[0][0].training.held_out_label_column == "checked"
 
 
 def test_influence_takes_the_trusted_samples_as_the_command_does(

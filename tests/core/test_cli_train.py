@@ -66,6 +66,7 @@ def test_every_option_arrives(trained: list[dict[str, Any]]) -> None:
         "--temperature 0.5 --method cos --epochs 3 --batch-size 16 --accumulate 4 --optimiser sgd "
         "--learning-rate 0.01 --weight-decay 0.1 --momentum 0.5 --schedule cosine "
         "--warmup-steps 7 --clip-norm 1.5 --held-out 0.25 --held-out-column split=test "
+        "--held-out-label-column checked "
         "--clean-column noisy=false --clean-per-class 3 --evaluate-every 100 --flip "
         "--image-column img --caption-column text --sample 50 --preprocess other "
         "--task labels --label-column label --trusted checked --trusted-label-column right "
@@ -88,7 +89,8 @@ def test_every_option_arrives(trained: list[dict[str, Any]]) -> None:
             reweight="all", temperature=0.5, method="cos", epochs=3, batch_size=16, accumulate=4,
             optimiser="sgd", learning_rate=0.01, weight_decay=0.1, momentum=0.5,
             schedule="cosine", warmup_steps=7, clip_norm=1.5, held_out=0.25,
-            held_out_column="split=test", clean_column="noisy=false", clean_per_class=3,
+            held_out_column="split=test", held_out_label_column="checked",
+            clean_column="noisy=false", clean_per_class=3,
             evaluate_every=100, flip=True, compile=True, seed=9,
         ),
     )  # fmt: skip

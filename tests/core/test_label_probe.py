@@ -18,7 +18,8 @@ from mimic_core.labels.probe import MIMIC_LAYER, LabelProbe
 from mimic_core.labels.trusted import trusted_samples
 from mimic_core.runs import epoch_frame
 from mimic_core.schema import HeadConfig, Method, ProbeConfig, ScoreBatch
-from mimic_core.training.config import WeightingName
+from mimic_core.training.config import CLEAN_PER_CLASS, TrainConfig, WeightingName
+from mimic_core.training.splitting import split_samples
 from tests.core.labelled_pool import labelled_features, some_head
 from tests.core.oracle import reverse_mode
 
@@ -158,6 +159,25 @@ def test_every_weighting_trains_and_tells_what_it_used(
         if weighting == "mimic":
             np.testing.assert_array_equal(batch.train_weight, batch.mimic_weight)
     assert torch.isfinite(probe.weight).all()
+
+
+def test_influence_compares_with_the_clean_samples_that_training_would_draw(
+    features: FeatureSet,
+) -> None:
+    wanted = HeadConfig(trusted="is_checked", trusted_label_column="clean")
+    trusted = trusted_samples(features.samples, wanted)
+    config = CONFIG.model_copy(update={"weighting": "influence", "seed": 3})
+    probe = LabelProbe(features, some_head(), config, trusted=trusted)
+    training = TrainConfig(
+        model="", clean_column="is_checked", clean_per_class=CLEAN_PER_CLASS, seed=3
+    )
+    classes = features.samples["clean"]
+    clean = split_samples(features.samples, training, classes=classes).clean
+    assert probe._clean is not None
+    held, numbers = probe._clean
+    stored = features.array("image_features").take(clean).astype(np.float32)
+    np.testing.assert_array_equal(held.numpy(), stored)
+    assert [some_head().classes[n] for n in numbers] == classes.gather(clean).to_list()
 
 
 def test_influence_without_trusted_samples_is_refused(features: FeatureSet) -> None:

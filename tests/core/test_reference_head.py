@@ -77,8 +77,8 @@ def test_a_trusted_sample_without_a_trusted_label_is_not_trusted(features: Featu
     [
         ({"trusted": "nothing"}, "no such column"),
         ({"trusted": "nothing=1"}, "no such column"),
-        ({"trusted": "split"}, "not boolean but String"),
-        ({"trusted": "split=dev"}, "no sample has the value dev"),
+        ({"trusted": "split"}, "does not say true or false"),
+        ({"trusted": "split=dev"}, "no sample has that value"),
         ({"trusted": "0%"}, "between 0 and 100"),
         ({"trusted": "is_checked", "trusted_label_column": "none"}, "no such column"),
     ],
@@ -103,9 +103,11 @@ def test_a_reserved_column_is_found_by_its_own_name(features: FeatureSet) -> Non
 def test_the_fit_equals_scikit_learns(features: FeatureSet) -> None:
     x = features.array("image_features").read().astype(np.float64)
     y = np.array([CLASSES.index(name) for name in features.samples["clean"]])
-    weight, bias = fit_logistic(
+    fit = fit_logistic(
         lambda rows: torch.from_numpy(x[rows]).float(), y, classes=3, width=7, weight_decay=0.05
     )
+    weight, bias = fit.weight, fit.bias
+    assert fit.converged
     centred = x - x.mean(0)
     scale = np.sqrt(np.square(centred).mean())
     theirs = LogisticRegression(C=1 / (0.05 * len(y)), tol=1e-10, max_iter=5000)
@@ -186,6 +188,19 @@ def test_trusted_samples_may_be_scored_if_the_user_wants(features: FeatureSet) -
     assert (len(found.scored), found.record.disjoint) == (60, False)
     with pytest.raises(ConfigError, match="leaves none to be scored"):
         make_reference(features, HeadConfig(trusted_label_column="clean"), image_model(), CPU)
+
+
+def test_a_head_that_has_not_converged_is_said(
+    features: FeatureSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = HeadConfig(trusted="is_checked", trusted_label_column="clean")
+    whole = make_reference(features, config, image_model(), CPU).record
+    assert whole.converged
+    assert "converged" not in whole.as_sentence()
+    monkeypatch.setattr("mimic_core.labels.logistic.MAX_ITERATIONS", 2)
+    short = make_reference(features, config, image_model(), CPU).record
+    assert not short.converged
+    assert "stopped by its limit before it had converged" in short.as_sentence()
 
 
 def test_trusted_samples_of_one_class_are_refused(features: FeatureSet) -> None:

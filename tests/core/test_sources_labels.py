@@ -95,6 +95,18 @@ def test_folders_that_are_not_clearly_classes_are_refused(
         opened(write_files(tmp_path, files))
 
 
+def test_unlabelled_images_beside_class_folders_are_told_apart(tmp_path: Path) -> None:
+    files = {f"train/{name}": data for name, data in FOLDERS.items()} | {"test/9.jpg": PNG}
+    path = write_files(tmp_path / "pool", files)
+    for task in (None, "labels"):
+        with pytest.raises(SourceError) as caught:
+            opened(path, **({"task": task} if task else {}))
+        assert caught.value.next_step.endswith(f"with the classes: {path / 'train'}")
+    assert set(labels(opened(path / "train")).values()) == {"cat", "dog"}
+    with pytest.raises(SourceError, match=r"unpack it.*with the classes: train"):
+        opened(write_zip(tmp_path / "p.zip", files))
+
+
 def test_captions_beside_images_win_over_folders_unless_labels_are_asked_for(
     tmp_path: Path,
 ) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimic_core.__main__ import app
+from mimic_core.cli import options as cli
 from mimic_core.cli.train import run_config
 from mimic_core.errors import ConfigError
 from mimic_core.jobrecord import JobOptions
@@ -34,6 +35,7 @@ FULL = RunConfig(
         reweight="all", temperature=0.5, method="cos", epochs=3, batch_size=16, accumulate=4,
         optimiser="sgd", learning_rate=0.01, weight_decay=0.1, momentum=0.5, schedule="cosine",
         warmup_steps=7, clip_norm=1.5, held_out=0.25, held_out_column="split=a 'test'",
+        held_out_label_column="right",
         clean_column="noisy=false", clean_per_class=3, evaluate_every=100, flip=True,
         compile=True, seed=9,
     ),
@@ -46,7 +48,7 @@ def read_back(command: str) -> dict[str, Any]:
     assert words[:4] == ["python", "-m", "mimic_core", "train"]
     train: Any = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
     options: dict[str, Any] = train.make_context("train", words[4:]).params
-    return options
+    return cli.given(options)
 
 
 def test_every_setting_reads_back() -> None:

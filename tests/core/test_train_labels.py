@@ -220,7 +220,8 @@ def test_the_models_own_head_is_kept_where_it_is_over_the_same_classes(home: Pat
     width = kept.shape[1]
     head = ClassHead(("cat", "dog", "hen"), torch.randn(3, width), torch.randn(3))
     pair = pair_classifiers(model, reference, head, seed=0, note=notes.append)
-    assert notes == ["the model's own head is over the same classes and is kept"]
+    kept_head = "the model's own head is over the same classes and is kept"
+    assert notes == [f"{kept_head}; nothing names its outputs, so their order is assumed"]
     assert torch.equal(classifiers.head(pair.model).weight, kept)
     assert torch.equal(classifiers.head(pair.reference).weight, head.weight)
     assert torch.equal(classifiers.head(pair.reference).bias, head.bias)
@@ -370,6 +371,80 @@ def test_clean_samples_pass_in_parts_of_the_batch_size(
     train(config_of(home, weighting="influence", epochs=1, clean_per_class=2), tmp_path)
     assert len(set(seen)) == 6  # the same ones at every step
     assert all(label == CLASSES[row % 3] for row, label in seen)  # the trusted labels are right
+
+
+def test_held_out_samples_do_not_train_the_reference_head(home: Path, tmp_path: Path) -> None:
+    stored = pl.read_parquet(home / "pool" / "images.parquet")
+    held = pl.col("split") == "test"
+    both, free = (stored.filter(pl.col("checked") & one).height for one in (held, ~held))
+    assert both
+    run = train(config_of(home, held_out_column="split=test", epochs=1), tmp_path / "a")
+    record = run.record.reference_head
+    assert record is not None
+    assert (record.trusted, record.trusted_held_out) == (free, both)
+    assert f"{free} trusted samples, {both} more are held out" in record.as_sentence()
+
+    # Whatever the held-out samples' trusted labels say, the head is the same.
+    (tmp_path / "pool").mkdir()
+    swapped = pl.when(held).then(pl.lit("cat")).otherwise("right").alias("right")
+    stored.with_columns(swapped).write_parquet(tmp_path / "pool" / "images.parquet")
+    other = config_of(home, held_out_column="split=test", epochs=1)
+    pool = other.source.model_copy(update={"path": str(tmp_path / "pool")})
+    again = train(other.model_copy(update={"source": pool}), tmp_path / "b")
+    heads = [one.path / "reference_head.safetensors" for one in (run, again)]
+    assert heads[0].read_bytes() == heads[1].read_bytes()
+
+    with pytest.raises(ConfigError, match="all trusted samples are held out"):
+        train(config_of(home, held_out_column="checked"), tmp_path / "c")
+
+
+class _Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_held_out_samples_are_judged_by_the_labels_of_a_column(home: Path, tmp_path: Path) -> None:
+    stored = pl.read_parquet(home / "pool" / "images.parquet").with_row_index("n")
+    partly = pl.when(pl.col("n") == 10).then(None).otherwise("right").alias("partly")
+    (tmp_path / "pool").mkdir()
+    stored.with_columns(partly, wrong=pl.lit("horse")).drop("n").write_parquet(
+        tmp_path / "pool" / "images.parquet"
+    )
+
+    def config(column: str | None, **changes: Any) -> RunConfig:
+        settings = {"held_out_column": "split=test", "epochs": 1, **changes}
+        whole = config_of(home, held_out_label_column=column, **settings)
+        source = whole.source.model_copy(update={"path": str(tmp_path / "pool")})
+        return whole.model_copy(update={"source": source})
+
+    progress = _Notes()
+    run = train(config("partly"), tmp_path, progress=progress)
+    assert any("1 of 5 held-out samples have no label in partly" in one for one in progress.notes)
+    metrics = run.metrics()
+    assert metrics["held_out"].to_list() == [4, 4]
+    file = weights_file(run.path / "checkpoints", 0)
+    model = load_model(f"timm:{ARCH}:{file}", preprocess="imagenet")
+    source = open_source(run.record.config.source)
+    reader = SampleReader(run.features.path, features.loader_for(source, model))
+    samples = run.features.samples.with_row_index("row")
+    judged = samples.filter((pl.col("split") == "test") & pl.col("partly").is_not_null())
+    with torch.no_grad():
+        logits = model.module(reader.load(judged["row"].to_numpy()).images)
+    right = [model.classes[n] for n in logits.argmax(1)] == judged["partly"]
+    assert metrics["accuracy"][-1] == pytest.approx(right.mean())
+    by_pool = train(config(None), tmp_path).metrics()
+    assert by_pool["held_out"].to_list() == [5, 5]
+    assert by_pool["held_out_loss"][-1] != pytest.approx(metrics["held_out_loss"][-1])
+
+    with pytest.raises(ModelError, match="does not know 1"):
+        train(config("wrong"), tmp_path)
+    with pytest.raises(ConfigError, match="no held-out sample has a label"):
+        train(config("partly", held_out_column="key=000000010"), tmp_path)
+    with pytest.raises(ConfigError, match="needs held_out or held_out_column"):
+        config("right", held_out_column=None)
 
 
 def test_a_clip_models_image_tower_trains_on_labels(home: Path, tmp_path: Path) -> None:

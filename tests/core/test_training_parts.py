@@ -28,7 +28,7 @@ from mimic_core.training.optimisation import (
     learning_rate,
     limit_logit_scale,
 )
-from mimic_core.training.splitting import rows_where, split_samples
+from mimic_core.training.splitting import split_samples
 from tests.core import tiny
 from tests.core.scoring_pool import uid_of
 from tests.core.training_pairs import PAIRS, batch_of
@@ -77,17 +77,6 @@ def test_a_column_holds_out_too_whatever_its_type() -> None:
     table = samples(20)
     split = split_samples(table, settings(held_out_column="split=test"), classes=None)
     assert split.held_out.tolist() == [0, 4, 8, 12, 16]
-    assert rows_where(table, "noisy=true", "--x").tolist() == [n % 2 == 0 for n in range(20)]
-    assert rows_where(table, "fold=7", "--x").nonzero()[0].tolist() == [7]
-
-
-@pytest.mark.parametrize(
-    ("condition", "words"),
-    [("split", "COLUMN=VALUE"), ("nowhere=1", "split, noisy, fold"), ("split=x", "test, train")],
-)
-def test_a_condition_that_fits_no_sample_says_what_would(condition: str, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        rows_where(samples(8), condition, "--held-out-column")
 
 
 def test_clean_samples_are_so_many_of_each_class_and_never_held_out() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,6 +192,17 @@ def test_grad_match_is_the_least_squares_match(
     expected = torch.from_numpy(nnls(gradients.T.numpy(), flat(comparison).numpy())[0])
     found = batch_weights("grad_match", geometry, temperature=1, comparison=comparison)
     close(found.weights, expected / expected.sum())
+
+
+def test_a_match_that_is_not_found_is_an_error_that_can_be_acted_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def endless(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Maximum number of iterations reached.")
+
+    monkeypatch.setattr("scipy.optimize.nnls", endless)
+    with pytest.raises(ScoreError, match=r"cannot be found.*Maximum.*another weighting"):
+        match_weights(torch.eye(3), torch.ones(3))
 
 
 def test_grad_match_of_the_batch_itself_is_uniform(geometry: Geometry) -> None:
