@@ -4,7 +4,7 @@ Random subsets are drawn anew by every seed, from all samples that may train. Ha
 same way for every arm: a sample that two arms share is in the same half of both, so what they have
 in common cancels.
 
-Letters: C samples that may train, n samples of an arm.
+Letters: N samples of the pool, C that may train, n samples of an arm.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
 from mimic_core.filters import Selection
 from mimic_core.proving.record import ALL_SAMPLES, ArmKind
@@ -55,10 +56,23 @@ class ArmPlan:
         return len(self.recipes[of or name])
 
 
-def plan_arms(selections: Mapping[str, Selection], trainable: np.ndarray) -> ArmPlan:
-    """The arms of these selections, each cut down to the rows that may train."""
+def plan_arms(
+    selections: Mapping[str, Selection], uids: pl.Series, trainable: np.ndarray
+) -> ArmPlan:
+    """The arms of these selections, each cut down to the rows that may train.
+
+    Args:
+        selections: What the recipes keep of a table, which need not hold all samples of the pool.
+        uids: Of the pool (N,).
+        trainable: Rows (C,) of the pool, ascending.
+    """
+    may_train = uids.gather(trainable)
     return ArmPlan(
-        trainable, {name: trainable[one.mask[trainable]] for name, one in selections.items()}
+        trainable,
+        {
+            name: trainable[may_train.is_in(one.uids.implode()).to_numpy()]
+            for name, one in selections.items()
+        },
     )
 
 

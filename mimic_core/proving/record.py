@@ -109,13 +109,18 @@ class Leakage(Frozen):
 
 
 class HeldOut(Frozen):
-    """The part that never trains."""
+    """The part that never trains.
+
+    Attributes:
+        unscored: Samples of the pool that have no score in the run; they may judge, never train.
+    """
 
     source: str
     trusted: int
     held_out: int
     groups: int
     set_aside: int
+    unscored: int = 0
     trainable: int
     uids_sha256: str
     leakage: Leakage

@@ -51,6 +51,7 @@ def split_pool(
     config: ProveConfig,
     *,
     usable: np.ndarray,
+    scored: np.ndarray,
     whole: bool,
     source: str,
     check: Check,
@@ -60,6 +61,8 @@ def split_pool(
     Args:
         trusted: Which rows are known to be good, bool (N,).
         usable: Which rows can train and be judged at all, bool (N,).
+        scored: Which rows have a score in the run, bool (N,). The others (held out of the run, or
+            trusted by it) may judge, and never train: no recipe could keep them.
         whole: Whether all of ``trusted`` is held out (it came from a file) instead of a share.
         source: Where ``trusted`` comes from, in words.
 
@@ -69,16 +72,19 @@ def split_pool(
     samples = features.samples
     ranked = order_words(uid_words(samples["uid"]), _SPLIT_KEY)
     good = ranked[(trusted & usable)[ranked]]
-    others = ranked[(~trusted & usable)[ranked]]
+    others = ranked[(~trusted & usable & scored)[ranked]]
     share = 1.0 if whole else config.held_out_share
     count = min(round(share * len(good)), len(good))
     if not whole:
         count = min(count, config.held_out_limit)
     held_out = good[:count]
     _require(len(held_out), len(good), share)
-    # Others are set aside at the same rate, so that what trains is as noisy as the pool.
-    aside = 0 if whole else round(count / len(good) * len(others))
-    rest = np.sort(np.concatenate([good[count:], others[aside:]]))
+    # Others are set aside at the rate at which good samples are lost to training, so that what
+    # trains is as noisy as the pool. Samples without a score would not have trained anyway.
+    lost, could_train = scored[held_out].sum(), scored[good].sum()
+    aside = 0 if whole or not could_train else round(lost / could_train * len(others))
+    free = good[count:]
+    rest = np.sort(np.concatenate([free[scored[free]], others[aside:]]))
     leaks, leakage, groups = _duplicates(features, held_out, rest, config, check)
     trainable = rest[~leaks]
     uids = samples["uid"].gather(held_out).sort()
@@ -88,6 +94,7 @@ def split_pool(
         held_out=len(held_out),
         groups=len(np.unique(groups)),
         set_aside=aside,
+        unscored=int((~scored).sum()),
         trainable=len(trainable),
         uids_sha256=uids_digest(uids),
         leakage=leakage,

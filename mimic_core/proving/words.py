@@ -112,6 +112,8 @@ def held_out_text(held_out: HeldOut) -> str:
     )
     if held_out.set_aside:
         text += f"; {held_out.set_aside:,} others are set aside, so that the rest is as mixed"
+    if held_out.unscored:
+        text += f"; {held_out.unscored:,} without a score in the run may judge but not train"
     text += f"; {held_out.trainable:,} may train."
     if not leak.removed:
         return f"{text} No duplicate of a judging sample was found among them."

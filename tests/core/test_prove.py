@@ -184,7 +184,7 @@ def plan_of(features: FeatureSet) -> tuple[ArmPlan, np.ndarray]:
         for name, recipe in (("good", GOOD), ("heads", keeping("coin", True)))
     }
     words = uid_words(features.samples["uid"])
-    return plan_arms(selections, np.arange(50, 600)), words
+    return plan_arms(selections, features.samples["uid"], np.arange(50, 600)), words
 
 
 def test_random_subsets_are_as_large_and_drawn_anew_by_every_seed(features: FeatureSet) -> None:

@@ -114,13 +114,19 @@ def test_unknown_held_out_uids_are_refused() -> None:
 
 
 def split(
-    features: FeatureSet, trusted: np.ndarray, config: ProveConfig = CONFIG, *, whole: bool = False
+    features: FeatureSet,
+    trusted: np.ndarray,
+    config: ProveConfig = CONFIG,
+    *,
+    whole: bool = False,
+    scored: np.ndarray | None = None,
 ) -> Split:
     return split_pool(
         features,
         trusted,
         config,
         usable=np.ones(features.samples.height, bool),
+        scored=np.ones(features.samples.height, bool) if scored is None else scored,
         whole=whole,
         source="good",
         check=lambda: None,
@@ -174,6 +180,23 @@ def test_a_file_holds_out_exactly_its_samples_and_sets_nobody_aside(tmp_path: Pa
     assert sorted(found.held_out) == list(range(10, 35))
     assert found.record.set_aside == 0
     assert len(found.trainable) == 75
+
+
+def test_samples_without_a_score_may_judge_and_never_train(tmp_path: Path) -> None:
+    features = proving_set(tmp_path / "f", learnable(300, seed=0))
+    config = CONFIG.model_copy(update={"duplicate_cosine": 1.0})
+    everyone = split(features, marks(300), config)
+    scored = np.ones(300, bool)
+    scored[everyone.held_out[:30]] = False  # judges, and
+    scored[everyone.trainable[:45]] = False  # 30 trusted samples and 15 others
+    found = split(features, marks(300), config, scored=scored)
+    assert np.array_equal(found.held_out, everyone.held_out)
+    assert scored[found.trainable].all()
+    # Of 140 trusted samples with a score 20 judge, so 1/7 of the 85 others are set aside.
+    assert (found.record.unscored, found.record.set_aside) == (75, 12)
+    assert len(found.trainable) == 120 + 73
+    none = split(features, marks(300), config, scored=~marks(300))
+    assert (none.record.set_aside, len(none.trainable)) == (0, 100)
 
 
 def test_planted_duplicates_are_caught_counted_and_kept_from_training(
