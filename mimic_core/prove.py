@@ -22,7 +22,7 @@ from mimic_core.featureset import FeatureSet
 from mimic_core.filters import Recipe, Selection
 from mimic_core.history import run_history
 from mimic_core.progress import Progress, Silent
-from mimic_core.proving.arms import ArmPlan, plan_arms, smallest_half
+from mimic_core.proving.arms import ArmPlan, check_names, plan_arms, smallest_half
 from mimic_core.proving.judge import judge
 from mimic_core.proving.record import (
     Proof,
@@ -57,18 +57,20 @@ def prove(
     """Prove ``recipes`` on a run, whose folder keeps the result; or on a bare feature set.
 
     Args:
-        recipes: By the name that the report uses; at least one.
+        recipes: By the name that the report uses; see ``arms.check_names``.
         held_out: uids that judge, in place of ``config.trusted``.
 
     Returns:
         The proof; the stored one where equal inputs have been proved before.
 
     Raises:
-        ConfigError: Nothing marks good samples, or a recipe keeps too few samples.
+        ConfigError: Nothing marks good samples, a recipe keeps too few samples or has the name
+            of another arm.
         FilterError: A recipe does not fit the run.
         Interrupted: ``progress.check`` asked to stop; nothing is stored then.
     """
     say = progress or Silent()
+    check_names(recipes)
     features, table = _opened(source)
     selections = _selections(source, table, recipes)
     judges, judged_by = _judges(features, table, config, held_out)
@@ -178,12 +180,6 @@ def _batch_size(
 def _selections(
     source: Run | FeatureSet, table: pl.DataFrame, recipes: Mapping[str, Recipe]
 ) -> dict[str, Selection]:
-    if not recipes:
-        raise ConfigError(
-            "there is no recipe to prove",
-            allowed="one or more recipes",
-            next_step="give a recipe with --recipe FILE",
-        )
     asked = {column for one in recipes.values() for column in filters.needed_history(one)}
     history = run_history(source, sorted(asked)) if asked and isinstance(source, Run) else None
     return {name: filters.apply(recipe, table, history) for name, recipe in recipes.items()}

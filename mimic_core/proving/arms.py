@@ -9,17 +9,20 @@ Letters: N samples of the pool, C that may train, n samples of an arm.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from mimic_core.errors import ConfigError
 from mimic_core.filters import Selection
 from mimic_core.proving.record import ALL_SAMPLES, ArmKind
 from mimic_core.proving.words import random_name
 from mimic_core.sampling import order_words
 
+# Two arms a recipe and one more, a bit each in an int64; and comparisons grow with the square.
+MAX_RECIPES = 20
 _SUBSET_KEY, _HALF_KEY = 0x737562, 0x68616C66  # keep these draws apart
 
 
@@ -54,6 +57,29 @@ class ArmPlan:
         if kind == "all":
             return len(self.trainable)
         return len(self.recipes[of or name])
+
+
+def check_names(names: Collection[str]) -> None:
+    """Refuse recipes that cannot be told from the other arms, or are too many.
+
+    Raises:
+        ConfigError: There is none, there are too many, or a name is that of another arm.
+    """
+    if not 1 <= len(names) <= MAX_RECIPES:
+        raise ConfigError(
+            "too many recipes for one proof" if names else "there is no recipe to prove",
+            got=len(names),
+            allowed=f"1 to {MAX_RECIPES} recipes",
+            next_step="give a recipe with --recipe FILE, or leave some to another proof",
+        )
+    taken = [name for name in names if name == ALL_SAMPLES or name.startswith(random_name(""))]
+    if taken:
+        raise ConfigError(
+            "a recipe has the name of another arm of the proof",
+            got=taken[0],
+            allowed=f"any name but {ALL_SAMPLES!r}, and none that begins with {random_name('')!r}",
+            next_step="rename the recipe's file",
+        )
 
 
 def plan_arms(
