@@ -24,6 +24,7 @@ PROOF_VERSION = 1
 ArmKind = Literal["all", "recipe", "random"]
 Outcome = Literal["better", "worse", "not_worse", "open"]
 ALL_SAMPLES = "all samples"
+MAX_HELD_OUT = 20_000  # recall compares each with each, at every training
 
 
 class ProveConfig(Frozen):
@@ -34,7 +35,7 @@ class ProveConfig(Frozen):
             when a file names the held-out samples.
         held_out_share: Share of the trusted samples that is held out; the same share of all others
             is set aside, so that what trains keeps the pool's own mix.
-        held_out_limit: Most samples held out.
+        held_out_limit: Most samples drawn; a held-out file may list up to ``MAX_HELD_OUT``.
         duplicate_cosine: Cosine of two image embeddings from which on they count as duplicates.
         caption_limit: Equal captions make duplicates too, unless more samples than this share the
             caption: then it is generic ("image", a class name). 0 leaves captions out.
@@ -49,7 +50,7 @@ class ProveConfig(Frozen):
 
     trusted: str | None = None
     held_out_share: float = Field(default=0.25, gt=0, lt=1)
-    held_out_limit: int = Field(default=2000, ge=2, le=20_000)
+    held_out_limit: int = Field(default=2000, ge=2, le=MAX_HELD_OUT)
     duplicate_cosine: float = Field(default=0.98, gt=0, le=1)
     caption_limit: int = Field(default=5, ge=0)
     seeds: int = Field(default=5, ge=2, le=1000)

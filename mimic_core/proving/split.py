@@ -9,7 +9,7 @@ Letters: N samples, H held-out samples, C samples that may train, D embedding wi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +17,12 @@ import polars as pl
 
 from mimic_core.errors import ConfigError
 from mimic_core.featureset import FeatureSet, ShardedArray
-from mimic_core.proving.record import HeldOut, Leakage, ProveConfig
+from mimic_core.proving.record import MAX_HELD_OUT, HeldOut, Leakage, ProveConfig
 from mimic_core.sampling import order_words, uid_words
 
 MIN_HELD_OUT = 20  # fewer cannot show anything
 _SPLIT_KEY = 0x70726F7665  # keeps this draw apart from those of samples and batches
-BLOCK_ROWS = 16_384  # embeddings compared at a time
+BLOCK_CELLS = 4_194_304  # cosines computed at a time, 16 MB
 _PLACE = ("image_kind", "image_path", "image_offset", "image_member")
 
 Check = Callable[[], None]
@@ -67,7 +67,7 @@ def split_pool(
         source: Where ``trusted`` comes from, in words.
 
     Raises:
-        ConfigError: Too few samples remain on one of the two sides.
+        ConfigError: Too few samples judge, or a file lists too many.
     """
     samples = features.samples
     ranked = order_words(uid_words(samples["uid"]), _SPLIT_KEY)
@@ -115,6 +115,13 @@ def _require(held_out: int, good: int, share: float) -> None:
             allowed=f"at least {MIN_HELD_OUT}",
             next_step="trust more samples, or hold out a larger share of them",
         )
+    if held_out > MAX_HELD_OUT:
+        raise ConfigError(
+            "too many samples are held out",
+            got=f"{held_out:,} usable samples of the held-out file",
+            allowed=f"{MIN_HELD_OUT} to {MAX_HELD_OUT:,}",
+            next_step="list fewer uids, drawn at random: 2,000 judge well",
+        )
 
 
 def _duplicates(
@@ -150,13 +157,18 @@ def near(
     """Which of ``rest`` (R,) have a held-out sample within ``cosine``, and which of those (H,)."""
     anchors = _unit(embedding.take(held_out))
     close, touched = np.zeros(len(rest), bool), np.zeros(len(held_out), bool)
-    for start in range(0, len(rest), BLOCK_ROWS):
+    for block in _blocks(len(rest), len(held_out)):
         check()
-        block = slice(start, start + BLOCK_ROWS)
         found = _unit(embedding.take(rest[block])) @ anchors.T >= cosine
         close[block] = found.any(1)
         touched |= found.any(0)
     return close, touched
+
+
+def _blocks(rows: int, width: int) -> Iterator[slice]:
+    """Slices of ``rows`` that meet ``width`` others in ``BLOCK_CELLS`` cells at most."""
+    size = max(1, BLOCK_CELLS // max(width, 1))
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -197,19 +209,37 @@ def _groups(
     check: Check,
 ) -> np.ndarray:
     """A number (H,) for each held-out sample, shared by duplicates and by their duplicates."""
+    group = np.arange(len(held_out))
+    anchors = _unit(embedding.take(held_out))
+    for block in _blocks(len(held_out), len(held_out)):
+        check()
+        first, second = np.nonzero(anchors[block] @ anchors.T >= config.duplicate_cosine)
+        group = _joined(group, first + block.start, second)
+    captions = _telling_captions(samples, config.caption_limit)
+    for keys in (samples.select(_PLACE), captions):
+        first, second = _neighbours(keys[held_out])
+        group = _joined(group, first, second)
+    return group
+
+
+def _neighbours(keys: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of rows (H,) whose ``keys`` are all equal, enough to connect them; missing keys equal
+    nothing.
+    """
+    known = keys.select(pl.first().is_not_null()).to_series().to_numpy()
+    value = keys.select(pl.struct(pl.all()).rank("dense").alias("value"))["value"].to_numpy()
+    order = np.argsort(value, kind="stable")
+    order = order[known[order]]
+    level = value[order][1:] == value[order][:-1]
+    return order[1:][level], order[:-1][level]
+
+
+def _joined(group: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Groups (H,) after ``first`` and ``second``, pairs of rows, have been put together."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    anchors = _unit(embedding.take(held_out))
-    check()
-    first, second = np.nonzero(anchors @ anchors.T >= config.duplicate_cosine)
-    places = samples.select(pl.struct(_PLACE).rank("dense").alias("place"))["place"]
-    place = places.gather(held_out).to_numpy()
-    order = np.argsort(place, kind="stable")
-    level = place[order][1:] == place[order][:-1]
-    known = samples["image_kind"].gather(held_out).is_not_null().to_numpy()
-    level &= known[order][1:]
-    first = np.concatenate([first, order[1:][level]])
-    second = np.concatenate([second, order[:-1][level]])
-    edges = coo_matrix((np.ones(len(first), bool), (first, second)), shape=[len(held_out)] * 2)
-    return np.asarray(connected_components(edges, directed=False)[1], np.int64)
+    ends = group[first], group[second]
+    edges = coo_matrix((np.ones(len(first), bool), ends), shape=[len(group)] * 2)
+    labels = connected_components(edges, directed=False)[1]
+    return np.asarray(labels[group], np.int64)

@@ -32,6 +32,7 @@ from mimic_core.sampling import uid_words
 
 LOSS = "held-out loss"
 RECALL_AT = (1, 5)
+MAX_JUDGED = 4096
 PAIR_METRICS = (
     LOSS,
     *(f"image to text recall@{k}" for k in RECALL_AT),
@@ -252,8 +253,11 @@ def batches(
 
 
 def judged_batches(held_out: int, batch_size: int) -> list[slice]:
-    """The fixed batches in which every arm's held-out loss is taken, of nearly equal size."""
-    parts = -(-held_out // batch_size)
+    """The fixed batches in which every arm's held-out loss is taken, of nearly equal size.
+
+    At most ``MAX_JUDGED``: a larger batch would need gigabytes for its logits, times the cores.
+    """
+    parts = -(-held_out // min(batch_size, MAX_JUDGED))
     edges = np.linspace(0, held_out, parts + 1).round().astype(int)
     return [slice(int(a), int(b)) for a, b in pairwise(edges)]
 

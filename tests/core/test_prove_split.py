@@ -202,7 +202,7 @@ def test_samples_without_a_score_may_judge_and_never_train(tmp_path: Path) -> No
 def test_planted_duplicates_are_caught_counted_and_kept_from_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(splitting, "BLOCK_ROWS", 7)  # several blocks
+    monkeypatch.setattr(splitting, "BLOCK_CELLS", 300)  # several blocks
     arrays = learnable(200, seed=1)
     plain = split(proving_set(tmp_path / "a", arrays), marks(200))
     assert plain.record.leakage.removed == 0
@@ -243,6 +243,35 @@ def test_duplicates_among_the_held_out_are_one_group(tmp_path: Path) -> None:
     found = split(proving_set(tmp_path / "b", arrays, columns=columns), marks(200))
     assert len(set(found.groups[:3])) == 1
     assert found.record.groups == len(held) - 2
+
+
+def test_the_same_caption_joins_judges_unless_it_is_generic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(splitting, "BLOCK_CELLS", 1)  # one sample at a time
+    arrays = learnable(200, seed=1)
+    held = split(proving_set(tmp_path / "a", arrays), marks(200)).held_out
+    captions = [f"caption {n}" for n in range(200)]
+    captions[held[1]] = f" CAPTION {held[0]}"
+    for row in held[5:11]:
+        captions[row] = "image"  # six: too many to tell
+    for row in held[11:13]:
+        captions[row] = None  # type: ignore[call-overload]
+    arrays["image_embedding"][held[2]] = arrays["image_embedding"][held[1]]
+    found = split(proving_set(tmp_path / "b", arrays, columns={"caption": captions}), marks(200))
+    assert len(set(found.groups[:3])) == 1
+    assert found.record.groups == len(held) - 2
+
+
+def test_too_many_uids_in_a_file_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(splitting, "MAX_HELD_OUT", 30)
+    features = proving_set(tmp_path / "f", learnable(90, seed=0))
+    with pytest.raises(ConfigError) as caught:
+        split(features, marks(90), whole=True)
+    assert caught.value.got == repr("60 usable samples of the held-out file")
+    assert caught.value.allowed == "20 to 30"
 
 
 def test_too_few_to_judge_is_refused(tmp_path: Path) -> None:

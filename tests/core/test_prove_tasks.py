@@ -88,6 +88,7 @@ def test_judged_batches_are_nearly_equal() -> None:
     parts = judged_batches(350, 256)
     assert parts == [slice(0, 175), slice(175, 350)]
     assert judged_batches(10, 256) == [slice(0, 10)]
+    assert len(judged_batches(20_000, 65_536)) == 5  # of 4,000 each
 
 
 def test_batches_go_on_over_epochs_and_hold_only_the_given_rows() -> None:
