@@ -22,6 +22,7 @@ from mimic_core.proving.record import (
     Proof,
     ProveConfig,
     ProvedRecipe,
+    is_share,
 )
 from mimic_core.proving.split import Split
 
@@ -65,7 +66,10 @@ def judge(
             kind=kind,
             of=of,
             trained=plan.size(name),
-            metrics=dict(zip(metrics, found, strict=True)),
+            metrics={
+                metric: one.within(0, 1) if is_share(metric) else one
+                for metric, one in zip(metrics, found, strict=True)
+            },
         )
     tests = [_test(first, second, trained, resampler, config) for first, second in _pairs(plan)]
     comparisons = _corrected(tests, arms, metrics, config)
@@ -122,7 +126,10 @@ def _corrected(
             Comparison(
                 first=test.first,
                 second=test.second,
-                differences=dict(zip(metrics, test.differences, strict=True)),
+                differences={
+                    metric: found.within(-1, 1) if is_share(metric) else found
+                    for metric, found in zip(metrics, test.differences, strict=True)
+                },
                 relative=test.relative,
                 p=test.p,
                 p_corrected=one,

@@ -27,6 +27,11 @@ ALL_SAMPLES = "all samples"
 MAX_HELD_OUT = 20_000  # recall compares each with each, at every training
 
 
+def is_share(metric: str) -> bool:
+    """Whether the metric is a share (recall, accuracy), of which more is better, or a loss."""
+    return not metric.endswith("loss")
+
+
 class ProveConfig(Frozen):
     """Settings of a proof.
 
@@ -91,6 +96,11 @@ class Interval(Frozen):
     value: float
     low: float
     high: float
+
+    def within(self, least: float, most: float) -> Interval:
+        """The interval cut off at the ends of a scale."""
+        low, high = (min(max(end, least), most) for end in (self.low, self.high))
+        return Interval(value=self.value, low=low, high=high)
 
 
 class Leakage(Frozen):

@@ -11,6 +11,7 @@ from mimic_core.proving.record import (
     Outcome,
     Proof,
     ProvedRecipe,
+    is_share,
 )
 from mimic_core.summary import aligned
 
@@ -161,7 +162,7 @@ def settings_text(proof: Proof) -> str:
 
 def interval_text(interval: Interval, metric: str) -> str:
     """Such as ``2.31 (2.25 to 2.38)``; shares in per cent."""
-    if metric.endswith("loss"):
+    if not is_share(metric):
         return f"{interval.value:.4g} ({interval.low:.4g} to {interval.high:.4g})"
     value, low, high = (100 * number for number in (interval.value, interval.low, interval.high))
     return f"{value:.1f} % ({low:.1f} to {high:.1f})"

@@ -27,7 +27,7 @@ from mimic_core.filters import Percentile, Recipe
 from mimic_core.jobrecord import parse_config
 from mimic_core.jobstore import JOBS_FILE, JobOptions, JobStore
 from mimic_core.prove import prove
-from mimic_core.proving.record import Proof, ProofRequest, ProveConfig
+from mimic_core.proving.record import Proof, ProofRequest, ProveConfig, is_share
 from mimic_core.recipe_library import save_recipe
 from mimic_core.runs import Run
 from tests.app.conftest import STATE, OpenApp
@@ -126,7 +126,7 @@ def test_the_figures_hold_every_comparison_and_arm(proved: tuple[Run, Proof]) ->
         for metric in proof.arms[0].metrics:
             levels = figures_prove.levels(proof, metric, theme)
             values = [trace.x[0] for trace in levels.data if trace.mode == "markers"]
-            factor = 100 if figures_prove.metric_is_share(metric) else 1
+            factor = 100 if is_share(metric) else 1
             expected = [factor * arm.metrics[metric].value for arm in proof.arms]
             assert values == pytest.approx(expected)
 
