@@ -18,7 +18,6 @@ from mimic_core.proving.record import (
     ArmKind,
     Comparison,
     Interval,
-    Outcome,
     Proof,
     ProveConfig,
     ProvedRecipe,
@@ -79,7 +78,7 @@ def judge(
         recipes=tuple(proved),
         arms=tuple(arms.values()),
         comparisons=comparisons,
-        verdict=_verdict(proved, comparisons),
+        verdict=_verdict(proved, comparisons, config),
         **identity,
     )
 
@@ -142,25 +141,24 @@ def _corrected(
                     test.relative,
                     outcome,
                     margin=config.margin,
+                    proved=one <= config.level,
                 ),
             )
         )
     return tuple(out)
 
 
-def _verdict(proved: Sequence[ProvedRecipe], comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+def _verdict(
+    proved: Sequence[ProvedRecipe], comparisons: Sequence[Comparison], config: ProveConfig
+) -> tuple[str, ...]:
     """One sentence for each recipe against the baselines, then those for pairs of recipes."""
     found = {(c.first, c.second): c for c in comparisons}
     sentences = []
     for recipe in proved:
-        against: dict[ArmKind, tuple[Outcome, Interval]] = {}
-        others: list[tuple[ArmKind, str]] = [
-            ("all", ALL_SAMPLES),
-            ("random", words.random_name(recipe.name)),
-        ]
-        for kind, other in others:
-            one = found[recipe.name, other]
-            against[kind] = one.outcome, one.relative
-        sentences.append(words.verdict_text(recipe, against))
+        against: dict[ArmKind, Comparison] = {
+            "all": found[recipe.name, ALL_SAMPLES],
+            "random": found[recipe.name, words.random_name(recipe.name)],
+        }
+        sentences.append(words.verdict_text(recipe, against, config))
     names = {recipe.name for recipe in proved}
     return (*sentences, *(c.text for c in comparisons if c.second in names))
