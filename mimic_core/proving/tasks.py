@@ -68,6 +68,13 @@ class Task(Protocol):
         """Contributions (M, H) float64 of the held-out rows (H,) to the M metrics."""
 
 
+class TakesRows(Protocol):
+    """Features (N, F), such as ``mimic_core.rows.Rows``."""
+
+    def take(self, rows: np.ndarray) -> Tensor:
+        """Rows (B,) as (B, F) float32."""
+
+
 class PairsTask:
     """A fresh projection of one tower, trained against the other tower's embeddings."""
 
@@ -130,7 +137,7 @@ class LabelsTask:
     """A fresh linear head on cached features, trained by cross-entropy.
 
     Args:
-        features: (N, F), anything that takes rows (``mimic_core.projector.Rows``).
+        features: (N, F).
         width: F.
         labels: Class numbers (N,) int64, -1 where there is none.
         classes: C.
@@ -142,7 +149,7 @@ class LabelsTask:
 
     def __init__(
         self,
-        features: Rows | ArrayRows,
+        features: TakesRows,
         labels: np.ndarray,
         words: np.ndarray,
         config: ProveConfig,
@@ -189,17 +196,6 @@ class LabelsTask:
         losses = np.log(np.exp(logits - peak).sum(1)) + peak[:, 0] - logits[own]
         best = logits == peak
         return np.stack([losses, best[own] / best.sum(1)])
-
-
-class ArrayRows:
-    """Features (N, F) that are in memory already."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self._array = torch.from_numpy(np.ascontiguousarray(array))
-
-    def take(self, rows: np.ndarray) -> Tensor:
-        """Rows (B,) as (B, F) float32."""
-        return self._array[torch.from_numpy(rows)].float()
 
 
 def open_task(features: FeatureSet, config: ProveConfig, device: torch.device | str) -> Task:
