@@ -12,10 +12,9 @@ import plotly.graph_objects as go
 
 from app.colours import Theme
 from app.figures import finish, hover_text
-from mimic_core.proving.record import ALL_SAMPLES, Comparison, Interval, Outcome, Proof
+from mimic_core.proving.record import ALL_SAMPLES, Comparison, Interval, Outcome, Proof, is_share
 
 ROW_HEIGHT = 46  # pixels for a name and its interval
-SHARE_METRICS = "recall", "accuracy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ def differences(proof: Proof, theme: Theme) -> go.Figure:
 
 def levels(proof: Proof, metric: str, theme: Theme) -> go.Figure:
     """One metric of every arm, on the same held-out samples."""
-    share = metric_is_share(metric)
+    share = is_share(metric)
     rows = []
     for arm in proof.arms:
         interval = _percent(arm.metrics[metric]) if share else arm.metrics[metric]
@@ -63,11 +62,6 @@ def levels(proof: Proof, metric: str, theme: Theme) -> go.Figure:
     unit = ", %" if share else ""
     figure.update_xaxes(title=f"{metric}{unit} ({better} is better)")
     return figure
-
-
-def metric_is_share(metric: str) -> bool:
-    """Whether the metric is a share, shown in per cent, of which more is better."""
-    return any(word in metric for word in SHARE_METRICS)
 
 
 def _against(comparison: Comparison, proof: Proof) -> str:

@@ -16,6 +16,9 @@ from mimic_core.schema import slug
 
 PRESENT = "present selection"
 MAX_RECIPES = 6
+RESTORED = "held-out.txt"  # the file of an earlier proof, whose own name is not stored
+# Columns that pools name the truth by: only these are trusted without a person choosing them.
+KNOWN_TRUTH = ("is_noisy=false", "noise_kind=clean")
 DEFAULTS = ProveConfig()
 
 
@@ -26,9 +29,10 @@ class ProveForm:
     Attributes:
         compared: (name, YAML) of recipes brought along; None until the page is first seen.
         left_out: Names of offered recipes that are not to be proved.
-        trusted: As the command line takes it; None for the first that is offered.
+        trusted: As the command line takes it; None until one is chosen (``preselected``).
         file: Name and uids of a held-out file, which then takes the place of ``trusted``.
-        seeds, steps, margin: See ``ProveConfig``; the margin in per cent.
+        share, seeds, steps, margin: See ``ProveConfig``; share and margin in per cent, the share
+            being the held-out one.
         shown: Id of the proof on show; None for the newest.
         taken: Ids of uploaded files that are in ``compared`` or ``file`` already.
     """
@@ -37,11 +41,21 @@ class ProveForm:
     left_out: tuple[str, ...] = ()
     trusted: str | None = None
     file: tuple[str, tuple[str, ...]] | None = None
+    share: float = 100 * DEFAULTS.held_out_share
     seeds: int = DEFAULTS.seeds
     steps: int = DEFAULTS.steps
     margin: float = 100 * DEFAULTS.margin
     shown: str | None = None
     taken: tuple[str, ...] = ()
+
+
+def preselected(candidates: Sequence[str], chosen: str | None) -> str | None:
+    """The mark of good samples to begin with: the chosen one, else one known to mean the truth.
+
+    Any boolean column is a candidate; to trust one is a person's decision.
+    """
+    wanted = (chosen, *KNOWN_TRUTH)
+    return next((one for one in wanted if one is not None and one in candidates), None)
 
 
 def offered(form: ProveForm, present: Recipe) -> dict[str, Recipe]:
@@ -70,6 +84,7 @@ def request_of(
 ) -> ProofRequest:
     """The proof that the form asks for."""
     changes: dict[str, Any] = {
+        "held_out_share": round(form.share / 100, 6),
         "seeds": form.seeds,
         "steps": form.steps,
         "margin": form.margin / 100,
@@ -94,9 +109,9 @@ def command(request: ProofRequest, run: Run, runs: str, file: str | None) -> str
     if file is not None:
         words += ["--held-out", file]
     own = ProveConfig.for_run(run.record.config)
-    for field in ("seeds", "steps", "margin"):
+    for field in ("held_out_share", "seeds", "steps", "margin"):
         if getattr(config, field) != getattr(own, field):
-            words += [f"--{field}", f"{getattr(config, field):g}"]
+            words += [f"--{field.replace('_', '-')}", f"{getattr(config, field):g}"]
     return shlex.join(words)
 
 
@@ -106,11 +121,16 @@ def recipe_file(name: str) -> str:
 
 
 def from_request(request: ProofRequest) -> dict[str, Any]:
-    """Fields of the form as a proof was asked for, so that a refreshed page goes on from it."""
+    """Fields of the form as a proof was asked for, so that a refreshed page goes on from it.
+
+    A held-out file comes back too, by another name: without it a column would judge the next proof.
+    """
     recipes = [(name, recipe.to_yaml()) for name, recipe in request.recipes if name != PRESENT]
     return {
         "compared": tuple(recipes),
         "trusted": request.config.trusted,
+        "file": None if request.held_out is None else (RESTORED, request.held_out),
+        "share": 100 * request.config.held_out_share,
         "seeds": request.config.seeds,
         "steps": request.config.steps,
         "margin": 100 * request.config.margin,

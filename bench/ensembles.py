@@ -2,18 +2,20 @@
 
     python bench/ensembles.py [RUN] [--temperature T] [--truth is_noisy] [--kind noise_kind]
 
-Two tables in Markdown. First, for every way to vote and every way to put votes together: how much
-is kept, and precision, recall and F1 of dropping what is known to be noisy. Then the share of each
-kind of noise that is dropped, for one aggregation. The last lines cut the CLIP score and the mean
-mimic score by the same splits, without any votes. RUN is a run directory; the default is the
-demo's. With --temperature the probe is run anew on the run's features at that temperature.
+Two tables in Markdown, a line for every way to vote and every way to put votes together. First how
+much is kept, and precision, recall and F1 of dropping what is known to be noisy; then the share of
+each kind of noise that is dropped. The last lines cut the CLIP score and the mean mimic score by
+the same splits, without any votes. A share that is kept by construction has no interval. RUN is a
+run directory; the default is the demo's. With --temperature the probe is run anew on the run's
+features at that temperature. --json FILE writes the figures of both tables.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -40,7 +42,7 @@ from mimic_core.ensembles.splits import kmeans_cut, mixture_cut
 from mimic_core.history import History, history_of, run_history
 from mimic_core.runs import Run, open_run
 from mimic_core.stats.detection import detection, kept_by_kind
-from mimic_core.stats.retention import quality_estimate
+from mimic_core.stats.retention import quality_estimate, share_is_fixed
 from mimic_core.table import run_table, sample_table
 
 VOTES: tuple[AnyBinarisation, ...] = (
@@ -60,12 +62,6 @@ WAYS: tuple[AnyAggregation, ...] = (
     MeanRank(),
     LabelModel(),
 )
-SHOWN: tuple[AnyBinarisation, ...] = (
-    KMeans(),
-    GaussianMixture(),
-    GaussianMixture(column="loss"),
-    TopPercent(percent=70),
-)
 NAMES = {"clip_score": "CLIP score", "mimic_score": "mean mimic score"}
 
 
@@ -79,20 +75,35 @@ def tuned(run: Run, temperature: float) -> tuple[pl.DataFrame, History]:
     return sample_table(run.features, scores), history_of(scores, run.record.batch_size)
 
 
-def decisions(history: History) -> Iterator[tuple[str, str, np.ndarray]]:
-    """(how steps vote, how votes are put together, who is kept (N,)) of every ensemble."""
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """How steps vote, how votes are put together, who is kept (N,) bool, and whether the kept share
+    was asked for.
+    """
+
+    vote: str
+    way: str
+    keep: np.ndarray
+    fixed: bool
+
+
+def decisions(history: History) -> Iterator[Decision]:
+    """Every ensemble's."""
     for vote, way in product(VOTES, WAYS):
-        found = ensemble(history, EnsembleConfig(binarise=vote, aggregate=way))
-        yield vote.describe(), way.describe(), found.keep
+        config = EnsembleConfig(binarise=vote, aggregate=way)
+        fixed = share_is_fixed(config, history.steps)
+        yield Decision(vote.describe(), way.describe(), ensemble(history, config).keep, fixed)
 
 
-def cuts(table: pl.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
-    """The same for cutoffs on one column, without votes."""
+def cuts(table: pl.DataFrame) -> Iterator[Decision]:
+    """Those of cutoffs on one column, without votes."""
     for column, name in NAMES.items():
         values = table[column].to_numpy()
         for how, cut in (("k-means", kmeans_cut), ("two normal components", mixture_cut)):
-            yield f"{name}: {how}", "no votes", values >= cut(np.sort(values))
-        yield f"{name}: top 70 %", "no votes", values >= np.quantile(values, 0.3)
+            keep = values >= cut(np.sort(values))
+            yield Decision(f"{name}: {how}", "no votes", keep, fixed=False)
+        keep = values >= np.quantile(values, 0.3)
+        yield Decision(f"{name}: top 70 %", "no votes", keep, fixed=True)
 
 
 def shown(value: float | None) -> str:
@@ -100,45 +111,51 @@ def shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def print_totals(rows: Iterable[tuple[str, str, np.ndarray]], truth: pl.Series) -> None:
+def print_totals(rows: Sequence[Decision], truth: pl.Series) -> None:
     """One line for each decision."""
     print("| votes | put together by | kept | 95 % interval | precision | recall | F1 |")
     print("|---|---|---|---|---|---|---|")
-    for vote, way, keep in rows:
-        found = detection(keep, truth)
-        kept = quality_estimate(int(keep.sum()), len(keep))
+    for row in rows:
+        found = detection(row.keep, truth)
+        kept = quality_estimate(int(row.keep.sum()), len(row.keep))
+        span = "–" if row.fixed else f"{kept.low:.1%} to {kept.high:.1%}"
         figures = " | ".join(map(shown, (found.precision, found.recall, found.f1)))
-        print(
-            f"| {vote} | {way} | {kept.retained:.1%} | {kept.low:.1%} to {kept.high:.1%} "
-            f"| {figures} |"
-        )
+        print(f"| {row.vote} | {row.way} | {kept.retained:.1%} | {span} | {figures} |")
 
 
-def write_json(file: Path, rows: Iterable[tuple[str, str, np.ndarray]], truth: pl.Series) -> None:
-    """The figures of ``print_totals``."""
+def dropped_by_kind(keep: np.ndarray, truth: pl.Series, kind: pl.Series) -> dict[str, float]:
+    """The share dropped of each kind of noise, and of what is clean."""
+    found = kept_by_kind(keep, truth, kind)
+    clean = (~truth).fill_null(False).to_numpy()
+    return dict(found.select("noise_kind", "recall").iter_rows()) | {
+        "clean": float((~keep[clean]).mean())
+    }
+
+
+def print_kinds(rows: Sequence[Decision], truth: pl.Series, kind: pl.Series) -> None:
+    """A line for each decision and a column for each kind, in per cent; last what is clean."""
+    counts = kept_by_kind(rows[0].keep, truth, kind).select("noise_kind", "noisy").iter_rows()
+    clean = int((~truth).fill_null(False).sum())
+    heads = [f"{name.replace('_', ' ')} ({n})" for name, n in [*counts, ("clean", clean)]]
+    print(f"| votes | put together by | {' | '.join(heads)} |")
+    print(f"|---|---|{'---|' * len(heads)}")
+    for row in rows:
+        *noisy, wrong = (100 * one for one in dropped_by_kind(row.keep, truth, kind).values())
+        figures = [*(f"{one:.0f}" for one in noisy), f"{wrong:.1f}"]
+        print(f"| {row.vote} | {row.way} | {' | '.join(figures)} |")
+
+
+def write_json(file: Path, rows: Sequence[Decision], truth: pl.Series, kind: pl.Series) -> None:
+    """The figures of both tables."""
     figures = [
-        {"votes": vote, "put_together_by": way, "kept": int(keep.sum()), "of": len(keep)}
+        {"votes": row.vote, "put_together_by": row.way, "share_is_fixed": row.fixed}
+        | {"kept": int(row.keep.sum()), "of": len(row.keep)}
         | {name: getattr(found, name) for name in ("precision", "recall", "f1")}
-        for vote, way, keep in rows
-        for found in [detection(keep, truth)]
+        | {"dropped": dropped_by_kind(row.keep, truth, kind)}
+        for row in rows
+        for found in [detection(row.keep, truth)]
     ]
     file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-
-
-def print_kinds(decided: dict[str, np.ndarray], truth: pl.Series, kind: pl.Series) -> None:
-    """The share dropped of each kind of noise, and of the clean samples; a column per decision."""
-    print(f"| noise | samples | {' | '.join(decided)} |")
-    print(f"|---|---|{'---|' * len(decided)}")
-    found = {name: kept_by_kind(keep, truth, kind) for name, keep in decided.items()}
-    for row in next(iter(found.values())).iter_rows(named=True):
-        recalls = [
-            frame.filter(pl.col("noise_kind") == row["noise_kind"])["recall"][0]
-            for frame in found.values()
-        ]
-        print(f"| {row['noise_kind']} | {row['noisy']} | {' | '.join(map(shown, recalls))} |")
-    clean = (~truth).fill_null(False).to_numpy()
-    wrong = [float((~keep[clean]).mean()) for keep in decided.values()]
-    print(f"| clean, dropped by mistake | {clean.sum()} | {' | '.join(map(shown, wrong))} |")
 
 
 def main() -> None:
@@ -162,19 +179,10 @@ def main() -> None:
     print(f"batch {history.batch_size}, temperature {temperature}\n")
     rows = [*decisions(history), *cuts(table)]
     print_totals(rows, truth)
+    print("\nDropped of each kind, in per cent:\n")
+    print_kinds(rows, truth, kind)
     if arguments.json:
-        write_json(arguments.json, rows, truth)
-    print("\nBy kind of noise, votes put together by majority:\n")
-    wanted = {vote.describe() for vote in SHOWN}
-    print_kinds(
-        {
-            vote: keep
-            for vote, way, keep in rows
-            if (way == "majority" and vote in wanted) or vote == "CLIP score: k-means"
-        },
-        truth,
-        kind,
-    )
+        write_json(arguments.json, rows, truth, kind)
 
 
 if __name__ == "__main__":

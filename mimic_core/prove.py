@@ -11,7 +11,6 @@ Letters: N samples.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -23,7 +22,7 @@ from mimic_core.featureset import FeatureSet
 from mimic_core.filters import Recipe, Selection
 from mimic_core.history import run_history
 from mimic_core.progress import Progress, Silent
-from mimic_core.proving.arms import ArmPlan, plan_arms, smallest_half
+from mimic_core.proving.arms import ArmPlan, check_names, plan_arms, smallest_half
 from mimic_core.proving.judge import judge
 from mimic_core.proving.record import (
     Proof,
@@ -34,7 +33,7 @@ from mimic_core.proving.record import (
     store_proof,
 )
 from mimic_core.proving.split import Split, split_pool, uids_digest
-from mimic_core.proving.tasks import Task, open_task
+from mimic_core.proving.tasks import open_task
 from mimic_core.proving.trainings import train_arms
 from mimic_core.proving.trusted import held_out_mask, need_trust, trusted_mask
 from mimic_core.runs import Run
@@ -43,7 +42,7 @@ from mimic_core.schema import digest
 from mimic_core.table import run_table
 
 MIN_TRAINED = 16  # a half of an arm must hold at least this many samples
-_PROOF_CODE = 1  # raise it when equal inputs would give another result
+_PROOF_CODE = 2  # raise it when equal inputs would give another result
 
 
 def prove(
@@ -58,28 +57,41 @@ def prove(
     """Prove ``recipes`` on a run, whose folder keeps the result; or on a bare feature set.
 
     Args:
-        recipes: By the name that the report uses; at least one.
+        recipes: By the name that the report uses; see ``arms.check_names``.
         held_out: uids that judge, in place of ``config.trusted``.
 
     Returns:
         The proof; the stored one where equal inputs have been proved before.
 
     Raises:
-        ConfigError: Nothing marks good samples, or a recipe keeps too few samples.
+        ConfigError: Nothing marks good samples, a recipe keeps too few samples or has the name
+            of another arm.
         FilterError: A recipe does not fit the run.
         Interrupted: ``progress.check`` asked to stop; nothing is stored then.
     """
     say = progress or Silent()
+    check_names(recipes)
     features, table = _opened(source)
-    job = _Job(source, features, table, dict(recipes), config, held_out, device, say)
-    selections = job.selections()
-    split, task = job.split()
+    selections = _selections(source, table, recipes)
+    judges, judged_by = _judges(features, table, config, held_out)
+    task = open_task(features, config, device)
+    split = split_pool(
+        features,
+        judges,
+        config,
+        usable=task.usable,
+        scored=_among(features.samples["uid"], table["uid"]),
+        whole=held_out is not None,
+        source=judged_by,
+        check=say.check,
+    )
     name = _proof_id(source, selections, split, config)
     if isinstance(source, Run) and proof_file(source.path, name).exists():
         say.note(f"proof {name} is there already")
         return read_proof(proof_file(source.path, name))
-    plan = plan_arms(selections, split.trainable)
-    words = uid_words(features.samples["uid"])
+    uids = features.samples["uid"]
+    plan = plan_arms(selections, uids, split.trainable)
+    words = uid_words(uids)
     batch_size, notes = _batch_size(plan, words, config)
     trained = train_arms(
         plan,
@@ -112,6 +124,7 @@ def prove(
 
 
 def _opened(source: Run | FeatureSet) -> tuple[FeatureSet, pl.DataFrame]:
+    """All N samples, and the table of those that have a score; they are joined by uid only."""
     if isinstance(source, FeatureSet):
         return source, source.samples
     return source.features, run_table(source)
@@ -164,62 +177,44 @@ def _batch_size(
     return half, (note,)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One call of ``prove``."""
+def _selections(
+    source: Run | FeatureSet, table: pl.DataFrame, recipes: Mapping[str, Recipe]
+) -> dict[str, Selection]:
+    asked = {column for one in recipes.values() for column in filters.needed_history(one)}
+    history = run_history(source, sorted(asked)) if asked and isinstance(source, Run) else None
+    return {name: filters.apply(recipe, table, history) for name, recipe in recipes.items()}
 
-    source: Run | FeatureSet
-    features: FeatureSet
-    table: pl.DataFrame
-    recipes: dict[str, Recipe]
-    config: ProveConfig
-    held_out: pl.Series | None
-    device: torch.device | str
-    progress: Progress
 
-    def selections(self) -> dict[str, Selection]:
-        if not self.recipes:
-            raise ConfigError(
-                "there is no recipe to prove",
-                allowed="one or more recipes",
-                next_step="give a recipe with --recipe FILE",
-            )
-        asked = {column for one in self.recipes.values() for column in filters.needed_history(one)}
-        history = (
-            run_history(self.source, sorted(asked))
-            if asked and isinstance(self.source, Run)
-            else None
+def _judges(
+    features: FeatureSet, table: pl.DataFrame, config: ProveConfig, held_out: pl.Series | None
+) -> tuple[np.ndarray, str]:
+    """Which samples of the pool are known to be good, bool (N,), and who says so, in words.
+
+    Samples without a score may judge too, so that the pool is looked at, not the run's table.
+    """
+    pool = _with_scores(features.samples, table)
+    if held_out is not None and config.trusted is not None:
+        raise ConfigError(
+            "the held-out samples are named twice",
+            got=config.trusted,
+            allowed="a trusted column or a held-out file",
+            next_step="leave one of the two away",
         )
-        return {
-            name: filters.apply(recipe, self.table, history)
-            for name, recipe in self.recipes.items()
-        }
+    if held_out is not None:
+        return held_out_mask(pool, held_out), f"a file of {len(held_out):,} uids"
+    if config.trusted is None:
+        raise need_trust(pool)
+    return trusted_mask(pool, config.trusted), config.trusted
 
-    def split(self) -> tuple[Split, Task]:
-        if (self.config.trusted is None) == (self.held_out is None):
-            if self.held_out is None:
-                raise need_trust(self.table)
-            raise ConfigError(
-                "the held-out samples are named twice",
-                got=self.config.trusted,
-                allowed="a trusted column or a held-out file",
-                next_step="leave one of the two away",
-            )
-        if self.held_out is not None:
-            trusted = held_out_mask(self.table, self.held_out)
-            source = f"a file of {len(self.held_out):,} uids"
-        else:
-            assert self.config.trusted is not None  # seen above
-            trusted = trusted_mask(self.table, self.config.trusted)
-            source = self.config.trusted
-        task = open_task(self.features, self.config, self.device)
-        split = split_pool(
-            self.features,
-            trusted,
-            self.config,
-            usable=task.usable,
-            whole=self.held_out is not None,
-            source=source,
-            check=self.progress.check,
-        )
-        return split, task
+
+def _with_scores(samples: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+    """All samples (N) in their order, with the table's further columns; null without a score."""
+    further = [name for name in table.columns if name not in samples.columns]
+    if not further:
+        return samples
+    return samples.join(table.select("uid", *further), on="uid", how="left", maintain_order="left")
+
+
+def _among(uids: pl.Series, some: pl.Series) -> np.ndarray:
+    """Which of ``uids`` (N,) are among ``some``, bool (N,)."""
+    return np.asarray(uids.is_in(some.implode()).to_numpy())

@@ -15,9 +15,11 @@ from app.components.proving_recipes import add_cutoff, add_saved, upload
 from app.library import runs_root, tidy_path
 from app.proving import (
     MAX_RECIPES,
+    RESTORED,
     command,
     from_request,
     offered,
+    preselected,
     recipe_file,
     request_of,
     uids_from,
@@ -70,6 +72,7 @@ def proof_form(store: JobStore, shown: Shown) -> None:
         return
     form = session.state().proving
     if trusted is None and form.file is None:
+        st.caption("To start, choose what marks good samples, or give a held-out file.")
         return
     with errors_shown():
         request = request_of(form, recipes, shown.run, trusted)
@@ -102,6 +105,17 @@ def _as_command(shown: Shown, request: ProofRequest) -> None:
                     file_name=recipe_file(name),
                     mime="application/yaml",
                     key=f"prove_recipe_{name}",
+                    icon=":material/download:",
+                    type="tertiary",
+                    on_click="ignore",
+                )
+            if file == RESTORED and form.file is not None:
+                st.download_button(
+                    file,
+                    data="\n".join(form.file[1]) + "\n",
+                    file_name=file,
+                    mime="text/plain",
+                    key="prove_held_out_uids",
                     icon=":material/download:",
                     type="tertiary",
                     on_click="ignore",
@@ -162,11 +176,11 @@ def _trusted(shown: Shown) -> str | None:
     form = session.state().proving
     st.markdown(
         "**Trusted samples**",
-        help="Samples that are known to be good. A quarter of them judges all arms and never "
-        "trains, and neither do its duplicates.",
+        help="Samples that are known to be good. A share of them (Settings), or a whole held-out "
+        "file, judges all arms and never trains, and neither do its duplicates.",
     )
     candidates = cache.trusted(shown.key)
-    chosen = form.trusted if form.trusted in candidates else next(iter(candidates), None)
+    chosen = preselected(candidates, form.trusted)
     if form.file is not None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"{plain(form.file[0])}: {count(len(form.file[1]))} uids")
@@ -181,6 +195,8 @@ def _trusted(shown: Shown) -> str | None:
         st.selectbox(
             "Marked as good by",
             candidates,
+            index=None,
+            placeholder="Choose what marks good samples",
             key=session.bind("prove_trusted", chosen),
             on_change=_stored("prove_trusted", "trusted"),
             label_visibility="collapsed",
@@ -212,7 +228,9 @@ def _held_out_file() -> None:
 
 def _settings() -> None:
     form = session.state().proving
+    share = "Of the trusted samples, this share judges and never trains; a file judges whole."
     for label, name, least, most, step, text in [
+        ("Held-out share, %", "share", 1.0, 99.0, 5.0, share),
         ("Seeds", "seeds", 2, 100, 1, "Each trains every arm three times."),
         ("Steps", "steps", 1, 100_000, 50, "The same for every arm."),
         ("Margin, %", "margin", 0.1, 50.0, 0.5, "How much more loss still is not worse."),

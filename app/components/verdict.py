@@ -13,7 +13,14 @@ from app.components.shell import theme
 from app.shown import Shown
 from app.text import plain
 from mimic_core.proving.record import Outcome, Proof, stored_proofs
-from mimic_core.proving.words import as_lines, held_out_text, interval_text, settings_text
+from mimic_core.proving.words import (
+    as_lines,
+    held_out_text,
+    interval_text,
+    recipe_text,
+    settings_text,
+    times_seen,
+)
 
 _LOOKS: dict[Outcome, tuple[str, Literal["green", "orange", "gray", "blue"]]] = {
     "better": (":material/check_circle:", "green"),
@@ -52,9 +59,11 @@ def proofs(shown: Shown) -> None:
 
 
 def _label(proof: Proof) -> str:
-    names = ", ".join(recipe.name for recipe in proof.recipes)
+    """Names may be equal, what they keep may not; the id tells apart what only settings do."""
+    names = ", ".join(f"{recipe.name} ({recipe.kept:,})" for recipe in proof.recipes)
     judged = proof.config.trusted or proof.held_out.source
-    return f"{names} · {judged} · {proof.config.seeds} seeds, {proof.config.steps} steps"
+    settings = f"{proof.config.seeds} seeds, {proof.config.steps} steps"
+    return f"{names} · {judged} · {settings} · {proof.proof_id[:6]}"
 
 
 def show_proof(proof: Proof) -> None:
@@ -64,6 +73,8 @@ def show_proof(proof: Proof) -> None:
         for sentence, outcome in _sentences(proof):
             icon, colour = _LOOKS[outcome]
             st.markdown(f":{colour}[{icon}] {plain(sentence)}")
+        for recipe in proof.recipes:
+            st.caption(plain(recipe_text(recipe)))
         st.caption(plain(held_out_text(proof.held_out)))
         st.caption(plain(settings_text(proof)))
         for note in proof.notes:
@@ -71,7 +82,11 @@ def show_proof(proof: Proof) -> None:
     left, right = st.columns(2, gap="medium")
     with left, st.container(border=True, key="panel_differences"):
         st.markdown("**Differences, with intervals**")
-        st.caption("Left of zero is better; the grey band is what still is not worse.")
+        st.caption(
+            "Left of zero is better; the grey band is what still is not worse. Each interval "
+            f"stands for itself, while verdicts are corrected for all {len(proof.comparisons)} "
+            "comparisons: a bar wholly left or right of zero may still show no difference."
+        )
         _chart(figures_prove.differences(proof, theme()), "differences", proof)
     with right, st.container(border=True, key="panel_levels"):
         st.markdown("**Every arm on the same held-out samples**")
@@ -109,6 +124,7 @@ def _tables(proof: Proof) -> None:
                 {
                     "arm": arm.name,
                     "trained on": arm.trained,
+                    "times seen": times_seen(proof, arm),
                     **{name: interval_text(arm.metrics[name], name) for name in metrics},
                 }
                 for arm in proof.arms
@@ -116,7 +132,12 @@ def _tables(proof: Proof) -> None:
         ),
         hide_index=True,
         width="stretch",
-        column_config={"trained on": st.column_config.NumberColumn(format="localized")},
+        column_config={
+            "trained on": st.column_config.NumberColumn(format="localized"),
+            "times seen": st.column_config.NumberColumn(
+                format="%.1f", help="How often each sample was trained on, on average."
+            ),
+        },
     )
     with st.expander("All comparisons, with p-values", icon=":material/table_rows:"):
         st.dataframe(

@@ -4,21 +4,25 @@ Random subsets are drawn anew by every seed, from all samples that may train. Ha
 same way for every arm: a sample that two arms share is in the same half of both, so what they have
 in common cancels.
 
-Letters: C samples that may train, n samples of an arm.
+Letters: N samples of the pool, C that may train, n samples of an arm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
+from mimic_core.errors import ConfigError
 from mimic_core.filters import Selection
 from mimic_core.proving.record import ALL_SAMPLES, ArmKind
 from mimic_core.proving.words import random_name
 from mimic_core.sampling import order_words
 
+# Two arms a recipe and one more, a bit each in an int64; and comparisons grow with the square.
+MAX_RECIPES = 20
 _SUBSET_KEY, _HALF_KEY = 0x737562, 0x68616C66  # keep these draws apart
 
 
@@ -55,10 +59,46 @@ class ArmPlan:
         return len(self.recipes[of or name])
 
 
-def plan_arms(selections: Mapping[str, Selection], trainable: np.ndarray) -> ArmPlan:
-    """The arms of these selections, each cut down to the rows that may train."""
+def check_names(names: Collection[str]) -> None:
+    """Refuse recipes that cannot be told from the other arms, or are too many.
+
+    Raises:
+        ConfigError: There is none, there are too many, or a name is that of another arm.
+    """
+    if not 1 <= len(names) <= MAX_RECIPES:
+        raise ConfigError(
+            "too many recipes for one proof" if names else "there is no recipe to prove",
+            got=len(names),
+            allowed=f"1 to {MAX_RECIPES} recipes",
+            next_step="give a recipe with --recipe FILE, or leave some to another proof",
+        )
+    taken = [name for name in names if name == ALL_SAMPLES or name.startswith(random_name(""))]
+    if taken:
+        raise ConfigError(
+            "a recipe has the name of another arm of the proof",
+            got=taken[0],
+            allowed=f"any name but {ALL_SAMPLES!r}, and none that begins with {random_name('')!r}",
+            next_step="rename the recipe's file",
+        )
+
+
+def plan_arms(
+    selections: Mapping[str, Selection], uids: pl.Series, trainable: np.ndarray
+) -> ArmPlan:
+    """The arms of these selections, each cut down to the rows that may train.
+
+    Args:
+        selections: What the recipes keep of a table, which need not hold all samples of the pool.
+        uids: Of the pool (N,).
+        trainable: Rows (C,) of the pool, ascending.
+    """
+    may_train = uids.gather(trainable)
     return ArmPlan(
-        trainable, {name: trainable[one.mask[trainable]] for name, one in selections.items()}
+        trainable,
+        {
+            name: trainable[may_train.is_in(one.uids.implode()).to_numpy()]
+            for name, one in selections.items()
+        },
     )
 
 

@@ -18,10 +18,10 @@ from mimic_core.proving.record import (
     ArmKind,
     Comparison,
     Interval,
-    Outcome,
     Proof,
     ProveConfig,
     ProvedRecipe,
+    is_share,
 )
 from mimic_core.proving.split import Split
 
@@ -65,7 +65,10 @@ def judge(
             kind=kind,
             of=of,
             trained=plan.size(name),
-            metrics=dict(zip(metrics, found, strict=True)),
+            metrics={
+                metric: one.within(0, 1) if is_share(metric) else one
+                for metric, one in zip(metrics, found, strict=True)
+            },
         )
     tests = [_test(first, second, trained, resampler, config) for first, second in _pairs(plan)]
     comparisons = _corrected(tests, arms, metrics, config)
@@ -75,7 +78,7 @@ def judge(
         recipes=tuple(proved),
         arms=tuple(arms.values()),
         comparisons=comparisons,
-        verdict=_verdict(proved, comparisons),
+        verdict=_verdict(proved, comparisons, config),
         **identity,
     )
 
@@ -122,7 +125,10 @@ def _corrected(
             Comparison(
                 first=test.first,
                 second=test.second,
-                differences=dict(zip(metrics, test.differences, strict=True)),
+                differences={
+                    metric: found.within(-1, 1) if is_share(metric) else found
+                    for metric, found in zip(metrics, test.differences, strict=True)
+                },
                 relative=test.relative,
                 p=test.p,
                 p_corrected=one,
@@ -135,25 +141,24 @@ def _corrected(
                     test.relative,
                     outcome,
                     margin=config.margin,
+                    proved=one <= config.level,
                 ),
             )
         )
     return tuple(out)
 
 
-def _verdict(proved: Sequence[ProvedRecipe], comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+def _verdict(
+    proved: Sequence[ProvedRecipe], comparisons: Sequence[Comparison], config: ProveConfig
+) -> tuple[str, ...]:
     """One sentence for each recipe against the baselines, then those for pairs of recipes."""
     found = {(c.first, c.second): c for c in comparisons}
     sentences = []
     for recipe in proved:
-        against: dict[ArmKind, tuple[Outcome, Interval]] = {}
-        others: list[tuple[ArmKind, str]] = [
-            ("all", ALL_SAMPLES),
-            ("random", words.random_name(recipe.name)),
-        ]
-        for kind, other in others:
-            one = found[recipe.name, other]
-            against[kind] = one.outcome, one.relative
-        sentences.append(words.verdict_text(recipe, against))
+        against: dict[ArmKind, Comparison] = {
+            "all": found[recipe.name, ALL_SAMPLES],
+            "random": found[recipe.name, words.random_name(recipe.name)],
+        }
+        sentences.append(words.verdict_text(recipe, against, config))
     names = {recipe.name for recipe in proved}
     return (*sentences, *(c.text for c in comparisons if c.second in names))

@@ -10,9 +10,12 @@ Letters: H held-out samples, D embedding width. All in float64.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
+
+BLOCK_CELLS = 4_194_304  # similarities at a time, 32 MB: eight trainings may judge at once
 
 
 def clip_contributions(logits: np.ndarray) -> np.ndarray:
@@ -59,20 +62,25 @@ def recall_contributions(
     Args:
         queries, answers: Unit embeddings (H, D).
     """
-    similarity = _similarities(queries, answers)
-    own = np.diagonal(similarity)[:, None]
-    higher = similarity > own
-    level = similarity == own
-    np.fill_diagonal(level, val=False)
-    above, equal = higher.sum(1), level.sum(1)
-    found = []
-    for k in cutoffs:
-        hits = _hits(above, equal, k)
-        gains_above = np.where(above > 0, _hits(np.maximum(above - 1, 0), equal, k) - hits, 0.0)
-        gains_equal = np.where(equal > 0, _hits(above, np.maximum(equal - 1, 0), k) - hits, 0.0)
-        gained = higher.T @ gains_above + level.T @ gains_equal
-        found.append(jackknife_values(hits.sum(), hits.sum() - hits + gained))
-    return found
+    compare = partial(_comparisons, *_distinct(queries), *_distinct(answers))
+    # One block is kept between the two passes; where there are several, they are computed again.
+    kept = list(compare()) if len(queries) * len(answers) <= BLOCK_CELLS else None
+    above, equal = np.empty(len(queries)), np.empty(len(queries))
+    for block, higher, level in kept or compare():
+        above[block], equal[block] = higher.sum(1), level.sum(1)
+    hits = [_hits(above, equal, k) for k in cutoffs]
+    gained = np.zeros((len(cutoffs), len(queries)))
+    for block, higher, level in kept or compare():
+        over, tied = above[block], equal[block]
+        for number, k in enumerate(cutoffs):
+            now = hits[number][block]
+            gains_above = np.where(over > 0, _hits(np.maximum(over - 1, 0), tied, k) - now, 0.0)
+            gains_equal = np.where(tied > 0, _hits(over, np.maximum(tied - 1, 0), k) - now, 0.0)
+            gained[number] += higher.T @ gains_above + level.T @ gains_equal
+    return [
+        jackknife_values(now.sum(), now.sum() - now + row)
+        for now, row in zip(hits, gained, strict=True)
+    ]
 
 
 def _hits(above: np.ndarray, equal: np.ndarray, k: int) -> np.ndarray:
@@ -80,12 +88,34 @@ def _hits(above: np.ndarray, equal: np.ndarray, k: int) -> np.ndarray:
     return np.asarray(np.clip((k - above) / (equal + 1), 0.0, 1.0))
 
 
-def _similarities(queries: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """Products (H, H), computed once for equal rows: rounding may depend on the position."""
-    one, one_of = np.unique(queries, axis=0, return_inverse=True)
-    other, other_of = np.unique(answers, axis=0, return_inverse=True)
-    products = one.astype(np.float64) @ other.astype(np.float64).T
-    return np.asarray(products[np.ix_(one_of.ravel(), other_of.ravel())])
+def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct rows of (H, D) in float64, and which of them each row is (H,)."""
+    distinct, place = np.unique(rows, axis=0, return_inverse=True)
+    return distinct.astype(np.float64), place.ravel()
+
+
+def _comparisons(
+    queries: np.ndarray, query: np.ndarray, answers: np.ndarray, answer: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Blocks of b queries: which of all answers are more similar than the query's own, (b, H) bool,
+    and which other answers are just as similar.
+
+    Products are computed once for equal rows, because rounding may depend on the position.
+
+    Args:
+        queries, answers: Distinct rows.
+        query, answer: Which of them each of the H samples has.
+    """
+    size = max(1, BLOCK_CELLS // len(answer))
+    for start in range(0, len(query), size):
+        block = slice(start, min(start + size, len(query)))
+        needed, place = np.unique(query[block], return_inverse=True)
+        products = (queries[needed] @ answers.T)[np.ix_(place.ravel(), answer)]
+        own = np.arange(len(products)), np.arange(start, block.stop)
+        best = products[own][:, None]
+        level = products == best
+        level[own] = False
+        yield block, products > best, level
 
 
 def jackknife_values(total: float, remaining: np.ndarray) -> np.ndarray:

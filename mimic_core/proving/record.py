@@ -24,6 +24,12 @@ PROOF_VERSION = 1
 ArmKind = Literal["all", "recipe", "random"]
 Outcome = Literal["better", "worse", "not_worse", "open"]
 ALL_SAMPLES = "all samples"
+MAX_HELD_OUT = 20_000  # recall compares each with each, at every training
+
+
+def is_share(metric: str) -> bool:
+    """Whether the metric is a share (recall, accuracy), of which more is better, or a loss."""
+    return not metric.endswith("loss")
 
 
 class ProveConfig(Frozen):
@@ -34,7 +40,7 @@ class ProveConfig(Frozen):
             when a file names the held-out samples.
         held_out_share: Share of the trusted samples that is held out; the same share of all others
             is set aside, so that what trains keeps the pool's own mix.
-        held_out_limit: Most samples held out.
+        held_out_limit: Most samples drawn; a held-out file may list up to ``MAX_HELD_OUT``.
         duplicate_cosine: Cosine of two image embeddings from which on they count as duplicates.
         caption_limit: Equal captions make duplicates too, unless more samples than this share the
             caption: then it is generic ("image", a class name). 0 leaves captions out.
@@ -49,7 +55,7 @@ class ProveConfig(Frozen):
 
     trusted: str | None = None
     held_out_share: float = Field(default=0.25, gt=0, lt=1)
-    held_out_limit: int = Field(default=2000, ge=2, le=20_000)
+    held_out_limit: int = Field(default=2000, ge=2, le=MAX_HELD_OUT)
     duplicate_cosine: float = Field(default=0.98, gt=0, le=1)
     caption_limit: int = Field(default=5, ge=0)
     seeds: int = Field(default=5, ge=2, le=1000)
@@ -91,6 +97,11 @@ class Interval(Frozen):
     low: float
     high: float
 
+    def within(self, least: float, most: float) -> Interval:
+        """The interval cut off at the ends of a scale."""
+        low, high = (min(max(end, least), most) for end in (self.low, self.high))
+        return Interval(value=self.value, low=low, high=high)
+
 
 class Leakage(Frozen):
     """Duplicates of held-out samples among the samples that could train; none of them does.
@@ -109,13 +120,18 @@ class Leakage(Frozen):
 
 
 class HeldOut(Frozen):
-    """The part that never trains."""
+    """The part that never trains.
+
+    Attributes:
+        unscored: Samples of the pool that have no score in the run; they may judge, never train.
+    """
 
     source: str
     trusted: int
     held_out: int
     groups: int
     set_aside: int
+    unscored: int = 0
     trainable: int
     uids_sha256: str
     leakage: Leakage

@@ -9,7 +9,7 @@ Letters: N samples, H held-out samples, C samples that may train, D embedding wi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,13 +17,13 @@ import polars as pl
 
 from mimic_core.errors import ConfigError
 from mimic_core.featureset import FeatureSet, ShardedArray
-from mimic_core.places import PLACE, image_numbers
-from mimic_core.proving.record import HeldOut, Leakage, ProveConfig
+from mimic_core.places import PLACE
+from mimic_core.proving.record import MAX_HELD_OUT, HeldOut, Leakage, ProveConfig
 from mimic_core.sampling import order_words, uid_words
 
 MIN_HELD_OUT = 20  # fewer cannot show anything
 _SPLIT_KEY = 0x70726F7665  # keeps this draw apart from those of samples and batches
-BLOCK_ROWS = 16_384  # embeddings compared at a time
+BLOCK_CELLS = 4_194_304  # cosines computed at a time, 16 MB
 
 Check = Callable[[], None]
 
@@ -51,6 +51,7 @@ def split_pool(
     config: ProveConfig,
     *,
     usable: np.ndarray,
+    scored: np.ndarray,
     whole: bool,
     source: str,
     check: Check,
@@ -60,25 +61,30 @@ def split_pool(
     Args:
         trusted: Which rows are known to be good, bool (N,).
         usable: Which rows can train and be judged at all, bool (N,).
+        scored: Which rows have a score in the run, bool (N,). The others (held out of the run, or
+            trusted by it) may judge, and never train: no recipe could keep them.
         whole: Whether all of ``trusted`` is held out (it came from a file) instead of a share.
         source: Where ``trusted`` comes from, in words.
 
     Raises:
-        ConfigError: Too few samples remain on one of the two sides.
+        ConfigError: Too few samples judge, or a file lists too many.
     """
     samples = features.samples
     ranked = order_words(uid_words(samples["uid"]), _SPLIT_KEY)
     good = ranked[(trusted & usable)[ranked]]
-    others = ranked[(~trusted & usable)[ranked]]
+    others = ranked[(~trusted & usable & scored)[ranked]]
     share = 1.0 if whole else config.held_out_share
     count = min(round(share * len(good)), len(good))
     if not whole:
         count = min(count, config.held_out_limit)
     held_out = good[:count]
     _require(len(held_out), len(good), share)
-    # Others are set aside at the same rate, so that what trains is as noisy as the pool.
-    aside = 0 if whole else round(count / len(good) * len(others))
-    rest = np.sort(np.concatenate([good[count:], others[aside:]]))
+    # Others are set aside at the rate at which good samples are lost to training, so that what
+    # trains is as noisy as the pool. Samples without a score would not have trained anyway.
+    lost, could_train = scored[held_out].sum(), scored[good].sum()
+    aside = 0 if whole or not could_train else round(lost / could_train * len(others))
+    free = good[count:]
+    rest = np.sort(np.concatenate([free[scored[free]], others[aside:]]))
     leaks, leakage, groups = _duplicates(features, held_out, rest, config, check)
     trainable = rest[~leaks]
     uids = samples["uid"].gather(held_out).sort()
@@ -88,6 +94,7 @@ def split_pool(
         held_out=len(held_out),
         groups=len(np.unique(groups)),
         set_aside=aside,
+        unscored=int((~scored).sum()),
         trainable=len(trainable),
         uids_sha256=uids_digest(uids),
         leakage=leakage,
@@ -107,6 +114,13 @@ def _require(held_out: int, good: int, share: float) -> None:
             got=f"{held_out} of {good} trusted samples (share {share:g})",
             allowed=f"at least {MIN_HELD_OUT}",
             next_step="trust more samples, or hold out a larger share of them",
+        )
+    if held_out > MAX_HELD_OUT:
+        raise ConfigError(
+            "too many samples are held out",
+            got=f"{held_out:,} usable samples of the held-out file",
+            allowed=f"{MIN_HELD_OUT} to {MAX_HELD_OUT:,}",
+            next_step="list fewer uids, drawn at random: 2,000 judge well",
         )
 
 
@@ -143,13 +157,18 @@ def near(
     """Which of ``rest`` (R,) have a held-out sample within ``cosine``, and which of those (H,)."""
     anchors = _unit(embedding.take(held_out))
     close, touched = np.zeros(len(rest), bool), np.zeros(len(held_out), bool)
-    for start in range(0, len(rest), BLOCK_ROWS):
+    for block in _blocks(len(rest), len(held_out)):
         check()
-        block = slice(start, start + BLOCK_ROWS)
         found = _unit(embedding.take(rest[block])) @ anchors.T >= cosine
         close[block] = found.any(1)
         touched |= found.any(0)
     return close, touched
+
+
+def _blocks(rows: int, width: int) -> Iterator[slice]:
+    """Slices of ``rows`` that meet ``width`` others in ``BLOCK_CELLS`` cells at most."""
+    size = max(1, BLOCK_CELLS // max(width, 1))
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -190,16 +209,37 @@ def _groups(
     check: Check,
 ) -> np.ndarray:
     """A number (H,) for each held-out sample, shared by duplicates and by their duplicates."""
+    group = np.arange(len(held_out))
+    anchors = _unit(embedding.take(held_out))
+    for block in _blocks(len(held_out), len(held_out)):
+        check()
+        first, second = np.nonzero(anchors[block] @ anchors.T >= config.duplicate_cosine)
+        group = _joined(group, first + block.start, second)
+    captions = _telling_captions(samples, config.caption_limit)
+    for keys in (samples.select(PLACE), captions):
+        first, second = _neighbours(keys[held_out])
+        group = _joined(group, first, second)
+    return group
+
+
+def _neighbours(keys: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of rows (H,) whose ``keys`` are all equal, enough to connect them; missing keys equal
+    nothing.
+    """
+    known = keys.select(pl.first().is_not_null()).to_series().to_numpy()
+    value = keys.select(pl.struct(pl.all()).rank("dense").alias("value"))["value"].to_numpy()
+    order = np.argsort(value, kind="stable")
+    order = order[known[order]]
+    level = value[order][1:] == value[order][:-1]
+    return order[1:][level], order[:-1][level]
+
+
+def _joined(group: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Groups (H,) after ``first`` and ``second``, pairs of rows, have been put together."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    anchors = _unit(embedding.take(held_out))
-    check()
-    first, second = np.nonzero(anchors @ anchors.T >= config.duplicate_cosine)
-    place = image_numbers(samples[held_out])
-    order = np.argsort(place, kind="stable")
-    level = place[order][1:] == place[order][:-1]
-    first = np.concatenate([first, order[1:][level]])
-    second = np.concatenate([second, order[:-1][level]])
-    edges = coo_matrix((np.ones(len(first), bool), (first, second)), shape=[len(held_out)] * 2)
-    return np.asarray(connected_components(edges, directed=False)[1], np.int64)
+    ends = group[first], group[second]
+    edges = coo_matrix((np.ones(len(first), bool), ends), shape=[len(group)] * 2)
+    labels = connected_components(edges, directed=False)[1]
+    return np.asarray(labels[group], np.int64)

@@ -33,6 +33,7 @@ from mimic_core.widening import widened
 
 LOSS = "held-out loss"
 RECALL_AT = (1, 5)
+MAX_JUDGED = 4096
 PAIR_METRICS = (
     LOSS,
     *(f"image to text recall@{k}" for k in RECALL_AT),
@@ -66,6 +67,13 @@ class Task(Protocol):
 
     def contributions(self, model: Any, held_out: np.ndarray) -> np.ndarray:
         """Contributions (M, H) float64 of the held-out rows (H,) to the M metrics."""
+
+
+class TakesRows(Protocol):
+    """Features (N, F), such as ``mimic_core.rows.Rows``."""
+
+    def take(self, rows: np.ndarray) -> Tensor:
+        """Rows (B,) as (B, F) float32."""
 
 
 class PairsTask:
@@ -130,7 +138,7 @@ class LabelsTask:
     """A fresh linear head on cached features, trained by cross-entropy.
 
     Args:
-        features: (N, F), anything that takes rows (``mimic_core.projector.Rows``).
+        features: (N, F).
         width: F.
         labels: Class numbers (N,) int64, -1 where there is none.
         classes: C.
@@ -142,7 +150,7 @@ class LabelsTask:
 
     def __init__(
         self,
-        features: Rows | ArrayRows,
+        features: TakesRows,
         labels: np.ndarray,
         words: np.ndarray,
         config: ProveConfig,
@@ -189,17 +197,6 @@ class LabelsTask:
         losses = np.log(np.exp(logits - peak).sum(1)) + peak[:, 0] - logits[own]
         best = logits == peak
         return np.stack([losses, best[own] / best.sum(1)])
-
-
-class ArrayRows:
-    """Features (N, F) that are in memory already."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self._array = torch.from_numpy(np.ascontiguousarray(array))
-
-    def take(self, rows: np.ndarray) -> Tensor:
-        """Rows (B,) as (B, F) float32."""
-        return self._array[torch.from_numpy(rows)].float()
 
 
 def open_task(features: FeatureSet, config: ProveConfig, device: torch.device | str) -> Task:
@@ -253,8 +250,11 @@ def batches(
 
 
 def judged_batches(held_out: int, batch_size: int) -> list[slice]:
-    """The fixed batches in which every arm's held-out loss is taken, of nearly equal size."""
-    parts = -(-held_out // batch_size)
+    """The fixed batches in which every arm's held-out loss is taken, of nearly equal size.
+
+    At most ``MAX_JUDGED``: a larger batch would need gigabytes for its logits, times the cores.
+    """
+    parts = -(-held_out // min(batch_size, MAX_JUDGED))
     edges = np.linspace(0, held_out, parts + 1).round().astype(int)
     return [slice(int(a), int(b)) for a, b in pairwise(edges)]
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mimic_core.proving.record import (
     ALL_SAMPLES,
     Arm,
     ArmKind,
+    Comparison,
     HeldOut,
     Interval,
     Outcome,
     Proof,
+    ProveConfig,
     ProvedRecipe,
+    is_share,
 )
 from mimic_core.summary import aligned
 
@@ -21,9 +26,13 @@ def random_name(recipe: str) -> str:
 
 
 def comparison_text(
-    first: str, second: Arm, relative: Interval, outcome: Outcome, *, margin: float
+    first: str, second: Arm, relative: Interval, outcome: Outcome, *, margin: float, proved: bool
 ) -> str:
-    """Such as ``A is better than all samples: held-out loss 3.1 % lower (95 % ...)``."""
+    """Such as ``A is better than all samples: held-out loss 3.1 % lower (95 % ...)``.
+
+    Args:
+        proved: Whether the two differ for certain, by the corrected p.
+    """
     other = _spoken(second.kind, second.name)
     figures = loss_text(relative)
     if _same(relative):
@@ -33,7 +42,7 @@ def comparison_text(
             return f"{first} is better than {other}: {figures}."
         case "worse":
             return f"{first} is worse than {other}: {figures}."
-        case "not_worse" if relative.low > 0:
+        case "not_worse" if proved:  # a proved gain would be "better"
             return f"{first} is worse than {other}, but by less than {_percent(margin)}: {figures}."
         case "not_worse":
             return f"{first} is not worse than {other} (margin {_percent(margin)}): {figures}."
@@ -59,21 +68,29 @@ def _same(relative: Interval) -> bool:
     return relative.value == relative.low == relative.high == 0
 
 
-def verdict_text(recipe: ProvedRecipe, against: dict[ArmKind, tuple[Outcome, Interval]]) -> str:
+def verdict_text(
+    recipe: ProvedRecipe, against: Mapping[ArmKind, Comparison], config: ProveConfig
+) -> str:
     """One recipe's sentence: how much it drops, and what that does against both baselines."""
-    parts = [f"{recipe.name} {_dropped(recipe)}"]
-    said = {
-        "better": "is better than {other} by {size} of the held-out loss",
-        "worse": "is worse than {other} by {size} of the held-out loss",
-        "not_worse": "is not worse than {other}",
-        "open": "no difference from {other} could be shown",
-    }
-    for kind in ("all", "random"):
-        found, relative = against[kind]
-        size = _percent(abs(relative.value))
-        text = "is the same as {other}" if _same(relative) else said[found]
-        parts.append(text.format(other=_spoken(kind, ""), size=size))
-    return f"{parts[0]} and {parts[1]}; {_against_random(parts[2])}."
+    on_all, on_random = (_outcome_text(kind, against[kind], config) for kind in ("all", "random"))
+    return f"{recipe.name} {_dropped(recipe)} and {on_all}; {_against_random(on_random)}."
+
+
+def _outcome_text(kind: ArmKind, found: Comparison, config: ProveConfig) -> str:
+    other, size = _spoken(kind, ""), _percent(abs(found.relative.value))
+    if _same(found.relative):
+        return f"is the same as {other}"
+    match found.outcome:
+        case "better" | "worse":
+            return f"is {found.outcome} than {other} by {size} of the held-out loss"
+        case "not_worse" if found.p_corrected <= config.level:
+            margin = _percent(config.margin)
+            return (
+                f"is worse than {other} by {size} of the held-out loss, within the {margin} margin"
+            )
+        case "not_worse":
+            return f"is not worse than {other}"
+    return f"no difference from {other} could be shown"
 
 
 def _against_random(text: str) -> str:
@@ -112,6 +129,8 @@ def held_out_text(held_out: HeldOut) -> str:
     )
     if held_out.set_aside:
         text += f"; {held_out.set_aside:,} others are set aside, so that the rest is as mixed"
+    if held_out.unscored:
+        text += f"; {held_out.unscored:,} without a score in the run may judge but not train"
     text += f"; {held_out.trainable:,} may train."
     if not leak.removed:
         return f"{text} No duplicate of a judging sample was found among them."
@@ -122,12 +141,24 @@ def held_out_text(held_out: HeldOut) -> str:
     )
 
 
+def recipe_text(proved: ProvedRecipe) -> str:
+    """Such as ``A: CLIP score: top 70 % (keeps 1,400 of 2,000)``."""
+    said = [named.condition.describe() for named in proved.recipe.conditions]
+    conditions = "; and ".join(said) or "no condition"
+    return f"{proved.name}: {conditions} (keeps {proved.kept:,} of {proved.total:,})"
+
+
 def as_lines(proof: Proof) -> list[str]:
-    """A proof for the terminal: verdict, who judged, the table, the comparisons, the notes."""
+    """A proof for the terminal: verdict, recipes, who judged, the table, the comparisons, notes."""
     metrics = list(proof.arms[0].metrics)
-    head = ("arm", "trained on", *metrics)
+    head = ("arm", "trained on", "times seen", *metrics)
     rows = [
-        (arm.name, f"{arm.trained:,}", *(interval_text(arm.metrics[m], m) for m in metrics))
+        (
+            arm.name,
+            f"{arm.trained:,}",
+            f"{times_seen(proof, arm):.3g}",
+            *(interval_text(arm.metrics[m], m) for m in metrics),
+        )
         for arm in proof.arms
     ]
     pairs = [
@@ -136,6 +167,8 @@ def as_lines(proof: Proof) -> list[str]:
     ]
     return [
         *proof.verdict,
+        "",
+        *(recipe_text(recipe) for recipe in proof.recipes),
         "",
         held_out_text(proof.held_out),
         settings_text(proof),
@@ -147,19 +180,27 @@ def as_lines(proof: Proof) -> list[str]:
     ]
 
 
+def times_seen(proof: Proof, arm: Arm) -> float:
+    """How often each sample of the arm is trained on, on average; below 1, not all of them are."""
+    return proof.config.steps * proof.batch_size / arm.trained
+
+
 def settings_text(proof: Proof) -> str:
-    """How everything was trained and tested, in one sentence."""
+    """How everything was trained and tested, in two sentences."""
     config = proof.config
-    return (
+    seen = [times_seen(proof, arm) for arm in proof.arms]
+    text = (
         f"{config.seeds} seeds, {config.steps} steps at batch size {proof.batch_size} for every "
         f"arm; intervals at {_percent(1 - config.level)}, p corrected for {len(proof.comparisons)} "
-        "comparisons (Holm)."
+        f"comparisons (Holm). A sample was trained on {min(seen):.3g} times on average in the "
+        f"largest arm and {max(seen):.3g} times in the smallest"
     )
+    return text + ("; with fewer than one, give more steps." if min(seen) < 1 else ".")
 
 
 def interval_text(interval: Interval, metric: str) -> str:
     """Such as ``2.31 (2.25 to 2.38)``; shares in per cent."""
-    if metric.endswith("loss"):
+    if not is_share(metric):
         return f"{interval.value:.4g} ({interval.low:.4g} to {interval.high:.4g})"
     value, low, high = (100 * number for number in (interval.value, interval.low, interval.high))
     return f"{value:.1f} % ({low:.1f} to {high:.1f})"
@@ -173,6 +214,8 @@ __all__ = [
     "interval_text",
     "loss_text",
     "random_name",
+    "recipe_text",
     "settings_text",
+    "times_seen",
     "verdict_text",
 ]

@@ -32,6 +32,7 @@ from mimic_core.stats.retention import (
     quality_estimate,
     refitted_retention,
     retention_curve,
+    share_is_fixed,
 )
 
 __all__ = [
@@ -59,4 +60,5 @@ __all__ = [
     "rank_agreement",
     "refitted_retention",
     "retention_curve",
+    "share_is_fixed",
 ]

@@ -4,6 +4,10 @@ The retained fraction of an ensemble filter falls with the share of noise in a p
 compare pools. Its interval is a bootstrap's: drawing N samples with replacement and counting those
 that are kept gives exactly Binomial(N, p)/N for the fraction p, so that is drawn, and no sample is
 touched. It holds the filter fixed; ``refitted_retention`` also fits the filter anew in every draw.
+
+Where a filter keeps nothing, or everything, every draw does too, which would claim to be certain
+after five samples. The open end there is the exact binomial one (Clopper and Pearson): the share at
+which so extreme a count is just as likely as the level allows.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import polars as pl
 
 from mimic_core.cutoffs import Keep
 from mimic_core.ensemble import ensemble
-from mimic_core.ensembles.config import EnsembleConfig
+from mimic_core.ensembles.config import EnsembleConfig, MeanRank, TopPercent
 from mimic_core.errors import FilterError
 from mimic_core.history import History
 from mimic_core.stats.numbers import as_numbers, known_truth
@@ -93,7 +97,8 @@ class QualityEstimate:
 
     Attributes:
         retained: Kept over total.
-        low, high: The interval that holds ``level`` of the resampled fractions.
+        low, high: The interval that holds ``level`` of the resampled fractions; where nothing or
+            everything is kept, one end is exact instead (see above).
         level: Such as 0.95.
         resamples: Number of bootstrap draws.
         refitted: Whether the filter was fitted anew in each draw.
@@ -112,7 +117,8 @@ def quality_estimate(
 ) -> QualityEstimate:
     """The retained fraction ``kept / total`` with the bootstrap interval of a fixed filter.
 
-    The same numbers for the same seed.
+    The same numbers for the same seed. It is for filters that could keep more or less; a share that
+    was asked for does not vary (``share_is_fixed``).
 
     Raises:
         FilterError: There is nothing to estimate from, or ``level`` is no share.
@@ -126,7 +132,19 @@ def quality_estimate(
         )
     draws = np.random.default_rng(seed).binomial(total, kept / total, resamples) / total
     low, high = _interval(draws, level)
+    if kept in (0, total):
+        reach = ((1 - level) / 2) ** (1 / total)
+        low, high = (0.0, 1 - reach) if kept == 0 else (reach, 1.0)
     return QualityEstimate(kept / total, low, high, level, resamples, refitted=False)
+
+
+def share_is_fixed(config: EnsembleConfig, steps: int) -> bool:
+    """Whether the ensemble keeps the share that it was told to keep, whatever the pool.
+
+    Such a share says nothing about a pool and has no interval.
+    """
+    asked = isinstance(config.binarise, TopPercent)
+    return asked and (steps == 1 or isinstance(config.aggregate, MeanRank))
 
 
 def refitted_retention(
@@ -140,7 +158,8 @@ def refitted_retention(
     """The retained fraction of an ensemble that is fitted anew on every resampled pool.
 
     Costs ``resamples`` times as much as the ensemble. Cutoffs move with the draw, so the interval
-    is usually a little wider than that of ``quality_estimate``; a top share has none at all.
+    is usually a little wider than that of ``quality_estimate``. Where ``share_is_fixed`` only ties
+    between copies of a sample move it, and it means nothing.
     """
     whole = ensemble(history, config)
     random = np.random.default_rng(seed)

@@ -12,10 +12,12 @@ from app import figures_prove
 from app.colours import DARK, LIGHT
 from app.proving import (
     PRESENT,
+    RESTORED,
     ProveForm,
     command,
     from_request,
     offered,
+    preselected,
     recipe_file,
     request_of,
     top_share,
@@ -27,7 +29,7 @@ from mimic_core.filters import Percentile, Recipe
 from mimic_core.jobrecord import parse_config
 from mimic_core.jobstore import JOBS_FILE, JobOptions, JobStore
 from mimic_core.prove import prove
-from mimic_core.proving.record import Proof, ProofRequest, ProveConfig
+from mimic_core.proving.record import Proof, ProofRequest, ProveConfig, is_share
 from mimic_core.recipe_library import save_recipe
 from mimic_core.runs import Run
 from tests.app.conftest import STATE, OpenApp
@@ -89,11 +91,11 @@ def test_a_share_is_a_percentile() -> None:
 
 
 def test_the_command_says_what_the_page_does(run: Run) -> None:
-    form = ProveForm(seeds=7, margin=2.5)
+    form = ProveForm(share=40.0, seeds=7, margin=2.5)
     request = request_of(form, {NAME: TOP}, run, "is_noisy=false")
     assert command(request, run, "runs", None) == (
         f"python -m mimic_core prove {run.id} --runs runs --recipe mimic-score-top-70.yaml "
-        "--trusted is_noisy=false --seeds 7 --margin 0.025"
+        "--trusted is_noisy=false --held-out-share 0.4 --seeds 7 --margin 0.025"
     )
     by_file = ProveForm(file=("held.txt", ("a", "b")))
     request = request_of(by_file, {NAME: TOP}, run, "is_noisy=false")
@@ -108,6 +110,18 @@ def test_a_request_is_read_back_from_the_job_table(run: Run) -> None:
     assert parse_config(run.record.config.model_dump_json()) == run.record.config
     filled = ProveForm(**from_request(request))
     assert filled == ProveForm(compared=((NAME, TOP.to_yaml()),), trusted="is_noisy=false")
+    by_file = ProveForm(file=("mine.csv", ("a", "b")), share=40.0)
+    filled = ProveForm(**from_request(request_of(by_file, {NAME: TOP}, run, "is_noisy=false")))
+    assert (filled.file, filled.trusted) == ((RESTORED, ("a", "b")), None)
+    assert filled.share == pytest.approx(40)
+
+
+def test_only_a_known_truth_is_trusted_without_a_choice() -> None:
+    offer = ["nsfw", "nsfw=false", "is_noisy=false", "noise_kind=clean"]
+    assert preselected(offer, None) == "is_noisy=false"
+    assert preselected(offer, "nsfw=false") == "nsfw=false"
+    assert preselected(offer, "gone") == "is_noisy=false"
+    assert preselected(["nsfw", "nsfw=false", "topic=beach"], None) is None
 
 
 def test_uploaded_uids_are_read_whatever_the_name(tmp_path: Path) -> None:
@@ -126,7 +140,7 @@ def test_the_figures_hold_every_comparison_and_arm(proved: tuple[Run, Proof]) ->
         for metric in proof.arms[0].metrics:
             levels = figures_prove.levels(proof, metric, theme)
             values = [trace.x[0] for trace in levels.data if trace.mode == "markers"]
-            factor = 100 if figures_prove.metric_is_share(metric) else 1
+            factor = 100 if is_share(metric) else 1
             expected = [factor * arm.metrics[metric].value for arm in proof.arms]
             assert values == pytest.approx(expected)
 
@@ -155,6 +169,12 @@ def test_a_pool_that_marks_nobody_asks_for_a_file(tmp_path: Path, open_app: Open
         assert "No column marks good samples" in texts(app)
     else:
         assert all("topic=" in option for option in found[0].options)
+        assert found[0].value is None
+        assert "choose what marks good samples" in texts(app)
+        assert not [one for one in app.button if one.key == "prove_start"]
+        found[0].set_value(found[0].options[0]).run()
+        assert app.selectbox(key="prove_trusted").value == found[0].options[0]
+        assert app.button(key="prove_start")
 
 
 def test_cutoffs_are_added_compared_and_started(
@@ -203,9 +223,11 @@ def test_a_page_switch_loses_nothing(tmp_path: Path, open_app: OpenApp) -> None:
     app = open_app(tmp_path, "prove")
     add_cutoff(app)
     app.number_input(key="prove_steps").set_value(250).run()
+    app.number_input(key="prove_share").set_value(40.0).run()
     app.switch_page("views/export.py").run()
     app.switch_page("views/prove.py").run()
     assert app.number_input(key="prove_steps").value == 250
+    assert app.number_input(key="prove_share").value == 40
     assert NAME.replace(" %", "") in json.dumps(app.session_state[STATE].proving.compared)
 
 
@@ -229,6 +251,9 @@ def test_a_proof_is_shown_in_words_first(proved: tuple[Run, Proof], open_app: Op
     for sentence in proof.verdict:
         assert sentence in said
     assert "judge and never train" in said
+    assert f"{NAME}: mimic score: top 70 % (keeps 210 of 300)" in said
+    assert "corrected for all 5 comparisons: a bar wholly left or right of zero may" in said
+    assert "times seen" in app.dataframe[0].value.columns
     assert not app.error
     app.selectbox(key="prove_metric").set_value("text to image recall@5").run()
     assert not app.exception
@@ -244,6 +269,31 @@ def test_recipes_that_cannot_be_read_are_one_message(
     app = open_app(run.path.parent, "prove")
     (error,) = app.error
     assert "Permission denied" in error.value
+
+
+def test_proofs_of_two_selections_are_told_apart(tmp_path: Path, open_app: OpenApp) -> None:
+    run = fake_run(tmp_path, n=300)
+    config = ProveConfig.for_run(run.record.config, trusted="is_noisy=false", **QUICK)
+    for percent in (70, 60):
+        prove(run, {PRESENT: top_share("mimic_score", percent)[1]}, config)
+    app = open_app(tmp_path, "prove")
+    labels = app.selectbox(key="prove_shown").options
+    assert len(set(labels)) == 2
+    assert sum(f"{PRESENT} (210)" in label for label in labels) == 1
+
+
+def test_a_refresh_keeps_the_held_out_file(
+    tmp_path: Path, open_app: OpenApp, started: list[ProofRequest]
+) -> None:
+    run = fake_run(tmp_path, n=60)
+    uids = tuple(run.features.samples["uid"].head(30))
+    request = request_of(ProveForm(file=("mine.txt", uids)), {NAME: TOP}, run, None)
+    store = JobStore(tmp_path / JOBS_FILE)
+    jobs.start_job(store, request, JobOptions())
+    app = open_app(tmp_path, "prove")
+    assert f"{RESTORED}: 30 uids" in texts(app).replace("\\", "")
+    assert f"--held-out {RESTORED}" in app.code[0].value
+    assert not [one for one in app.selectbox if one.key == "prove_trusted"]
 
 
 def test_a_damaged_proof_is_a_message(tmp_path: Path, open_app: OpenApp) -> None:

@@ -19,7 +19,7 @@ from mimic_core.filters import Percentile, Recipe
 from mimic_core.progress import Silent
 from mimic_core.projector import Rows
 from mimic_core.prove import prove
-from mimic_core.proving.arms import ArmPlan, plan_arms, seed_rows, split_halves
+from mimic_core.proving.arms import MAX_RECIPES, ArmPlan, plan_arms, seed_rows, split_halves
 from mimic_core.proving.record import (
     Proof,
     ProveConfig,
@@ -184,7 +184,19 @@ def plan_of(features: FeatureSet) -> tuple[ArmPlan, np.ndarray]:
         for name, recipe in (("good", GOOD), ("heads", keeping("coin", True)))
     }
     words = uid_words(features.samples["uid"])
-    return plan_arms(selections, np.arange(50, 600)), words
+    return plan_arms(selections, features.samples["uid"], np.arange(50, 600)), words
+
+
+def test_halves_are_cut_right_with_as_many_recipes_as_are_allowed(features: FeatureSet) -> None:
+    selection = proving.filters.apply(GOOD, features.samples)
+    uids = features.samples["uid"]
+    many = plan_arms({f"r{n}": selection for n in range(MAX_RECIPES)}, uids, np.arange(600))
+    words = uid_words(uids)
+    rows = seed_rows(many, words, 0)
+    halves = split_halves(rows, words, 0)
+    assert len(halves) == 2 * MAX_RECIPES + 1 == 41
+    sizes = {len(half) for name in many.recipes for half in halves[name]}
+    assert sizes == {150}
 
 
 def test_random_subsets_are_as_large_and_drawn_anew_by_every_seed(features: FeatureSet) -> None:
@@ -312,6 +324,9 @@ def test_a_small_recipe_makes_the_batch_smaller_for_all(features: FeatureSet) ->
     ("recipes", "changes", "held_out", "problem"),
     [
         ({}, {}, None, "no recipe"),
+        ({"all samples": GOOD}, {}, None, "name of another arm"),
+        ({"good": GOOD, "random, size of good": SPOILED}, {}, None, "name of another arm"),
+        ({f"r{n}": GOOD for n in range(21)}, {}, None, "too many recipes"),
         ({"a": Recipe()}, {"trusted": None}, None, "known to be good"),
         ({"a": Recipe()}, {}, pl.Series("uid", ["x"]), "named twice"),
         ({"a": Recipe()}, {"trusted": "gone"}, None, "no such column"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mimic_core.proving import metrics
 from mimic_core.proving.metrics import (
     clip_contributions,
     jackknife_values,
@@ -112,6 +114,27 @@ def test_equal_embeddings_tie_to_the_last_bit_wherever_they_stand() -> None:
     at_one, at_two = recall_contributions(answers, answers, [1, 2])
     assert at_one.mean() == 0.5
     assert at_two.mean() == 1.0
+
+
+@pytest.mark.parametrize("cells", [1, 90, 250, 900])
+def test_recall_does_not_depend_on_the_size_of_the_blocks(
+    cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(4)
+    queries, answers = (rng.integers(-1, 2, (30, 3)).astype(np.float64) for _ in range(2))
+    whole = recall_contributions(queries, answers, [1, 5])
+    monkeypatch.setattr(metrics, "BLOCK_CELLS", cells)
+    sizes: list[int] = []
+    compare = metrics._comparisons
+
+    def seen(*parts: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        for found in compare(*parts):
+            sizes.append(found[1].size)
+            yield found
+
+    monkeypatch.setattr(metrics, "_comparisons", seen)
+    np.testing.assert_allclose(recall_contributions(queries, answers, [1, 5]), whole, atol=1e-12)
+    assert max(sizes) <= max(cells, 30)
 
 
 def test_a_model_that_tells_nothing_apart_finds_by_chance() -> None:

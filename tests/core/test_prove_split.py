@@ -114,13 +114,19 @@ def test_unknown_held_out_uids_are_refused() -> None:
 
 
 def split(
-    features: FeatureSet, trusted: np.ndarray, config: ProveConfig = CONFIG, *, whole: bool = False
+    features: FeatureSet,
+    trusted: np.ndarray,
+    config: ProveConfig = CONFIG,
+    *,
+    whole: bool = False,
+    scored: np.ndarray | None = None,
 ) -> Split:
     return split_pool(
         features,
         trusted,
         config,
         usable=np.ones(features.samples.height, bool),
+        scored=np.ones(features.samples.height, bool) if scored is None else scored,
         whole=whole,
         source="good",
         check=lambda: None,
@@ -176,10 +182,27 @@ def test_a_file_holds_out_exactly_its_samples_and_sets_nobody_aside(tmp_path: Pa
     assert len(found.trainable) == 75
 
 
+def test_samples_without_a_score_may_judge_and_never_train(tmp_path: Path) -> None:
+    features = proving_set(tmp_path / "f", learnable(300, seed=0))
+    config = CONFIG.model_copy(update={"duplicate_cosine": 1.0})
+    everyone = split(features, marks(300), config)
+    scored = np.ones(300, bool)
+    scored[everyone.held_out[:30]] = False  # judges, and
+    scored[everyone.trainable[:45]] = False  # 30 trusted samples and 15 others
+    found = split(features, marks(300), config, scored=scored)
+    assert np.array_equal(found.held_out, everyone.held_out)
+    assert scored[found.trainable].all()
+    # Of 140 trusted samples with a score 20 judge, so 1/7 of the 85 others are set aside.
+    assert (found.record.unscored, found.record.set_aside) == (75, 12)
+    assert len(found.trainable) == 120 + 73
+    none = split(features, marks(300), config, scored=~marks(300))
+    assert (none.record.set_aside, len(none.trainable)) == (0, 100)
+
+
 def test_planted_duplicates_are_caught_counted_and_kept_from_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(splitting, "BLOCK_ROWS", 7)  # several blocks
+    monkeypatch.setattr(splitting, "BLOCK_CELLS", 300)  # several blocks
     arrays = learnable(200, seed=1)
     plain = split(proving_set(tmp_path / "a", arrays), marks(200))
     assert plain.record.leakage.removed == 0
@@ -220,6 +243,35 @@ def test_duplicates_among_the_held_out_are_one_group(tmp_path: Path) -> None:
     found = split(proving_set(tmp_path / "b", arrays, columns=columns), marks(200))
     assert len(set(found.groups[:3])) == 1
     assert found.record.groups == len(held) - 2
+
+
+def test_the_same_caption_joins_judges_unless_it_is_generic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(splitting, "BLOCK_CELLS", 1)  # one sample at a time
+    arrays = learnable(200, seed=1)
+    held = split(proving_set(tmp_path / "a", arrays), marks(200)).held_out
+    captions = [f"caption {n}" for n in range(200)]
+    captions[held[1]] = f" CAPTION {held[0]}"
+    for row in held[5:11]:
+        captions[row] = "image"  # six: too many to tell
+    for row in held[11:13]:
+        captions[row] = None  # type: ignore[call-overload]
+    arrays["image_embedding"][held[2]] = arrays["image_embedding"][held[1]]
+    found = split(proving_set(tmp_path / "b", arrays, columns={"caption": captions}), marks(200))
+    assert len(set(found.groups[:3])) == 1
+    assert found.record.groups == len(held) - 2
+
+
+def test_too_many_uids_in_a_file_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(splitting, "MAX_HELD_OUT", 30)
+    features = proving_set(tmp_path / "f", learnable(90, seed=0))
+    with pytest.raises(ConfigError) as caught:
+        split(features, marks(90), whole=True)
+    assert caught.value.got == repr("60 usable samples of the held-out file")
+    assert caught.value.allowed == "20 to 30"
 
 
 def test_too_few_to_judge_is_refused(tmp_path: Path) -> None:

@@ -152,6 +152,26 @@ def simulated(
     return {(c.first, c.second): c for c in proof.comparisons}, trained
 
 
+def test_intervals_of_shares_end_where_the_scale_ends() -> None:
+    plan = ArmPlan(np.arange(10), {"a": np.arange(5)})
+    right = np.ones((2, 60))
+    right[1, 0] = 0  # accuracy 59/60, loss 1
+    halves = np.zeros((2, 4, 2))
+    halves[:, :, 0] = 0.2
+    trained = {name: Trained(right, halves) for name in plan.names}
+    trained["a"] = Trained(np.zeros((2, 60)), -halves)
+    split = Split(np.arange(60), np.arange(10), np.arange(60), record(60))
+    identity = {"proof_id": "x", "run": "x", "feature_set": "x", "task": "labels", "batch_size": 8}
+    metrics = ["held-out loss", "accuracy"]
+    proof = judge(plan, trained, split, CONFIG, metrics=metrics, proved=(), identity=identity)
+    accuracy, loss = (proof.arm("all samples").metrics[name] for name in metrics[::-1])
+    assert accuracy.value == pytest.approx(59 / 60)
+    assert (accuracy.low < 0.95, accuracy.high) == (True, 1)
+    assert loss.high > 1.05
+    assert proof.arm("a").metrics["accuracy"].low == 0
+    assert proof.comparisons[0].differences["accuracy"].low == -1
+
+
 def most_alarms(count: int, level: float) -> int:
     """More alarms than this come by chance in fewer than one of a thousand tests."""
     from scipy.stats import binom

@@ -17,7 +17,6 @@ from mimic_core.probe import Probe
 from mimic_core.proving import tasks
 from mimic_core.proving.record import ProveConfig
 from mimic_core.proving.tasks import (
-    ArrayRows,
     LabelsTask,
     PairsTask,
     batches,
@@ -88,6 +87,7 @@ def test_judged_batches_are_nearly_equal() -> None:
     parts = judged_batches(350, 256)
     assert parts == [slice(0, 175), slice(175, 350)]
     assert judged_batches(10, 256) == [slice(0, 10)]
+    assert len(judged_batches(20_000, 65_536)) == 5  # of 4,000 each
 
 
 def test_batches_go_on_over_epochs_and_hold_only_the_given_rows() -> None:
@@ -100,6 +100,16 @@ def test_batches_go_on_over_epochs_and_hold_only_the_given_rows() -> None:
     assert set(np.concatenate(drawn[:3])) == set(rows)  # one epoch
     again = list(islice(batches(words, rows, seed=1, steps=90, batch_size=10), 9))
     assert all(np.array_equal(a, b) for a, b in zip(drawn, again, strict=True))
+
+
+class ArrayRows:
+    """Features (N, F) that are in memory already."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = torch.from_numpy(array)
+
+    def take(self, rows: np.ndarray) -> torch.Tensor:
+        return self._array[torch.from_numpy(rows)].float()
 
 
 def labelled(count: int = 60) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import binomtest, spearmanr
 from sklearn.metrics import (
     average_precision_score,
     precision_recall_fscore_support,
@@ -275,10 +275,17 @@ def test_the_interval_of_a_retained_fraction_is_that_of_a_real_bootstrap() -> No
     assert not found.refitted
 
 
-def test_nothing_and_everything_are_certain() -> None:
-    for kept in (0, 5):
-        found = stats.quality_estimate(kept, 5)
-        assert (found.low, found.retained, found.high) == (kept / 5, kept / 5, kept / 5)
+@pytest.mark.parametrize("total", [1, 5, 400])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_nothing_and_everything_have_an_exact_end(total: int, level: float) -> None:
+    for kept in (0, total):
+        found = stats.quality_estimate(kept, total, level=level)
+        exact = binomtest(kept, total).proportion_ci(level, method="exact")
+        assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=1e-12)
+        assert found.low <= found.retained == kept / total <= found.high
+
+
+def test_what_has_no_fraction_is_refused() -> None:
     for kept, total in ((1, 0), (3, 2), (-1, 2)):
         with pytest.raises(FilterError, match="needs samples"):
             stats.quality_estimate(kept, total)
@@ -299,6 +306,10 @@ def test_a_filter_fitted_anew_has_a_wider_interval_and_a_top_share_none() -> Non
     assert found.high - found.low > 0.8 * (plain.high - plain.low)
     assert stats.refitted_retention(past, EnsembleConfig(), resamples=60) == found
     top = EnsembleConfig(binarise=TopPercent(percent=50), aggregate=MeanRank())
+    assert stats.share_is_fixed(top, 3)
+    assert stats.share_is_fixed(EnsembleConfig(binarise=TopPercent(percent=50)), 1)
+    assert not stats.share_is_fixed(EnsembleConfig(binarise=TopPercent(percent=50)), 3)
+    assert not stats.share_is_fixed(EnsembleConfig(aggregate=MeanRank()), 3)
     same = stats.refitted_retention(past, top, resamples=20)
     assert same.high - same.low < 0.02  # only ties between copies of a sample move it
 
