@@ -184,18 +184,6 @@ def categories(key: TableKey) -> list[str]:
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
-def groups(key: TableKey) -> list[str]:
-    """Columns whose values can have shares of their own."""
-    return columns.group_columns(table(key))
-
-
-@st.cache_resource(max_entries=12, show_spinner=False)
-def truths(key: TableKey) -> list[str]:
-    """Columns that can mark noisy samples."""
-    return columns.truth_columns(table(key))
-
-
-@st.cache_resource(max_entries=12, show_spinner=False)
 def trusted(key: TableKey) -> list[str]:
     """What could mark the good samples, as the command line takes it."""
     return trusted_candidates(table(key))

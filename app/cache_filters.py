@@ -35,6 +35,18 @@ def recipes(root: Path) -> RecipeLibrary:
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
+def groups(key: TableKey) -> list[str]:
+    """Columns whose values can have shares of their own."""
+    return columns.group_columns(cache.table(key))
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def truths(key: TableKey) -> list[str]:
+    """Columns that can mark noisy samples."""
+    return columns.truth_columns(cache.table(key))
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
 def texts(key: TableKey) -> list[str]:
     """Columns that a text can be looked for in."""
     return columns.text_columns(cache.table(key))

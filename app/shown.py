@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from app import cache, session
+from app import cache, cache_filters, session
 from app.cache import TableKey
 from app.columns import TRUTH
 from app.components.shell import active_run
@@ -57,7 +57,7 @@ def shown() -> Shown | None:
     state = session.state()
     key = cache.key_of(run, state.tuned)
     text = state.recipe.to_yaml()
-    known, chosen = cache.truths(key), state.filters.truth
+    known, chosen = cache_filters.truths(key), state.filters.truth
     return Shown(
         run=run,
         key=key,

@@ -127,6 +127,10 @@ class FeatureSet:
         found = pl.concat([part.select("label") for part in parts]).unique().collect()
         return sorted(found["label"].drop_nulls().to_list())
 
+    def index_samples(self) -> pl.DataFrame:
+        """The samples of the pool, one row each, before any image was read."""
+        return pl.concat([self.index(shard) for shard in self.shards], how="diagonal_relaxed")
+
     def index_skips(self, shard: str) -> pl.DataFrame:
         """Who of ``shard`` was skipped before any image was read."""
         return pl.read_parquet(self.path / "index" / f"{shard}.skipped.parquet")

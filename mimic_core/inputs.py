@@ -16,6 +16,7 @@ from mimic_core.errors import ConfigError, ModelError
 from mimic_core.featureset import FeatureSet
 from mimic_core.heads import store_head
 from mimic_core.labels.encoder import ImageEncoder
+from mimic_core.labels.reference_head import require_origin
 from mimic_core.labels.zero_shot import DEFAULT_PROMPTS, class_embeddings
 from mimic_core.modelling.projections import find_projection
 from mimic_core.models import LoadedModel, load_model
@@ -161,6 +162,7 @@ def _label_inputs(
         labels = cached.index_labels()
         described = class_embeddings(reference, labels, prompts, device)
         classes = dict(zip(labels, described, strict=True))
+    require_origin(cached, config.head, reference)
     encoder = ImageEncoder(reference.module, device, config.precision, classes)
     return Inputs(source, reference, (features.Target(cached, encoder),), encoder)
 

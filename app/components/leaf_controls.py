@@ -132,7 +132,7 @@ def _top_k(form: LeafForm, put: Put) -> None:
 
 def _by(shown: Shown, form: LeafForm, put: Put) -> None:
     """Groups: offered where the table has columns whose values come back."""
-    columns = cache.groups(shown.key)
+    columns = cache_filters.groups(shown.key)
     if form.by is not None and form.by not in columns:
         columns = [form.by, *columns]
     if not columns:

@@ -32,11 +32,11 @@ def outcome(shown: Shown) -> None:
             _truth(shown, truth)
     if truth is not None:
         _kinds(shown, truth)
-    elif cache.truths(shown.key):
+    elif cache_filters.truths(shown.key):
         with st.container(horizontal=True, vertical_alignment="center", key="truth_bar"):
             st.caption("No column is known to say which samples are noisy.")
             with st.popover("Truth", icon=":material/fact_check:", type="tertiary"):
-                _choose("truth", "Noisy where", cache.truths(shown.key), None)
+                _choose("truth", "Noisy where", cache_filters.truths(shown.key), None)
     else:
         st.caption("No column of this run says which samples are noisy.")
 
@@ -68,7 +68,7 @@ def _kinds(shown: Shown, truth: str) -> None:
             f"Noisy samples kept, by {plain(spoken(kind))}" if kind else "No column names the noise"
         )
         with st.popover("Truth", icon=":material/fact_check:", type="tertiary"):
-            _choose("truth", "Noisy where", cache.truths(shown.key), truth)
+            _choose("truth", "Noisy where", cache_filters.truths(shown.key), truth)
             if kind is not None:
                 _choose("kind", "Kinds named by", kinds, kind)
     if kind is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mimic_core import files
 from mimic_core.errors import ModelError
@@ -84,12 +84,7 @@ def read_class_head(path: Path, *, width: int, labels: Sequence[str]) -> ClassHe
     Raises:
         ModelError: It holds no head, or one for other features.
     """
-    if not path.is_file():
-        raise ModelError(
-            "the file of the reference head does not exist",
-            got=str(path),
-            next_step="correct --reference-head",
-        )
+    require_head_file(path)
     tensors, names = read_state_dict(path), written_names(path)
     prefix = next((p for p in _PLACES if _is_head(tensors, p)), None)
     if prefix is None:
@@ -102,6 +97,16 @@ def read_class_head(path: Path, *, width: int, labels: Sequence[str]) -> ClassHe
     weight = tensors[f"{prefix}weight"].float()
     bias = tensors.get(f"{prefix}bias", torch.zeros(len(weight))).float()
     return checked_head(weight, bias, names, width=width, labels=labels, where=str(path))
+
+
+def require_head_file(path: Path) -> None:
+    """Raise a ``ModelError`` where ``path`` is no file."""
+    if not path.is_file():
+        raise ModelError(
+            "the file of the reference head does not exist",
+            got=str(path),
+            next_step="correct --reference-head",
+        )
 
 
 def _is_head(tensors: Mapping[str, Tensor], prefix: str) -> bool:
@@ -118,6 +123,20 @@ def own_head(model: LoadedModel, *, width: int, labels: Sequence[str]) -> ClassH
     Raises:
         ModelError: It has no trained classifier, or one for other features.
     """
+    layer = trained_classifier(model)
+    weight = layer.weight.detach().float()
+    held: Tensor | None = layer.bias  # annotated as always there, which it is not
+    bias = torch.zeros_like(weight[:, 0]) if held is None else held.detach().float()
+    where = f"the classifier of {model.spec.text}"
+    return checked_head(weight, bias, model.classes, width=width, labels=labels, where=where)
+
+
+def trained_classifier(model: LoadedModel) -> nn.Linear:
+    """The linear layer that a checkpoint's classifier ends in.
+
+    Raises:
+        ModelError: It has none that was trained.
+    """
     layer = None
     if model.tokenizer is None and model.spec.kind != "random":
         layer = classifiers.linear_head(model.module)
@@ -128,11 +147,7 @@ def own_head(model: LoadedModel, *, width: int, labels: Sequence[str]) -> ClassH
             allowed="a checkpoint of a classifier that ends in a linear layer",
             next_step="use such a checkpoint",
         )
-    weight = layer.weight.detach().float()
-    held: Tensor | None = layer.bias  # annotated as always there, which it is not
-    bias = torch.zeros_like(weight[:, 0]) if held is None else held.detach().float()
-    where = f"the classifier of {model.spec.text}"
-    return checked_head(weight, bias, model.classes, width=width, labels=labels, where=where)
+    return layer
 
 
 def checked_head(

@@ -6,7 +6,7 @@ with a head over the same classes, its own or a fresh one. Letters: C classes, F
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mimic_core.errors import ModelError
 from mimic_core.labels.class_head import ClassHead, own_head
+from mimic_core.mimic import require_layer
 from mimic_core.modelling import classifiers
 from mimic_core.modelling.classifiers import TowerClassifier
 from mimic_core.models import LoadedModel, fresh_weight
@@ -64,6 +65,21 @@ def pair_classifiers(
     modules = [_with_head(one.module, held) for one, held in ((model, own), (reference, head))]
     require_same_architecture(*modules)
     return ClassifierPair(modules[0], modules[1], head.classes)
+
+
+def require_layers(model: LoadedModel, layers: Sequence[str]) -> None:
+    """Raise a ``ModelError`` unless the classifier made of ``model`` will have all ``layers``."""
+    module: Any = model.module
+    names = {name for name, _ in module.named_parameters()}
+    if model.tokenizer is not None:  # its image tower will get a head
+        names = {name for name in names if name.startswith("visual.")}
+        names |= {"head.weight", "head.bias"}
+    elif classifiers.linear_head(module) is None:  # timm knows where it will be
+        heads = module.pretrained_cfg.get("classifier") or "head"
+        first = heads if isinstance(heads, str) else heads[0]
+        names |= {f"{first}.weight", f"{first}.bias"}
+    for layer in layers:
+        require_layer(layer, dict.fromkeys(sorted(names)))
 
 
 def _kept_head(model: LoadedModel, head: ClassHead) -> ClassHead | None:

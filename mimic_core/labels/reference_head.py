@@ -6,7 +6,8 @@ reference checkpoint's own classifier (method.md section 5). Letters: N samples,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,13 @@ import torch
 
 from mimic_core.errors import ConfigError, ModelError
 from mimic_core.featureset import FeatureSet
-from mimic_core.labels.class_head import ClassHead, own_head, read_class_head
+from mimic_core.labels.class_head import (
+    ClassHead,
+    own_head,
+    read_class_head,
+    require_head_file,
+    trained_classifier,
+)
 from mimic_core.labels.encoder import features_array
 from mimic_core.labels.logistic import fit_logistic
 from mimic_core.labels.record import HeadOrigin, HeadRecord
@@ -86,6 +93,23 @@ def make_reference(
     return _measured(head, origin, wanted, rows, samples, scored, trusted)
 
 
+def require_origin(features: FeatureSet, config: HeadConfig | None, model: LoadedModel) -> None:
+    """Check, before any image is read, that ``make_reference`` will find what it begins with.
+
+    Raises:
+        ConfigError: The trusted samples cannot be found.
+        ModelError: The head's file is not there, or the model has no head to offer.
+    """
+    wanted = config or HeadConfig()
+    if wanted.file is not None:
+        require_head_file(Path(wanted.file))
+    elif wanted.uses_trusted:
+        trusted_samples(features.index_samples(), wanted)
+    elif model.tokenizer is None:
+        with _other_origins():
+            trained_classifier(model)
+
+
 def trained_head(rows: Rows, trusted: Trusted, *, weight_decay: float) -> ClassHead:
     """A head trained on the trusted samples; no other sample's features are read."""
     classes = tuple(sorted(set(trusted.labels)))
@@ -118,16 +142,20 @@ def _zero_shot_head(
 
 def _own_head(model: LoadedModel, width: int, labels: Sequence[str]) -> ClassHead:
     """The classifier of the reference checkpoint itself."""
+    with _other_origins():
+        return own_head(model, width=width, labels=labels)
+
+
+@contextmanager
+def _other_origins() -> Iterator[None]:
+    """Say of a checkpoint without a fitting classifier where else a head can come from."""
     options = "--trusted COLUMN, or --reference-head FILE"
     try:
-        return own_head(model, width=width, labels=labels)
-    except ModelError as error:
-        raise ModelError(
-            f"{error.problem}, so it cannot serve as the reference head",
-            got=error.got,
-            allowed=error.allowed,
-            next_step=f"say where the reference head comes from: {options}",
-        ) from error
+        yield
+    except ModelError as error:  # its value is a text already, which another error would quote
+        error.problem += ", so it cannot serve as the reference head"
+        error.next_step = f"say where the reference head comes from: {options}"
+        raise
 
 
 def _require_classes(head: ClassHead) -> None:

@@ -20,11 +20,11 @@ from mimic_core import direction, features, mimic, spot
 from mimic_core.errors import ConfigError, ModelError
 from mimic_core.featureset import FeatureSet
 from mimic_core.inputs import Inputs, open_inputs
-from mimic_core.labels.models import pair_classifiers
+from mimic_core.labels.models import pair_classifiers, require_layers
 from mimic_core.labels.reference_head import Reference, make_reference
 from mimic_core.loading import LoadedBatch, SampleLoader
 from mimic_core.modelling.compiling import compile_plain_parts
-from mimic_core.models import default_mimic_layers, load_model, weights_identity
+from mimic_core.models import LoadedModel, default_mimic_layers, load_model, weights_identity
 from mimic_core.pairs import require_same_architecture
 from mimic_core.progress import Progress
 from mimic_core.schema import RunConfig, TrainConfig, default_temperature
@@ -36,6 +36,7 @@ from mimic_core.training.splitting import (
     draw_clean,
     held_out_rows,
     judged_by_column,
+    require_division,
     split_samples,
 )
 from mimic_core.training.weightings import needs_comparison
@@ -116,14 +117,17 @@ def prepare(
     if not group.first:
         group.wait()  # until the first process has filled the features
     inputs = open_inputs(config, runs_root, device, progress)
-    early = None
-    if inputs.source.task == "pairs":  # labelled images need the features first, for their head
-        early = _pair_models(config, inputs, device)
+    require_division(inputs.cached, training, config.head)
+    early, loaded = None, _load_model(config)
+    if inputs.source.task == "pairs":
+        early = _pair_models(config, loaded, inputs, device)
         mimic.task_vector(early.module, early.reference, early.layers)
+    else:  # labelled images need the features first, for their head
+        require_layers(loaded, training.mimic_layers)
     if group.first:
         _fill(inputs, device, workers, progress)
         group.wait()
-    models = early or _label_models(config, inputs, device, progress)
+    models = early or _label_models(config, loaded, inputs, device, progress)
     progress.note(f"model: {training.model}; mimic layers: {', '.join(models.layers)}")
     return _setup(config, inputs, models, device, progress)
 
@@ -162,10 +166,15 @@ def _setup(
     )
 
 
-def _pair_models(config: RunConfig, inputs: Inputs, device: torch.device) -> _Models:
-    training = training_of(config)
+def _load_model(config: RunConfig) -> LoadedModel:
     # Both models see the reference's images, so the model's own preprocessing is not asked for.
-    loaded = load_model(training.model, preprocess=config.preprocess or "openai")
+    return load_model(training_of(config).model, preprocess=config.preprocess or "openai")
+
+
+def _pair_models(
+    config: RunConfig, loaded: LoadedModel, inputs: Inputs, device: torch.device
+) -> _Models:
+    training = training_of(config)
     if loaded.tokenizer is None:
         raise ModelError(
             "captions need a model with a text tower, which an image model has not",
@@ -181,14 +190,17 @@ def _pair_models(config: RunConfig, inputs: Inputs, device: torch.device) -> _Mo
 
 
 def _label_models(
-    config: RunConfig, inputs: Inputs, device: torch.device, progress: Progress
+    config: RunConfig,
+    loaded: LoadedModel,
+    inputs: Inputs,
+    device: torch.device,
+    progress: Progress,
 ) -> _Models:
     training = training_of(config)
     held = held_out_rows(inputs.cached.samples, training)
     head = make_reference(inputs.cached, config.head, inputs.reference, device, held_out=held)
     progress.note(f"reference head: {head.record.as_sentence()}")
     head.head.numbers(inputs.cached.samples["label"].unique().to_list())  # held-out ones too
-    loaded = load_model(training.model, preprocess=config.preprocess or "openai")
     pair = pair_classifiers(
         loaded, inputs.reference, head.head, seed=training.seed, note=progress.note
     )

@@ -13,11 +13,12 @@ import numpy as np
 import polars as pl
 
 from mimic_core.errors import ConfigError
-from mimic_core.labels.trusted import labels_in
+from mimic_core.featureset import FeatureSet
+from mimic_core.labels.trusted import labels_in, trusted_samples
 from mimic_core.marked import marked_rows
 from mimic_core.places import image_words
 from mimic_core.sampling import hash_words, order
-from mimic_core.schema import TrainConfig
+from mimic_core.schema import HeadConfig, TrainConfig
 
 # Keys of the hashes, beside the seed: what they decide must not go together.
 _HELD_OUT, _CLEAN = 0x4E1D, 0xC1EA
@@ -87,6 +88,24 @@ def held_out_rows(samples: pl.DataFrame, config: TrainConfig) -> np.ndarray:
     if config.held_out_column is not None:
         held |= marked_rows(samples, config.held_out_column, option="--held-out-column")
     return held
+
+
+def require_division(features: FeatureSet, config: TrainConfig, head: HeadConfig | None) -> None:
+    """Check on the index, before any image is read, that the pool can be divided as asked.
+
+    What fails there fails on the readable samples as well, which are some of the indexed ones.
+
+    Raises:
+        ConfigError: A column or value is not there, or too few samples are left for a part.
+    """
+    if not (config.holds_out or config.clean_column is not None):
+        return
+    samples = features.index_samples()
+    split = split_samples(samples, config)
+    if config.held_out_label_column is not None:
+        judged_by_column(split, samples, config.held_out_label_column, lambda _: None)
+    if head is not None and head.uses_trusted:
+        trusted_samples(samples, head, held_out_rows(samples, config))
 
 
 def judged_by_column(

@@ -235,11 +235,14 @@ class _Stop(Silent):
     """Stops at the n-th look, and then does not stop any more."""
 
     def __init__(self, at: int) -> None:
-        self.left = at
+        self.left, self.indexing = at, False
+
+    def phase(self, name: str, total: int, *, done: int = 0, unit: str = "samples") -> None:
+        self.indexing = name == "index"  # nothing of it is kept
 
     def check(self) -> None:
-        self.left -= 1
-        if self.left == -1:
+        self.left -= not self.indexing
+        if self.left == -1 and not self.indexing:
             raise Interrupted
 
 

@@ -447,6 +447,39 @@ def test_held_out_samples_are_judged_by_the_labels_of_a_column(home: Path, tmp_p
         config("right", held_out_column=None)
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"held_out_column": "split=dev"}, "no sample has that value"),
+        ({"held_out_column": "part=test"}, "no such column"),
+        ({"held_out_column": "checked"}, "all trusted samples are held out"),
+        ({"held_out": 0.5, "held_out_label_column": "rihgt"}, "no such column"),
+        ({"weighting": "influence", "clean_column": "right=horse"}, "no sample has that value"),
+        ({"mimic_layers": ("haed.weight",)}, "no parameter of that name.*head.weight"),
+        ({"head": HeadConfig(trusted="chekced")}, "no such column"),
+        ({"head": HeadConfig(trusted_label_column="wrihgt")}, "no such column"),
+        ({"head": HeadConfig(file="gone.safetensors")}, "does not exist"),
+        ({"head": None, "reference": f"timm:{ARCH}:random:0"}, "no trained classifier"),
+    ],
+)
+def test_settings_are_checked_before_the_images_are_read(
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    problem: str,
+) -> None:
+    def unreached(*_: object, **__: object) -> None:
+        pytest.fail("the images are read")
+
+    monkeypatch.setattr("mimic_core.features.fill", unreached)
+    reference = {key: changes[key] for key in ("reference",) if key in changes}
+    settings = {key: value for key, value in changes.items() if key != "reference"}
+    config = config_of(home, **settings).model_copy(update=reference)
+    with pytest.raises((ConfigError, ModelError), match=problem):
+        train(config, tmp_path)
+
+
 def test_a_clip_models_image_tower_trains_on_labels(home: Path, tmp_path: Path) -> None:
     disk.write_model(tmp_path / "reference", seed=1)
     disk.write_model(tmp_path / "model", seed=2)

@@ -73,14 +73,14 @@ def test_training_is_checked_and_evaluated_without_float64() -> None:
 @pytest.mark.usefixtures("no_float64")
 def test_heads_are_fitted_and_batches_matched_without_float64(tmp_path: Path) -> None:
     features, targets = torch.eye(4).repeat(3, 1), np.arange(12) % 4
-    weight, _ = fit_logistic(
+    fit = fit_logistic(
         lambda rows: features[torch.from_numpy(rows)],
         targets,
         classes=4,
         width=4,
         weight_decay=1e-3,
     )
-    assert weight.argmax(1).tolist() == [0, 1, 2, 3]
+    assert fit.weight.argmax(1).tolist() == [0, 1, 2, 3]
     assert match_weights(torch.eye(2), torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
     stored = Rows(
         scoring_pool.feature_set(tmp_path, samples=9), "image_features", torch.device("cpu")
