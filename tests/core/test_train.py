@@ -273,12 +273,12 @@ def test_a_run_killed_between_two_files_of_an_epoch_ends_with_the_same_bytes(
     owner = importlib.import_module(module)
     real, calls = getattr(owner, name), []
 
-    def killed(*arguments: Any) -> Any:
+    def killed(*arguments: Any, **options: Any) -> Any:
         path = str(arguments[0])
         calls.append(path)
         if "checkpoints" in path and sum("checkpoints" in call for call in calls) == 2:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(*arguments, **options)
 
     config = config_of(home, held_out=0.2)
     monkeypatch.setattr(owner, name, killed)
