@@ -33,7 +33,7 @@ from mimic_core.proving.record import (
     store_proof,
 )
 from mimic_core.proving.split import Split, split_pool, uids_digest
-from mimic_core.proving.tasks import open_task
+from mimic_core.proving.tasks import Task, open_task
 from mimic_core.proving.trainings import train_arms
 from mimic_core.proving.trusted import held_out_mask, need_trust, trusted_mask
 from mimic_core.runs import Run
@@ -73,18 +73,8 @@ def prove(
     check_names(recipes)
     features, table = _opened(source)
     selections = _selections(source, table, recipes)
-    judges, judged_by = _judges(features, table, config, held_out)
     task = open_task(features, config, device)
-    split = split_pool(
-        features,
-        judges,
-        config,
-        usable=task.usable,
-        scored=_among(features.samples["uid"], table["uid"]),
-        whole=held_out is not None,
-        source=judged_by,
-        check=say.check,
-    )
+    split = _split(features, table, config, held_out, task, say)
     name = _proof_id(source, selections, split, config)
     if isinstance(source, Run) and proof_file(source.path, name).exists():
         say.note(f"proof {name} is there already")
@@ -185,6 +175,27 @@ def _selections(
     return {name: filters.apply(recipe, table, history) for name, recipe in recipes.items()}
 
 
+def _split(
+    features: FeatureSet,
+    table: pl.DataFrame,
+    config: ProveConfig,
+    held_out: pl.Series | None,
+    task: Task,
+    progress: Progress,
+) -> Split:
+    judges, judged_by = _judges(features, table, config, held_out)
+    return split_pool(
+        features,
+        judges & task.judgeable,
+        config,
+        usable=task.usable,
+        scored=_among(features.samples["uid"], table["uid"]),
+        whole=held_out is not None,
+        source=judged_by,
+        check=progress.check,
+    )
+
+
 def _judges(
     features: FeatureSet, table: pl.DataFrame, config: ProveConfig, held_out: pl.Series | None
 ) -> tuple[np.ndarray, str]:
@@ -202,6 +213,9 @@ def _judges(
         )
     if held_out is not None:
         return held_out_mask(pool, held_out), f"a file of {len(held_out):,} uids"
+    if config.trusted is None and config.trusted_label_column is not None:
+        column = config.trusted_label_column  # who has no label there is not judgeable
+        return np.ones(len(pool), bool), f"a label in {column}"
     if config.trusted is None:
         raise need_trust(pool)
     return trusted_mask(pool, config.trusted), config.trusted

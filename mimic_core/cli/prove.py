@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 RecipeOption = Annotated[
     list[Path] | None, typer.Option("--recipe", help="A recipe in YAML; give one or more.")
 ]
+_LABELS_HELP = "Labelled pools: the column whose labels judge; alone, it says who is trusted too."
 _HELD_OUT_HELP = (
     "Instead of --trusted: a file of the uids that judge, as text, Parquet, CSV, JSONL or .npy."
 )
@@ -29,6 +30,7 @@ def prove(
         str | None,
         typer.Option(help="Which samples are good: a boolean COLUMN, or COLUMN=VALUE."),
     ] = None,
+    trusted_label_column: Annotated[str | None, typer.Option(help=_LABELS_HELP)] = None,
     held_out: Annotated[Path | None, typer.Option(help=_HELD_OUT_HELP)] = None,
     held_out_share: Annotated[
         float | None, typer.Option(help="Share of the trusted samples held out; default 0.25.")
@@ -73,6 +75,7 @@ def prove(
         config = ProveConfig.for_run(
             found.record.config,
             trusted=trusted,
+            trusted_label_column=trusted_label_column,
             held_out_share=held_out_share,
             seeds=seeds,
             seed=seed,

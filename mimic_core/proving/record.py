@@ -38,6 +38,9 @@ class ProveConfig(Frozen):
     Attributes:
         trusted: Which samples are known to be good: a boolean column, or ``column=value``. None
             when a file names the held-out samples.
+        trusted_label_column: Of a labelled pool: the column whose labels judge, in place of
+            ``label``, by which everything still trains. A sample without a label there cannot
+            judge. Alone, it also says who is trusted: those with a label there.
         held_out_share: Share of the trusted samples that is held out; the same share of all others
             is set aside, so that what trains keeps the pool's own mix.
         held_out_limit: Most samples drawn; a held-out file may list up to ``MAX_HELD_OUT``.
@@ -54,6 +57,7 @@ class ProveConfig(Frozen):
     """
 
     trusted: str | None = None
+    trusted_label_column: str | None = None
     held_out_share: float = Field(default=0.25, gt=0, lt=1)
     held_out_limit: int = Field(default=2000, ge=2, le=MAX_HELD_OUT)
     duplicate_cosine: float = Field(default=0.98, gt=0, le=1)

@@ -59,8 +59,8 @@ def split_pool(
     """Hold out a part of the trusted samples, and keep its duplicates from training.
 
     Args:
-        trusted: Which rows are known to be good, bool (N,).
-        usable: Which rows can train and be judged at all, bool (N,).
+        trusted: Which rows are known to be good and can be judged, bool (N,).
+        usable: Which rows can train at all, bool (N,).
         scored: Which rows have a score in the run, bool (N,). The others (held out of the run, or
             trusted by it) may judge, and never train: no recipe could keep them.
         whole: Whether all of ``trusted`` is held out (it came from a file) instead of a share.
@@ -71,8 +71,9 @@ def split_pool(
     """
     samples = features.samples
     ranked = order_words(uid_words(samples["uid"]), _SPLIT_KEY)
-    good = ranked[(trusted & usable)[ranked]]
-    others = ranked[(~trusted & usable & scored)[ranked]]
+    may_train = usable & scored
+    good = ranked[trusted[ranked]]
+    others = ranked[(~trusted & may_train)[ranked]]
     share = 1.0 if whole else config.held_out_share
     count = min(round(share * len(good)), len(good))
     if not whole:
@@ -81,10 +82,10 @@ def split_pool(
     _require(len(held_out), len(good), share)
     # Others are set aside at the rate at which good samples are lost to training, so that what
     # trains is as noisy as the pool. Samples without a score would not have trained anyway.
-    lost, could_train = scored[held_out].sum(), scored[good].sum()
+    lost, could_train = may_train[held_out].sum(), may_train[good].sum()
     aside = 0 if whole or not could_train else round(lost / could_train * len(others))
     free = good[count:]
-    rest = np.sort(np.concatenate([free[scored[free]], others[aside:]]))
+    rest = np.sort(np.concatenate([free[may_train[free]], others[aside:]]))
     leaks, leakage, groups = _duplicates(features, held_out, rest, config, check)
     trainable = rest[~leaks]
     uids = samples["uid"].gather(held_out).sort()

@@ -26,6 +26,7 @@ from mimic_core.losses import require_finite
 from mimic_core.models import fresh_weight
 from mimic_core.projector import Projector, reference_projection, stored_pairs
 from mimic_core.proving import metrics
+from mimic_core.proving.classes import class_numbers, trusted_labels
 from mimic_core.proving.record import ProveConfig
 from mimic_core.rows import Rows
 from mimic_core.sampling import uid_words
@@ -33,7 +34,7 @@ from mimic_core.widening import widened
 
 LOSS = "held-out loss"
 RECALL_AT = (1, 5)
-MAX_JUDGED = 4096
+MAX_JUDGED = 4096  # samples whose loss is taken together
 PAIR_METRICS = (
     LOSS,
     *(f"image to text recall@{k}" for k in RECALL_AT),
@@ -49,13 +50,15 @@ class Task(Protocol):
 
     Attributes:
         metrics: Names of the metrics; the first is the loss, which decides.
-        usable: Which rows of the pool can train and be judged, bool (N,).
+        usable: Which rows of the pool can train, bool (N,).
+        judgeable: Which can judge, bool (N,).
         device: Where it computes; on the CPU, several trainings may run at once.
     """
 
     kind: Literal["pairs", "labels"]
     metrics: tuple[str, ...]
     usable: np.ndarray
+    judgeable: np.ndarray
     device: torch.device
 
     def fit(self, rows: np.ndarray, *, seed: int, steps: int, batch_size: int, check: Check) -> Any:
@@ -91,7 +94,7 @@ class PairsTask:
         self._head = reference.head
         self._features, self._others = stored_pairs(features, config.side, self.device)
         self._words = uid_words(features.samples["uid"])
-        self.usable = np.ones(len(self._words), bool)
+        self.usable = self.judgeable = np.ones(len(self._words), bool)
 
     def fit(
         self, rows: np.ndarray, *, seed: int, steps: int, batch_size: int, check: Check
@@ -140,7 +143,8 @@ class LabelsTask:
     Args:
         features: (N, F).
         width: F.
-        labels: Class numbers (N,) int64, -1 where there is none.
+        labels: Class numbers (N,) int64 to train by, -1 where there is none.
+        truth: The same to judge by; None for ``labels``.
         classes: C.
         words: Parsed uids (N, 2).
     """
@@ -157,11 +161,13 @@ class LabelsTask:
         *,
         width: int,
         classes: int,
+        truth: np.ndarray | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self._features, self._words, self._config = features, words, config
         self._labels = torch.from_numpy(labels).to(device)
-        self.usable = labels >= 0
+        self._truth = labels if truth is None else truth
+        self.usable, self.judgeable = labels >= 0, self._truth >= 0
         self._shape = (width, classes)
         self.device = torch.device(device)
 
@@ -192,7 +198,7 @@ class LabelsTask:
     def contributions(self, model: tuple[Tensor, Tensor], held_out: np.ndarray) -> np.ndarray:
         """Cross-entropy, and whether the class is right; classes on a level share it."""
         logits = _wide(self._features.take(held_out) @ model[0] + model[1])
-        own = np.arange(len(held_out)), self._labels.cpu().numpy()[held_out]
+        own = np.arange(len(held_out)), self._truth[held_out]
         peak = logits.max(1, keepdims=True)
         losses = np.log(np.exp(logits - peak).sum(1)) + peak[:, 0] - logits[own]
         best = logits == peak
@@ -207,6 +213,13 @@ def open_task(features: FeatureSet, config: ProveConfig, device: torch.device | 
     """
     if features.info.get("task") == "labels":
         return _labels_task(features, config, device)
+    if config.trusted_label_column is not None:
+        raise ConfigError(
+            "pairs have no labels to be judged by",
+            got=config.trusted_label_column,
+            allowed="a trusted label column for labelled pools only",
+            next_step="leave --trusted-label-column away",
+        )
     if features.has_array("image_embedding") and features.has_array("text_embedding"):
         return PairsTask(features, config, device)
     raise ConfigError(
@@ -222,15 +235,20 @@ def _labels_task(
 ) -> LabelsTask:
     names = features.samples["label"]
     known = names.drop_nulls().unique().sort()
-    numbers = names.replace_strict(known, range(len(known)), default=None)
+    truth = None
+    if config.trusted_label_column is not None:
+        truth = class_numbers(
+            trusted_labels(features.samples, config.trusted_label_column, known), known
+        )
     rows = Rows(features, features_array(features), torch.device(device))
     return LabelsTask(
         rows,
-        numbers.fill_null(-1).to_numpy().astype(np.int64),
+        class_numbers(names, known),
         uid_words(features.samples["uid"]),
         config,
         width=rows.width,
         classes=len(known),
+        truth=truth,
         device=device,
     )
 

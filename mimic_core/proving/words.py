@@ -189,13 +189,16 @@ def settings_text(proof: Proof) -> str:
     """How everything was trained and tested, in two sentences."""
     config = proof.config
     seen = [times_seen(proof, arm) for arm in proof.arms]
+    column = config.trusted_label_column
+    judged = "" if column is None else f" The labels in {column} judge; the pool's own train."
     text = (
         f"{config.seeds} seeds, {config.steps} steps at batch size {proof.batch_size} for every "
         f"arm; intervals at {_percent(1 - config.level)}, p corrected for {len(proof.comparisons)} "
         f"comparisons (Holm). A sample was trained on {min(seen):.3g} times on average in the "
         f"largest arm and {max(seen):.3g} times in the smallest"
     )
-    return text + ("; with fewer than one, give more steps." if min(seen) < 1 else ".")
+    text += "; with fewer than one, give more steps." if min(seen) < 1 else "."
+    return text + judged
 
 
 def interval_text(interval: Interval, metric: str) -> str:

@@ -175,6 +175,42 @@ def test_a_harmful_part_of_a_labelled_pool_is_found(tmp_path: Path) -> None:
     assert outcome(found, "right", "random, size of right") == "better"
 
 
+def test_expert_labels_judge_in_place_of_the_pools_own(tmp_path: Path) -> None:
+    pool = labelled_features(tmp_path / "f", samples=600, scale=0.7)
+    expert = pl.when(pl.int_range(pl.len()) % 2 == 0).then("clean").alias("expert")
+    pool.__dict__["samples"] = pool.samples.with_columns(
+        expert, right=pl.col("label") == pl.col("clean")
+    )
+    recipes = {"right": keeping("right", True)}
+    config = CONFIG.model_copy(update={"trusted": None, "steps": 100})
+    found = prove(pool, recipes, config.model_copy(update={"trusted_label_column": "expert"}))
+    assert (found.held_out.trusted, found.held_out.held_out) == (300, 75)
+    assert found.held_out.source == "a label in expert"
+    assert "The labels in expert judge" in "\n".join(as_lines(found))
+    everyone = pl.Series("uid", pool.samples["uid"])
+    by_pool = prove(pool, recipes, config, held_out=everyone.gather_every(2).head(75))
+    by_expert = prove(
+        pool,
+        recipes,
+        config.model_copy(update={"trusted_label_column": "expert"}),
+        held_out=everyone.gather_every(2).head(75),
+    )
+    accuracy = [p.arm("right").metrics["accuracy"].value for p in (by_pool, by_expert)]
+    assert accuracy[1] > accuracy[0] + 0.1  # a third of the pool's own labels were drawn anew
+
+
+def test_trusted_labels_must_be_classes_and_pairs_have_none(
+    features: FeatureSet, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"trusted": None, "trusted_label_column": "number"})
+    pool = labelled_features(tmp_path / "f")
+    with pytest.raises(ConfigError, match="no class of the pool") as caught:
+        prove(pool, {"all": Recipe()}, config)
+    assert caught.value.allowed == "cat, dog, owl"
+    with pytest.raises(ConfigError, match="pairs have no labels"):
+        prove(features, {"all": Recipe()}, config)
+
+
 # --- arms ---
 
 
