@@ -20,8 +20,8 @@ from mimic_core.places import image_words
 from mimic_core.sampling import hash_words, order
 from mimic_core.schema import HeadConfig, TrainConfig
 
-# Keys of the hashes, beside the seed: what they decide must not go together.
-_HELD_OUT, _CLEAN = 0x4E1D, 0xC1EA
+# Key of the hash, beside the seed: who is held out must not go together with who is drawn first.
+_HELD_OUT = 0x4E1D
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def draw_clean(
             allowed="clean samples that are not held out",
             next_step="hold out other samples, or call others clean",
         )
-    drawn = rows[order(uids.gather(rows), seed, _CLEAN)]
+    drawn = rows[order(uids.gather(rows), seed)]
     if classes is None:
         return np.sort(drawn[:each])
     frame = pl.DataFrame({"row": drawn, "class": classes.gather(drawn)})
