@@ -104,7 +104,6 @@ def run_job(job: Job) -> tuple[Any, float]:
 QUICK_LABELS = LabelPlan(
     seeds=(0,),
     rates=(0.4, 0.6),
-    grad_match=(),
     digits_epochs=20,
     rates_tried=(1e-2,),
     temperatures_tried=(1.0,),
