@@ -62,10 +62,13 @@ def open_app(
         "server.port": str(port),
         "server.headless": "false" if browser else "true",
         "server.showEmailPrompt": "false",
+        # Its greeting comes with advertisements, in the terminal and over the page.
+        "logger.hideWelcomeMessage": "true",
         "browser.gatherUsageStats": "false",
     }
     command += [f"--{name}={value}" for name, value in flags.items()]
     settings = environment(MIMICSCOPE_RUNS=str(runs.resolve()))
+    typer.echo(f"Mimicscope: http://{host}:{port} (Ctrl-C stops it)", err=True)
     os.execve(sys.executable, command, settings)  # noqa: S606 - the app takes this process over
 
 
