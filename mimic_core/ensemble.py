@@ -96,7 +96,13 @@ def ensemble(history: History, config: EnsembleConfig) -> Ensemble:
         RunError: The history was read without the column that votes.
     """
     cutoffs = step_cutoffs(history, config.binarise)
-    votes = step_votes(history, config.binarise, cutoffs)
+    return _together(history, config, cutoffs, step_votes(history, config.binarise, cutoffs))
+
+
+def _together(
+    history: History, config: EnsembleConfig, cutoffs: np.ndarray, votes: np.ndarray
+) -> Ensemble:
+    """What is made of votes (S, N) that were cast by the cutoffs (S,)."""
     fitted = None
     match config.aggregate:
         case LabelModel():
@@ -115,9 +121,19 @@ _made: WeakKeyDictionary[History, dict[EnsembleConfig, Ensemble]] = WeakKeyDicti
 
 
 def ensemble_of(history: History, config: EnsembleConfig) -> Ensemble:
-    """``ensemble``, but remembered while the history is in memory (the last few of each)."""
+    """``ensemble``, but remembered while the history is in memory (the last few of each).
+
+    Cutoffs are most of the work, so votes that another ensemble has cast alike are taken from it.
+    """
     made = _made.setdefault(history, {})
-    found = made.pop(config, None) or ensemble(history, config)
+    found = made.pop(config, None)
+    if found is None:
+        alike = [one for one in made.values() if one.config.binarise == config.binarise]
+        found = (
+            _together(history, config, alike[-1].cutoffs, alike[-1].votes)
+            if alike
+            else ensemble(history, config)
+        )
     made[config] = found  # the last used comes last
     while len(made) > _REMEMBERED:
         made.pop(next(iter(made)))

@@ -327,6 +327,10 @@ def test_descriptions() -> None:
 def test_an_ensemble_is_remembered_as_long_as_its_history() -> None:
     one = history(SCORES)
     first = ensemble_of(one, EnsembleConfig())
+    other = EnsembleConfig(aggregate=Unanimous())
+    alike = ensemble_of(one, other)
+    assert alike.votes is first.votes  # the same cutoffs are not looked for again
+    assert (alike.keep == ensemble(one, other).keep).all()
     assert ensemble_of(one, EnsembleConfig()) is first
     for percent in range(20):
         ensemble_of(one, EnsembleConfig(binarise=TopPercent(percent=percent)))
