@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mimic_core.errors import ConfigError, MimicError
-from mimic_core.runs import Run, open_run
-from mimic_core.schema import RunConfig
+from mimic_core.base.errors import ConfigError, MimicError
+from mimic_core.base.schema import RunConfig
+from mimic_core.runs.run import Run, open_run
 
 ROOT_VARIABLE = "MIMICSCOPE_RUNS"
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -16,8 +16,8 @@ if ROOT not in sys.path:
 
 import streamlit as st  # noqa: E402 - after the search path
 
-from app.components.errors import errors_shown  # noqa: E402
-from app.components.shell import page_style, sidebar  # noqa: E402
+from app.components.shared.errors import errors_shown  # noqa: E402
+from app.components.shared.shell import page_style, sidebar  # noqa: E402
 
 PAGES = [
     st.Page("views/explore.py", title="Explore", icon=":material/scatter_plot:", default=True),

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from app import cache, cache_filters, session
-from app.cache import TableKey
-from app.columns import TRUTH
-from app.components.shell import active_run
-from mimic_core.filters import Recipe, Selection
-from mimic_core.runs import Run
+from app.cache import filters, tables
+from app.cache.tables import TableKey
+from app.choices.columns import TRUTH
+from app.components.shared.shell import active_run
+from app.state import session
+from mimic_core.filters.recipe import Recipe, Selection
+from mimic_core.runs.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +56,15 @@ def shown() -> Shown | None:
     if run is None:
         return None
     state = session.state()
-    key = cache.key_of(run, state.tuned)
+    key = tables.key_of(run, state.tuned)
     text = state.recipe.to_yaml()
-    known, chosen = cache_filters.truths(key), state.filters.truth
+    known, chosen = filters.truths(key), state.filters.truth
     return Shown(
         run=run,
         key=key,
-        table=cache.table(key),
+        table=tables.table(key),
         recipe=state.recipe,
         recipe_yaml=text,
-        selection=cache.selection(key, text),
+        selection=tables.selection(key, text),
         truth=chosen if chosen in known else TRUTH if TRUTH in known else None,
     )

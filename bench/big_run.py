@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mimic_core import files, runs
-from mimic_core.featureset import FEATURES_DIR, FeatureSet
-from mimic_core.runs import Run, RunRecord
-from mimic_core.schema import (
+from mimic_core.base import files
+from mimic_core.base.schema import (
     MEASURED_COLUMNS,
     SAMPLE_COLUMNS,
     SCHEMA_VERSION,
@@ -21,6 +19,9 @@ from mimic_core.schema import (
     RunConfig,
     SourceConfig,
 )
+from mimic_core.runs import run as runs
+from mimic_core.runs.featureset import FEATURES_DIR, FeatureSet
+from mimic_core.runs.run import Run, RunRecord
 
 SHARD = 500_000
 NOISY_SHARE = 0.3

@@ -17,9 +17,9 @@ from pathlib import Path
 import polars as pl
 import repository  # noqa: F401 - first: the packages lie one level up
 
-from mimic_core.runs import open_run
+from mimic_core.runs.run import open_run
+from mimic_core.runs.table import run_table
 from mimic_core.stats.detection import ANY_NOISE, NOISY_SIDES, detection_table
-from mimic_core.table import run_table
 
 MISMATCHED = ("swapped_caption", "filename_caption", "junk_caption", "keyword_spam")
 GROUP = "mismatched and junk"

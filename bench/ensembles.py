@@ -23,7 +23,8 @@ import numpy as np
 import polars as pl
 import repository  # noqa: F401 - first: the packages lie one level up
 
-from mimic_core.ensemble import (
+from mimic_core.filters.ensembles.binarise import AnyBinarisation
+from mimic_core.filters.ensembles.ensemble import (
     AnyAggregation,
     AtLeast,
     EnsembleConfig,
@@ -36,14 +37,14 @@ from mimic_core.ensemble import (
     TopPercent,
     Unanimous,
     ensemble,
+    share_is_fixed,
 )
-from mimic_core.ensembles.binarise import AnyBinarisation
-from mimic_core.ensembles.splits import kmeans_cut, mixture_cut
-from mimic_core.history import History, history_of, run_history
-from mimic_core.runs import Run, open_run
+from mimic_core.filters.ensembles.splits import kmeans_cut, mixture_cut
+from mimic_core.runs.history import History, history_of, run_history
+from mimic_core.runs.run import Run, open_run
+from mimic_core.runs.table import run_table, sample_table
 from mimic_core.stats.detection import detection, kept_by_kind
-from mimic_core.stats.retention import quality_estimate, share_is_fixed
-from mimic_core.table import run_table, sample_table
+from mimic_core.stats.retention import quality_estimate
 
 VOTES: tuple[AnyBinarisation, ...] = (
     Threshold(),
@@ -67,7 +68,7 @@ NAMES = {"clip_score": "CLIP score", "mimic_score": "mean mimic score"}
 
 def tuned(run: Run, temperature: float) -> tuple[pl.DataFrame, History]:
     """Table and history of the run's probe at another temperature."""
-    from mimic_core.tuning import tune  # imports torch
+    from mimic_core.scoring.tuning import tune  # imports torch
 
     assert run.record.config.probe is not None, "only a probe can be run anew on its features"
     config = run.record.config.probe.model_copy(update={"temperature": temperature})

@@ -30,7 +30,7 @@ import polars as pl
 import repository  # noqa: F401 - first: the packages lie one level up
 from big_run import BATCH, made_up_scores, noisy_rows, write_big_run
 
-from mimic_core.ensemble import (
+from mimic_core.filters.ensembles.ensemble import (
     AtLeast,
     EnsembleConfig,
     GaussianMixture,
@@ -43,7 +43,7 @@ from mimic_core.ensemble import (
     Unanimous,
     ensemble,
 )
-from mimic_core.filters import (
+from mimic_core.filters.recipe import (
     Absolute,
     Condition,
     EnsembleVote,
@@ -56,11 +56,11 @@ from mimic_core.filters import (
     selection_of,
     votes,
 )
-from mimic_core.history import History, run_history
-from mimic_core.processes import environment
-from mimic_core.runs import Run, open_run
-from mimic_core.stats import retention_curve
-from mimic_core.table import run_table
+from mimic_core.jobs.processes import environment
+from mimic_core.runs.history import History, run_history
+from mimic_core.runs.run import Run, open_run
+from mimic_core.runs.table import run_table
+from mimic_core.stats.retention import retention_curve
 
 ROUNDS = 3
 APP_SHARE = 10  # the app is timed on a tenth of the rows
@@ -169,7 +169,7 @@ import json, sys, time
 from pathlib import Path
 from mimic_core import selections
 from mimic_core.cli.runs import read_recipe
-from mimic_core.runs import open_run
+from mimic_core.runs.run import open_run
 wall, busy = time.perf_counter(), time.process_time()
 selection = selections.select(open_run(Path(sys.argv[2])), read_recipe(Path(sys.argv[1])))
 print(json.dumps([time.perf_counter() - wall, time.process_time() - busy]))

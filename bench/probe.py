@@ -25,12 +25,12 @@ import polars as pl
 import repository  # noqa: F401 - first: the packages lie one level up
 import torch
 
-from mimic_core import files
-from mimic_core.featureset import FeatureSet
-from mimic_core.models import pick_device
-from mimic_core.probe import Probe
-from mimic_core.runs import epoch_frame
-from mimic_core.schema import SCHEMA_VERSION, SKIP_COLUMNS, ProbeConfig
+from mimic_core.base import files
+from mimic_core.base.schema import SCHEMA_VERSION, SKIP_COLUMNS, ProbeConfig
+from mimic_core.models.load import pick_device
+from mimic_core.runs.featureset import FeatureSet
+from mimic_core.runs.run import epoch_frame
+from mimic_core.scoring.probe import Probe
 
 SHARD = 100_000
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import repository  # noqa: F401 - first: the packages lie one level up
 
-from mimic_core.filters import Recipe, Uids
-from mimic_core.prove import prove
-from mimic_core.proving.record import Proof, ProveConfig
-from mimic_core.runs import open_run
-from mimic_core.table import run_table
+from mimic_core.filters.recipe import Recipe, Uids
+from mimic_core.proofs.prove import prove
+from mimic_core.proofs.record import Proof, ProveConfig
+from mimic_core.runs.run import open_run
+from mimic_core.runs.table import run_table
 
 RUNS = Path(__file__).resolve().parents[1] / "data_samples" / "runs"
 

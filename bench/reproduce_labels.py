@@ -21,7 +21,8 @@ from reproduce_heads import Heads, HeadSettings
 from reproduce_images import CIFAR, Referred, cifar, digits, referred
 from reproduce_numbers import Say, Table, pearson, spread, with_noise
 
-from mimic_core.ensemble import (
+from mimic_core.base.training_config import WeightingName
+from mimic_core.filters.ensembles.ensemble import (
     EnsembleConfig,
     GaussianMixture,
     KMeans,
@@ -33,10 +34,9 @@ from mimic_core.ensemble import (
     Unanimous,
     ensemble,
 )
-from mimic_core.history import History
-from mimic_core.losses import cross_entropy_losses
+from mimic_core.mimic.losses import cross_entropy_losses
+from mimic_core.runs.history import History
 from mimic_core.stats.detection import auroc, detection
-from mimic_core.training.config import WeightingName
 
 SETS = ("digits", "cifar10n")
 WEIGHTINGS: tuple[WeightingName, ...] = get_args(WeightingName)

@@ -30,10 +30,10 @@ from reproduce_pairs import (
 from reproduce_probe import Way, probe_trainings
 from torch import nn
 
-from mimic_core.featureset import FeatureSet
-from mimic_core.history import History, run_history
-from mimic_core.models import load_model
-from mimic_core.schema import TrainConfig
+from mimic_core.base.schema import TrainConfig
+from mimic_core.models.load import load_model
+from mimic_core.runs.featureset import FeatureSet
+from mimic_core.runs.history import History, run_history
 from mimic_core.stats.detection import auroc
 
 Key = tuple[str, ...]

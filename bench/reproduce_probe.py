@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mimic_core.batches import draw_batches
-from mimic_core.featureset import FeatureSet
-from mimic_core.heads import read_head
-from mimic_core.losses import clip_losses
-from mimic_core.probe import Probe
-from mimic_core.sampling import uid_words
-from mimic_core.schema import ProbeConfig
-from mimic_core.training.evaluation import recall_at_1
+from mimic_core.base.batches import draw_batches
+from mimic_core.base.draws import uid_words
+from mimic_core.base.schema import ProbeConfig
+from mimic_core.features.stored import read_head
+from mimic_core.mimic.losses import clip_losses
+from mimic_core.runs.featureset import FeatureSet
+from mimic_core.scoring.probe import Probe
+from mimic_core.scoring.training.evaluation import recall_at_1
 
 ARRAYS = ("image_features", "image_embedding", "text_features", "text_embedding")
 BATCH = 64

@@ -33,17 +33,17 @@ import torch
 from measuring import forget_peak, interleaved, machine, own_peak, peak_in_own_process
 from torch import Tensor, nn
 
-from mimic_core.loading import LoadedBatch
-from mimic_core.modelling import classifiers, clip
-from mimic_core.models import default_mimic_layers, pick_device
-from mimic_core.schema import TrainConfig
-from mimic_core.training.check import objective_losses
-from mimic_core.training.comparison import mean_gradient
-from mimic_core.training.distributed import Group
-from mimic_core.training.objectives import LabelObjective, Objective, PairObjective
-from mimic_core.training.optimisation import Updater
-from mimic_core.training.step import Aids, Learner, visit_batch
-from mimic_core.training.weightings import needs_comparison, needs_reference_losses
+from mimic_core.base.schema import TrainConfig
+from mimic_core.features.loading import LoadedBatch
+from mimic_core.mimic.weightings import needs_comparison, needs_reference_losses
+from mimic_core.models import classifiers, clip
+from mimic_core.models.load import default_mimic_layers, pick_device
+from mimic_core.scoring.training.check import objective_losses
+from mimic_core.scoring.training.comparison import mean_gradient
+from mimic_core.scoring.training.distributed import Group
+from mimic_core.scoring.training.objectives import LabelObjective, Objective, PairObjective
+from mimic_core.scoring.training.optimisation import Updater
+from mimic_core.scoring.training.step import Aids, Learner, visit_batch
 
 STEPS = (
     "plain", "mimic", "mimic_all", "uniform", "grand", "agra", "grad_match", "rho", "influence",

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_samples.noise import CLEAN, MISMATCHED_OR_JUNK
-from mimic_core.errors import SourceError
+from mimic_core.base.errors import SourceError
 
 BATCH_SIZE = 250
 

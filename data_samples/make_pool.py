@@ -31,7 +31,7 @@ from data_samples.noise import (
 from data_samples.objects import Thing, all_things
 from data_samples.render import render
 from data_samples.scenes import Scene, draw_scene
-from mimic_core.errors import ConfigError
+from mimic_core.base.errors import ConfigError
 
 POOL_DIR = Path(__file__).parent / "pool"
 POOL_SEED = 20250108

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from data_samples.scenes import COLOURS, RGB, Background, Placement, Scene
-from mimic_core.errors import SourceError
+from mimic_core.base.errors import SourceError
 
 FONT_PATH = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 # The font holds one bitmap strike of 136 x 128 px; FreeType offers it at this size only.

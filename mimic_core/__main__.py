@@ -14,8 +14,8 @@ from typing import Annotated
 
 import typer
 
+from mimic_core.base.errors import ConfigError, Interrupted, MimicError
 from mimic_core.cli import prove, recipes, runs, score, train
-from mimic_core.errors import ConfigError, Interrupted, MimicError
 
 app = typer.Typer(
     name="mimicscope",
@@ -51,7 +51,7 @@ def open_app(
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
 ) -> None:
     """Open the app in a browser."""
-    from mimic_core.processes import REPOSITORY, environment
+    from mimic_core.jobs.processes import REPOSITORY, environment
 
     script = REPOSITORY / "app" / "main.py"
     if not script.is_file():
@@ -74,9 +74,9 @@ def open_app(
 
 @app.command("work", hidden=True)
 def carry_out_job(database: Path, job_id: str) -> None:
-    """Carry out a queued job; ``mimic_core.jobs`` starts it in a process of its own."""
+    """Carry out a queued job; ``mimic_core.jobs.worker`` starts it in a process of its own."""
     from mimic_core.cli.terminal import stop_on_signals
-    from mimic_core.jobs import JobStore, work
+    from mimic_core.jobs.worker import JobStore, work
 
     with stop_on_signals() as stop:
         typer.echo(f"job {job_id}: {work(JobStore(database), job_id, stopped=lambda: bool(stop))}")

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from mimic_core.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS
+from mimic_core.base.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS
 
 SCRIPT_CAPTION = "<script>alert(1)</script>"
 TRICKY_CAPTION = 'she said "hi"\nthen 🐈‍⬛, مرحبا, שלום, = 1 + 1, a\\b, <b>&amp;'

@@ -15,11 +15,8 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import save
 
-from mimic_core import files, runs
-from mimic_core.featureset import FEATURES_DIR, FeatureSet, locate
-from mimic_core.layout import MapConfig, map_method
-from mimic_core.runs import DirectionCheck, Run, RunRecord
-from mimic_core.schema import (
+from mimic_core.base import files
+from mimic_core.base.schema import (
     MEASURED_COLUMNS,
     SCHEMA_VERSION,
     SKIP_COLUMNS,
@@ -30,6 +27,10 @@ from mimic_core.schema import (
     SourceConfig,
     digest,
 )
+from mimic_core.runs import run as runs
+from mimic_core.runs.featureset import FEATURES_DIR, FeatureSet, locate
+from mimic_core.runs.layout import MapConfig, map_method
+from mimic_core.runs.run import DirectionCheck, Run, RunRecord
 from tests.fake_pool import (
     EMBEDDING_WIDTH,
     SCRIPT_CAPTION,

@@ -22,77 +22,77 @@ MODULE_LINES, FUNCTION_LINES, VIEW_LINES = 300, 45, 80
 # The modules that compute with torch. Everything else in mimic_core must do without it, except
 # that the command line and the worker call the pipeline from inside a function.
 TORCH_SIDE = {
-    "adamw",
-    "contrastive",
-    "direction",
-    "encoders",
-    "features",
-    "finishing",
-    "forward_mode",
-    "heads",
-    "inputs",
-    "labels.class_head",
-    "labels.encoder",
-    "labels.logistic",
-    "labels.models",
-    "labels.probe",
-    "labels.reference_head",
-    "labels.scoring",
-    "labels.zero_shot",
-    "loading",
-    "losses",
-    "mimic",
-    "modelling.checkpoints",
-    "modelling.classifiers",
-    "modelling.clip",
-    "modelling.compiling",
-    "modelling.open_clip_models",
-    "modelling.preprocessing",
-    "modelling.projections",
-    "modelling.timm_models",
-    "models",
-    "pairs",
-    "pipeline",
-    "probe",
-    "projector",
-    "prove",
-    "proving.tasks",
-    "proving.trainings",
-    "rows",
-    "score",
-    "spot",
-    "train",
-    "training.check",
-    "training.comparison",
-    "training.data",
-    "training.distributed",
-    "training.evaluation",
-    "training.geometry",
-    "training.grad_match",
-    "training.objectives",
-    "training.optimisation",
-    "training.reference_losses",
-    "training.setup",
-    "training.state",
-    "training.step",
-    "training.tracing",
-    "training.trainer",
-    "training.weightings",
-    "tuning",
-    "widening",
+    "mimic.adamw",
+    "mimic.contrastive",
+    "scoring.direction",
+    "features.encoders",
+    "features.filling",
+    "scoring.finishing",
+    "mimic.forward_mode",
+    "features.stored",
+    "scoring.inputs",
+    "scoring.labels.class_head",
+    "features.label_encoder",
+    "scoring.labels.logistic",
+    "scoring.training.classifier_pair",
+    "scoring.labels.probe",
+    "scoring.labels.reference_head",
+    "scoring.labels.stored",
+    "scoring.labels.zero_shot",
+    "features.loading",
+    "mimic.losses",
+    "mimic.scores",
+    "models.checkpoints",
+    "models.classifiers",
+    "models.clip",
+    "scoring.training.compiling",
+    "models.open_clip_models",
+    "models.preprocessing",
+    "models.projections",
+    "models.timm_models",
+    "models.load",
+    "scoring.pairs",
+    "scoring.pipeline",
+    "scoring.probe",
+    "scoring.projector",
+    "proofs.prove",
+    "proofs.tasks",
+    "proofs.trainings",
+    "features.rows",
+    "scoring.snapshot",
+    "features.spot_check",
+    "scoring.training.train",
+    "scoring.training.check",
+    "scoring.training.comparison",
+    "scoring.training.data",
+    "scoring.training.distributed",
+    "scoring.training.evaluation",
+    "mimic.geometry",
+    "mimic.grad_match",
+    "scoring.training.objectives",
+    "scoring.training.optimisation",
+    "scoring.training.reference_losses",
+    "scoring.training.setup",
+    "scoring.training.state",
+    "scoring.training.step",
+    "scoring.training.tracing",
+    "scoring.training.trainer",
+    "mimic.weightings",
+    "scoring.tuning",
+    "mimic.widening",
 }
 CALLERS_OF_TORCH = {
     "mimic_core.cli.prove",
     "mimic_core.cli.score",
     "mimic_core.cli.train",
-    "mimic_core.jobs",
-    "app.cache",
+    "mimic_core.jobs.worker",
+    "app.cache.tables",
 }
 TORCH_PACKAGES = {"torch", "torchvision", "open_clip", "timm"}
-# The modules that keep results between reruns; app.cache states the rules they follow.
-CACHING = {"app.cache", "app.cache_dynamics", "app.cache_filters", "app.cache_pools"}
+# The modules that keep results between reruns; app.cache.tables states the rules they follow.
+CACHING = {"app.cache.tables", "app.cache.dynamics", "app.cache.filters", "app.cache.pools"}
 # app modules that draw widgets; all others there are plain functions on frames and figures.
-SCREEN = {"app.main", "app.session", "app.tiles", *CACHING}
+SCREEN = {"app.main", "app.state.session", "app.components.shared.tiles", *CACHING}
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ print(sorted({TORCH_PACKAGES!r} & set(sys.modules)))
 
 
 def test_errors_and_schema_depend_on_nothing_else_of_ours() -> None:
-    base = [f"mimic_core.{name}" for name in ("errors", "frozen", "training.config", "schema")]
+    base = [f"mimic_core.base.{name}" for name in ("errors", "frozen", "training_config", "schema")]
 
     def forbidden(module: str, found: Import) -> bool:
         below = base[: base.index(module)]
@@ -239,7 +239,7 @@ def test_figures_and_other_plain_modules_of_the_app_do_without_streamlit() -> No
         for name in APP
         if name not in SCREEN and not name.startswith(("app.views", "app.components"))
     ]
-    assert "app.figures" in plain
+    assert "app.drawing.common" in plain
     assert offences(plain, lambda _, found: top_package(found.module) == "streamlit") == []
 
 
@@ -270,7 +270,7 @@ def attributes_of_streamlit(module: str) -> set[str]:
 
 def test_only_one_module_touches_the_session_state() -> None:
     touching = {name for name in APP if "session_state" in attributes_of_streamlit(name)}
-    assert touching == {"app.session"}
+    assert touching == {"app.state.session"}
 
 
 def test_only_the_cache_modules_cache() -> None:

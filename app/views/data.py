@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app.components.errors import errors_shown
-from app.components.jobs import active_jobs, ended_jobs
-from app.components.pool import pool_chooser, pool_preview
-from app.components.settings import settings_form
+from app.components.data.pool import pool_chooser, pool_preview
+from app.components.data.settings import settings_form
+from app.components.shared.errors import errors_shown
+from app.components.shared.jobs import active_jobs, ended_jobs
 from app.library import runs_root
-from mimic_core.jobs import start_job
-from mimic_core.jobstore import JOBS_FILE, JobStore
+from mimic_core.jobs.store import JOBS_FILE, JobStore
+from mimic_core.jobs.worker import start_job
 
 store = JobStore(runs_root() / JOBS_FILE)
 st.title("Data and scoring", anchor=False)

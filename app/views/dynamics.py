@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app.components.conditions import condition_bar
-from app.components.dynamics_bar import decision, votes_bar
-from app.components.dynamics_charts import distributions, flips
-from app.components.dynamics_gallery import gallery_panel, gallery_rows
-from app.components.dynamics_heading import dynamics_heading, no_history, no_run
-from app.components.dynamics_heatmap import heat_panel
-from app.components.dynamics_sample import sample_panel, sample_row
-from app.components.errors import errors_shown
-from app.components.header import metrics
-from app.components.shell import active_run
-from app.components.tune import tune_panel
-from app.dynamics_shown import dynamics_of, steps_of
+from app.components.dynamics.bar import decision, votes_bar
+from app.components.dynamics.charts import distributions, flips
+from app.components.dynamics.gallery import gallery_panel, gallery_rows
+from app.components.dynamics.heading import dynamics_heading, no_history, no_run
+from app.components.dynamics.heatmap import heat_panel
+from app.components.dynamics.sample import sample_panel, sample_row
+from app.components.explore.header import metrics
+from app.components.explore.tune import tune_panel
+from app.components.shared.conditions import condition_bar
+from app.components.shared.errors import errors_shown
+from app.components.shared.shell import active_run
 from app.shown import shown
+from app.shown_dynamics import dynamics_of, steps_of
 
 run = active_run()
 if run is None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import cache
-from app.components.conditions import condition_bar
-from app.components.errors import empty_state, errors_shown
-from app.components.gallery import gallery
-from app.components.header import direction, header, metrics
-from app.components.histogram import cutoff_score, histogram_panel
-from app.components.mapview import map_panel
-from app.components.shell import active_run
-from app.components.skipped import skipped_samples
-from app.components.tune import tune_panel
+from app.cache import tables
+from app.components.explore.header import direction, header, metrics
+from app.components.explore.histogram import cutoff_score, histogram_panel
+from app.components.explore.map import map_panel
+from app.components.explore.skipped import skipped_samples
+from app.components.explore.tune import tune_panel
+from app.components.shared.conditions import condition_bar
+from app.components.shared.errors import empty_state, errors_shown
+from app.components.shared.gallery import gallery
+from app.components.shared.shell import active_run
 from app.shown import shown
 
 run = active_run()
@@ -47,4 +47,4 @@ direction(view)
 skipped_samples(view)
 gallery(view, cutoff=cutoff_score(view))
 if run.record.config.probe is not None:
-    cache.prepare_tuning()  # last, so that the page is there first
+    tables.prepare_tuning()  # last, so that the page is there first

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import session
-from app.components.conditions import condition_bar
-from app.components.errors import empty_state
-from app.components.saving import counts, downloads, recipe_text
+from app.components.export import counts, downloads, recipe_text
+from app.components.shared.conditions import condition_bar
+from app.components.shared.errors import empty_state
 from app.shown import shown
+from app.state import session
 
 st.title("Export", anchor=False)
 view = shown()

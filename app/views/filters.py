@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app.components.compare import compare_panel
-from app.components.errors import empty_state, errors_shown
-from app.components.outcome import curve_panel, outcome
-from app.components.recipe_cards import recipe_cards
-from app.components.recipe_shelf import recipe_bar, repair_bar
-from app.components.shell import active_run
-from app.components.take_away import take_away
+from app.components.filters.cards import recipe_cards
+from app.components.filters.compare import compare_panel
+from app.components.filters.outcome import curve_panel, outcome
+from app.components.filters.shelf import recipe_bar, repair_bar
+from app.components.filters.take_away import take_away
+from app.components.shared.errors import empty_state, errors_shown
+from app.components.shared.shell import active_run
 from app.shown import shown
 
 if active_run() is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app.components.errors import empty_state, errors_shown
-from app.components.proving import job_store, prefill, proof_form, proof_progress
-from app.components.verdict import proofs
+from app.components.prove.form import job_store, prefill, proof_form, proof_progress
+from app.components.prove.verdict import proofs
+from app.components.shared.errors import empty_state, errors_shown
 from app.shown import shown
 
 st.title("Prove", anchor=False)

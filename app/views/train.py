@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app.components.errors import errors_shown
-from app.components.jobs import active_jobs, ended_jobs
-from app.components.pool import pool_chooser, pool_preview
-from app.components.training import training_form
-from app.components.training_curves import curves_panel
-from app.components.training_start import CURVES, start_panel, view_chooser
+from app.components.data.pool import pool_chooser, pool_preview
+from app.components.shared.errors import errors_shown
+from app.components.shared.jobs import active_jobs, ended_jobs
+from app.components.train.curves import curves_panel
+from app.components.train.form import training_form
+from app.components.train.start import CURVES, start_panel, view_chooser
 from app.library import runs_root
-from mimic_core.jobstore import JOBS_FILE, JobStore
+from mimic_core.jobs.store import JOBS_FILE, JobStore
 
 store = JobStore(runs_root() / JOBS_FILE)
 st.title("Train", anchor=False)

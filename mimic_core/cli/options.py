@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from mimic_core.runs import Run
-    from mimic_core.schema import HeadConfig, SourceConfig
+    from mimic_core.base.schema import HeadConfig, SourceConfig
+    from mimic_core.runs.run import Run
 
-# The choices of mimic_core.schema, which is too slow to import for a mere --help (it brings numpy
-# and polars); tests/core/test_cli.py holds them, and the defaults in the help texts, to be equal.
+# The choices of mimic_core.base.schema, which is too slow to import for a mere --help (it brings
+# numpy and polars); tests/core/test_cli.py holds them, and the defaults in the help texts, equal.
 WeightingName = Literal["uniform", "mimic", "grand", "agra", "grad_match", "rho", "influence"]
 Method = Literal["proj", "cos"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -108,7 +108,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 def source_config(options: dict[str, Any]) -> SourceConfig:
     """The pool that the options ``given`` name."""
-    from mimic_core.schema import SourceConfig
+    from mimic_core.base.schema import SourceConfig
 
     fields = {name: options[name] for name in _SOURCE_FIELDS if name in options}
     config: SourceConfig = SourceConfig.parse(
@@ -119,7 +119,7 @@ def source_config(options: dict[str, Any]) -> SourceConfig:
 
 def head_config(options: dict[str, Any]) -> HeadConfig | None:
     """The reference head that the options ``given`` ask for; None without any of them."""
-    from mimic_core.schema import HeadConfig
+    from mimic_core.base.schema import HeadConfig
 
     fields = {field: options[name] for name, field in _HEAD_FIELDS.items() if name in options}
     return HeadConfig.parse(fields) if fields else None
@@ -132,7 +132,7 @@ def model_fields(options: dict[str, Any]) -> dict[str, Any]:
 
 def tell(run: Run) -> None:
     """The summary of a finished run on standard error, its directory on standard output."""
-    from mimic_core.summary import as_lines
+    from mimic_core.runs.report import as_lines
 
     for line in as_lines(run):
         typer.echo(line, err=True)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mimic_core.base.errors import ConfigError
 from mimic_core.cli.runs import find_run, read_recipe
-from mimic_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mimic_core.filters import Recipe
+    from mimic_core.filters.recipe import Recipe
 
 RecipeOption = Annotated[
     list[Path] | None, typer.Option("--recipe", help="A recipe in YAML; give one or more.")
@@ -65,12 +65,12 @@ def prove(
     found = find_run(run, runs)
     recipes = named_recipes(recipe or [])
     with watched() as progress:
-        from mimic_core import files
-        from mimic_core.models import pick_device
-        from mimic_core.prove import prove as prove_recipes
-        from mimic_core.proving import words
-        from mimic_core.proving.record import ProveConfig, proof_file
-        from mimic_core.proving.trusted import read_uids
+        from mimic_core.base import files
+        from mimic_core.models.load import pick_device
+        from mimic_core.proofs import words
+        from mimic_core.proofs.prove import prove as prove_recipes
+        from mimic_core.proofs.record import ProveConfig, proof_file
+        from mimic_core.proofs.trusted import read_uids
 
         config = ProveConfig.for_run(
             found.record.config,

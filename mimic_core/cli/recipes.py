@@ -23,7 +23,7 @@ def filter_run(
     runs: RunsOption = Path("runs"),
 ) -> None:
     """Count what a recipe keeps and drops, and write the uids. Reads only what the recipe needs."""
-    from mimic_core import selections
+    from mimic_core.filters import selections
 
     selection = selections.select(find_run(run, runs), read_recipe(recipe))
     if out is not None:
@@ -38,7 +38,7 @@ def replay(
     runs: RunsOption = Path("runs"),
 ) -> None:
     """Make an exported selection again and compare it with its manifest; exit 1 if it differs."""
-    from mimic_core.export import replay as replay_export
+    from mimic_core.export.export import replay as replay_export
 
     selection = replay_export(manifest, runs)
     print_counts(selection)

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mimic_core.errors import FilterError, RunError
+from mimic_core.base.errors import FilterError, RunError
 
 if TYPE_CHECKING:
-    from mimic_core.filters import Recipe, Selection
-    from mimic_core.runs import Run
+    from mimic_core.filters.recipe import Recipe, Selection
+    from mimic_core.runs.run import Run
 
-Format = Literal["parquet", "csv", "jsonl", "datacomp"]  # of mimic_core.export, see cli_score
+Format = Literal[
+    "parquet", "csv", "jsonl", "datacomp"
+]  # of mimic_core.export.export, see cli_score
 
 RunArgument = Annotated[str, typer.Argument(help="A run directory, or the id of a run.")]
 OutOption = Annotated[Path, typer.Option(help="Folder of the runs.")]
@@ -28,8 +30,8 @@ runs_app = typer.Typer(no_args_is_help=True, help="List runs, or show one.")
 @runs_app.command("list")
 def list_command(out: OutOption = Path("runs"), as_json: JsonOption = False) -> None:
     """List the runs, newest first. A damaged one is listed with what is wrong."""
-    from mimic_core.runs import open_run
-    from mimic_core.summary import aligned
+    from mimic_core.runs.report import aligned
+    from mimic_core.runs.run import open_run
 
     rows: list[dict[str, str | int]] = []
     for file in out.glob("*/run.json"):
@@ -55,13 +57,13 @@ def show_command(
     run: RunArgument, out: OutOption = Path("runs"), as_json: JsonOption = False
 ) -> None:
     """Show a run: settings, counts, direction check, distribution of the score."""
-    from mimic_core import summary
+    from mimic_core.runs import report
 
     found = find_run(run, out)
     if as_json:
-        typer.echo(json.dumps(summary.as_json(found), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(report.as_json(found), indent=2, ensure_ascii=False))
         return
-    for line in summary.as_lines(found):
+    for line in report.as_lines(found):
         typer.echo(line)
 
 
@@ -71,7 +73,7 @@ def layout(run: RunArgument, out: OutOption = Path("runs")) -> None:
 
     found = find_run(run, out)
     with watched() as progress:
-        from mimic_core.layout import MapConfig, ensure_map
+        from mimic_core.runs.layout import MapConfig, ensure_map
 
         ensure_map(found.features, MapConfig(), progress)
     typer.echo(found.features.path / "map.parquet")
@@ -88,10 +90,10 @@ def export(
     runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
 ) -> None:
     """Write the samples that a recipe keeps; the files written are named on standard output."""
-    from mimic_core import filters
-    from mimic_core.export import export as write_export
-    from mimic_core.selections import select
-    from mimic_core.table import run_table
+    from mimic_core.export.export import export as write_export
+    from mimic_core.filters import recipe as filters
+    from mimic_core.filters.selections import select
+    from mimic_core.runs.table import run_table
 
     found = find_run(run, runs)
     chosen = filters.Recipe() if recipe is None else read_recipe(recipe)
@@ -108,7 +110,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         FilterError: It cannot be read, or is not a recipe.
     """
-    from mimic_core.filters import Recipe
+    from mimic_core.filters.recipe import Recipe
 
     try:
         text = path.read_text(encoding="utf-8")
@@ -133,7 +135,7 @@ def find_run(text: str, root: Path) -> Run:
     Raises:
         RunError: There is none, or it is damaged.
     """
-    from mimic_core.runs import open_run
+    from mimic_core.runs.run import open_run
 
     for path in (Path(text), root / text):
         if (path / "run.json").is_file():

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mimic_core.base.errors import ConfigError
 from mimic_core.cli import options
-from mimic_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mimic_core.runs import Run
-    from mimic_core.schema import RunConfig
+    from mimic_core.base.schema import RunConfig
+    from mimic_core.runs.run import Run
 
 ScoreMode = Literal["probe", "snapshot"]
 Side = Literal["image", "text"]
@@ -109,7 +109,7 @@ def run_config(mode: ScoreMode, given: dict[str, Any]) -> RunConfig:
     Raises:
         ConfigError: A value is not allowed, or an option belongs to the other mode.
     """
-    from mimic_core.schema import ProbeConfig, RunConfig, SnapshotConfig, default_temperature
+    from mimic_core.base.schema import ProbeConfig, RunConfig, SnapshotConfig, default_temperature
 
     config_of: dict[ScoreMode, type[ProbeConfig | SnapshotConfig]] = {
         "probe": ProbeConfig,
@@ -152,13 +152,13 @@ def _score(
     from mimic_core.cli.terminal import watched
 
     with watched() as progress:
-        from mimic_core.pipeline import score_pool  # imports torch
+        from mimic_core.scoring.pipeline import score_pool  # imports torch
 
         run = score_pool(
             config, runs_root=out, device=device, workers=workers, sweep=sweep, progress=progress
         )
         if with_map:
-            from mimic_core.layout import MapConfig, ensure_map
+            from mimic_core.runs.layout import MapConfig, ensure_map
 
             ensure_map(run.features, MapConfig(), progress)
     return run

@@ -10,10 +10,10 @@ import typer
 from mimic_core.cli import options
 
 if TYPE_CHECKING:
-    from mimic_core.runs import Run
-    from mimic_core.schema import RunConfig
+    from mimic_core.base.schema import RunConfig
+    from mimic_core.runs.run import Run
 
-# The choices of mimic_core.training.config, as in mimic_core.cli.options;
+# The choices of mimic_core.base.training_config, as in mimic_core.cli.options;
 # tests/core/test_cli_train.py holds them, and the defaults in the help texts, to be equal.
 Reweight = Literal["layers", "all"]
 Optimiser = Literal["adamw", "sgd"]
@@ -159,7 +159,7 @@ def run_config(given: dict[str, Any]) -> RunConfig:
     Raises:
         ConfigError: A value is not allowed.
     """
-    from mimic_core.schema import RunConfig, TrainConfig
+    from mimic_core.base.schema import RunConfig, TrainConfig
 
     training = {name: given[name] for name in TrainConfig.model_fields if name in given}
     if "mimic_layer" in given:
@@ -180,8 +180,8 @@ def _train(config: RunConfig, out: Path, *, device: str | None, workers: int | N
     from mimic_core.cli.terminal import watched
 
     with watched() as progress:
-        from mimic_core.train import train_pool  # imports torch
-        from mimic_core.training.distributed import first_process
+        from mimic_core.scoring.training.distributed import first_process
+        from mimic_core.scoring.training.train import train_pool  # imports torch
 
         run = train_pool(config, runs_root=out, device=device, workers=workers, progress=progress)
         return run if first_process() else None

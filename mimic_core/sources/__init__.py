@@ -8,10 +8,10 @@
 One layout, one file: ``webdataset`` (tar shards), ``folder``, ``archive`` (zip), ``parquet``.
 """
 
-from mimic_core.sources.base import Source
 from mimic_core.sources.images import DECODER, ImageError, decode_image, read_image
 from mimic_core.sources.index import build_index, preview
 from mimic_core.sources.opening import open_source
+from mimic_core.sources.source import Source
 
 __all__ = [
     "DECODER",

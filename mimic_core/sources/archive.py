@@ -16,10 +16,10 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from mimic_core.errors import SourceError
-from mimic_core.schema import Locator
-from mimic_core.sources.base import FileState, Lean, Unusable, check_size
+from mimic_core.base.errors import SourceError
+from mimic_core.base.schema import Locator
 from mimic_core.sources.images import ImageError, check_image_size, safe_relative
+from mimic_core.sources.source import FileState, Lean, Unusable, check_size
 
 MAX_ENTRIES = 1_000_000
 MAX_UNPACKED_BYTES = 1024**4

@@ -13,10 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from mimic_core.errors import SourceError
-from mimic_core.schema import Locator
-from mimic_core.sources.base import Lean, check_size
+from mimic_core.base.errors import SourceError
+from mimic_core.base.schema import Locator
 from mimic_core.sources.images import ImageError, regular_size, require_inside, safe_relative
+from mimic_core.sources.source import Lean, check_size
 
 
 @dataclass(frozen=True)

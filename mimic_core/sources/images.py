@@ -18,8 +18,8 @@ from pathlib import Path
 from PIL import Image
 from PIL import __version__ as _pillow_version
 
-from mimic_core.schema import Locator
-from mimic_core.sources.base import Unusable
+from mimic_core.base.schema import Locator
+from mimic_core.sources.source import Unusable
 
 DECODER = f"Pillow {_pillow_version}"
 MAX_PIXELS = 100_000_000  # 300 MB as RGB, in every worker
@@ -51,7 +51,7 @@ def read_image(root: Path, locator: Locator) -> bytes:
 
         return read_member(path, locator.member)
     if locator.kind == "parquet":
-        from mimic_core.sources.arrow import read_cell
+        from mimic_core.sources.tables.arrow import read_cell
 
         return read_cell(path, locator.member, locator.offset)
     if locator.offset == 0:  # a loose file, named by the pool's own table; a tar member never is

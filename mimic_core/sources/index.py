@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mimic_core import files, sampling
-from mimic_core.errors import SourceError
-from mimic_core.progress import Progress, Silent
-from mimic_core.schema import SAMPLE_COLUMNS, SKIP_COLUMNS, Sample, Skip, SourceConfig
-from mimic_core.sources.base import Source
-from mimic_core.sources.columns import (
+from mimic_core.base import draws, files
+from mimic_core.base.errors import SourceError
+from mimic_core.base.progress import Progress, Silent
+from mimic_core.base.schema import SAMPLE_COLUMNS, SKIP_COLUMNS, Sample, Skip, SourceConfig
+from mimic_core.sources.source import Source
+from mimic_core.sources.tables.columns import (
     CHUNK_ROWS,
     OWN,
     cast_column,
@@ -116,7 +116,7 @@ def _draft(source: Source, folder: Path, progress: Progress) -> _Survey:
             chunk = list(itertools.islice(rows, CHUNK_ROWS))
             samples = _sample_frame([row for row in chunk if isinstance(row, Sample)])
             samples.write_parquet(folder / f"{position}.{part:05d}.samples")
-            words.append(sampling.uid_words(samples["uid"]))
+            words.append(draws.uid_words(samples["uid"]))
             skips.append(_skip_frame([row for row in chunk if isinstance(row, Skip)]))
             survey.add_columns(samples)
             if len(chunk) < CHUNK_ROWS:
@@ -182,7 +182,7 @@ def _draw(words: list[np.ndarray], unique: np.ndarray, config: SourceConfig) -> 
     if config.sample is None or config.sample >= int(unique.sum()):
         return unique
     rows = np.flatnonzero(unique)
-    drawn = sampling.order_words(np.concatenate(words)[rows], config.sample_seed)
+    drawn = draws.order_words(np.concatenate(words)[rows], config.sample_seed)
     chosen = np.zeros(len(unique), bool)
     chosen[rows[drawn[: config.sample]]] = True
     return chosen

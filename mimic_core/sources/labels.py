@@ -5,15 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mimic_core.schema import Task
-from mimic_core.sources.base import Unusable
-from mimic_core.sources.sidecar import (
-    cells,
-    check_text,
-    decode_text,
-    parse_metadata,
-    require_caption,
-)
+from mimic_core.base.schema import Task
+from mimic_core.sources.source import Unusable
+from mimic_core.sources.texts import cells, check_text, decode_text, parse_metadata, require_caption
 
 LABEL_SUFFIXES = ("cls", "json")
 DEFAULT_LABEL = ".cls"

@@ -15,23 +15,23 @@ import os
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from mimic_core.errors import SourceError
-from mimic_core.schema import Sample, SourceConfig, Task
+from mimic_core.base.errors import SourceError
+from mimic_core.base.schema import Sample, SourceConfig, Task
 from mimic_core.sources.archive import open_archive
-from mimic_core.sources.base import IMAGE_SUFFIXES, Files, Source
-from mimic_core.sources.classes import (
+from mimic_core.sources.folder import FolderFiles, require_utf8
+from mimic_core.sources.guess import ambiguous_task, chosen_task, guess_image, guess_text
+from mimic_core.sources.layouts.beside import PairSource
+from mimic_core.sources.layouts.class_folders import (
     ClassSource,
     class_folders,
     folders_of_classes,
     guessed_classes,
 )
-from mimic_core.sources.folder import FolderFiles, require_utf8
-from mimic_core.sources.guess import ambiguous_task, chosen_task, guess_image, guess_text
-from mimic_core.sources.pairs import PairSource
-from mimic_core.sources.parquet import file_schema, image_columns, open_parquet
-from mimic_core.sources.table import TableSource
-from mimic_core.sources.tables import table_columns, table_suffix
-from mimic_core.sources.webdataset import WebDatasetSource
+from mimic_core.sources.layouts.parquet import file_schema, image_columns, open_parquet
+from mimic_core.sources.layouts.table import TableSource
+from mimic_core.sources.layouts.webdataset import WebDatasetSource
+from mimic_core.sources.source import IMAGE_SUFFIXES, Files, Source
+from mimic_core.sources.tables.loading import table_columns, table_suffix
 
 ACCEPTED = (
     "a folder of .tar shards; a folder of images with a table of captions or labels (.csv, .tsv, "

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from mimic_core.sources.sidecar import printable
+from mimic_core.sources.texts import printable
 
 MemberKind = Literal["file", "folder", "link", "special"]
 

@@ -9,10 +9,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from mimic_core.errors import FilterError
-from mimic_core.filters import Selection
 from mimic_core.stats.numbers import Values, as_numbers, share
-from mimic_core.uids import rows_of
 
 Quadrant = Literal["both", "only_a", "only_b", "neither"]
 
@@ -73,24 +70,6 @@ def agreement(
 def quadrants(a: np.ndarray, b: np.ndarray) -> dict[Quadrant, np.ndarray]:
     """Which samples (N,) bool lie in each quadrant of two filters; every sample lies in one."""
     return {"both": a & b, "only_a": a & ~b, "only_b": ~a & b, "neither": ~a & ~b}
-
-
-def in_one_order(one: Selection, other: Selection) -> tuple[np.ndarray, np.ndarray]:
-    """Whom two selections keep, (N,) bool each, in the order of the first one's table, by uid.
-
-    Raises:
-        FilterError: They were made from tables of different samples.
-    """
-    rows = rows_of(other.table_uids, one.table_uids)
-    missing = np.flatnonzero(rows < 0)
-    if len(missing) or other.total != one.total:
-        raise FilterError(
-            "the two selections are of different samples",
-            got=one.table_uids[int(missing[0])] if len(missing) else other.total,
-            allowed=f"the same {one.total} samples for both",
-            next_step="apply both recipes to the same run",
-        )
-    return one.mask, other.mask[rows]
 
 
 def _of_decisions(both: int, only_a: int, only_b: int, neither: int) -> float | None:

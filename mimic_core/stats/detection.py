@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from mimic_core.errors import ScoreError, no_such_column
+from mimic_core.base.errors import ScoreError, no_such_column
 from mimic_core.stats.numbers import Values, as_numbers, known_truth, require_truth, share
 
 NoisySide = Literal["low", "high"]

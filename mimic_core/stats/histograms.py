@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from mimic_core.errors import FilterError
+from mimic_core.base.errors import FilterError
 from mimic_core.stats.numbers import Values, as_numbers
 
 

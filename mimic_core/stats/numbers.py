@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from mimic_core.errors import FilterError, ScoreError
+from mimic_core.base.errors import FilterError, ScoreError
 
 Values = pl.Series | np.ndarray
 

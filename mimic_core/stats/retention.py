@@ -12,17 +12,13 @@ which so extreme a count is just as likely as the level allows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from mimic_core.cutoffs import Keep
-from mimic_core.ensemble import ensemble
-from mimic_core.ensembles.config import EnsembleConfig, MeanRank, TopPercent
-from mimic_core.errors import FilterError
-from mimic_core.history import History
+from mimic_core.base.errors import FilterError
+from mimic_core.stats.cutoffs import Keep
 from mimic_core.stats.numbers import as_numbers, known_truth
 
 CURVE_POINTS = 200
@@ -131,50 +127,15 @@ def quality_estimate(
             next_step="apply the filter to a pool that holds samples",
         )
     draws = np.random.default_rng(seed).binomial(total, kept / total, resamples) / total
-    low, high = _interval(draws, level)
+    low, high = resampled_interval(draws, level)
     if kept in (0, total):
         reach = ((1 - level) / 2) ** (1 / total)
         low, high = (0.0, 1 - reach) if kept == 0 else (reach, 1.0)
     return QualityEstimate(kept / total, low, high, level, resamples, refitted=False)
 
 
-def share_is_fixed(config: EnsembleConfig, steps: int) -> bool:
-    """Whether the ensemble keeps the share that it was told to keep, whatever the pool.
-
-    Such a share says nothing about a pool and has no interval.
-    """
-    asked = isinstance(config.binarise, TopPercent)
-    return asked and (steps == 1 or isinstance(config.aggregate, MeanRank))
-
-
-def refitted_retention(
-    history: History,
-    config: EnsembleConfig,
-    *,
-    level: float = 0.95,
-    resamples: int = 200,
-    seed: int = 0,
-) -> QualityEstimate:
-    """The retained fraction of an ensemble that is fitted anew on every resampled pool.
-
-    Costs ``resamples`` times as much as the ensemble. Cutoffs move with the draw, so the interval
-    is usually a little wider than that of ``quality_estimate``. Where ``share_is_fixed`` only ties
-    between copies of a sample move it, and it means nothing.
-    """
-    whole = ensemble(history, config)
-    random = np.random.default_rng(seed)
-    draws = np.empty(resamples)
-    values = history.values(config.binarise.column)
-    for draw in range(resamples):
-        rows = random.integers(0, history.samples, history.samples)
-        drawn: dict[str, Any] = {config.binarise.column: values[:, rows]}
-        again = ensemble(replace(history, uids=history.uids.gather(rows), **drawn), config)
-        draws[draw] = again.kept / history.samples
-    low, high = _interval(draws, level)
-    return QualityEstimate(whole.kept / history.samples, low, high, level, resamples, refitted=True)
-
-
-def _interval(draws: np.ndarray, level: float) -> tuple[float, float]:
+def resampled_interval(draws: np.ndarray, level: float) -> tuple[float, float]:
+    """The ends between which the share ``level`` of the resampled fractions (R,) lies."""
     if not 0 < level < 1:
         raise FilterError(
             "the level of an interval is a share",

@@ -9,15 +9,15 @@ import polars as pl
 import pytest
 from streamlit.testing.v1 import AppTest
 
-import mimic_core.tuning  # noqa: F401 - the app imports it in a thread, beside pytest's filters
+import mimic_core.scoring.tuning  # noqa: F401 - the app imports it in a thread, beside pytest's filters
 from app.library import ROOT_VARIABLE
-from mimic_core.runs import Run
-from mimic_core.table import run_table
+from mimic_core.runs.run import Run
+from mimic_core.runs.table import run_table
 from tests.fakes import fake_run
 
 MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
 STATE = "mimicscope"
-DEFECTS = "app.components.errors"  # the logger that is told of them
+DEFECTS = "app.components.shared.errors"  # the logger that is told of them
 OpenApp = Callable[..., AppTest]
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import address
-from mimic_core.errors import FilterError
-from mimic_core.filters import Absolute, NamedCondition, Not, Recipe, Text, Uids
+from app.state import address
+from mimic_core.base.errors import FilterError
+from mimic_core.filters.recipe import Absolute, NamedCondition, Not, Recipe, Text, Uids
 
 
 def recipe(*conditions: object) -> Recipe:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from app import cache
-from app.cache import LARGE, TableKey
-from mimic_core.filters import Recipe
-from mimic_core.runs import Run
+from app.cache import tables as cache
+from app.cache.tables import LARGE, TableKey
+from mimic_core.filters.recipe import Recipe
+from mimic_core.runs.run import Run
 
 COLUMNS = ("mimic_score", "mimic_weight", "loss", "clip_score", "width", "height", "caption_length")
 EVERYTHING = Recipe().to_yaml()

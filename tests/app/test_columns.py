@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from app.columns import category_columns, group_columns, text_columns, truth_columns
+from app.choices.columns import category_columns, group_columns, text_columns, truth_columns
 
 
 def test_booleans_can_mark_noise_and_texts_can_be_searched(table: pl.DataFrame) -> None:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import comparing
-from app.filters_state import QUADRANTS
-from mimic_core.filters import Absolute, Condition, Minus, Not, Recipe, Text, apply
+from app.choices import comparing
+from app.state.filters import QUADRANTS
+from mimic_core.filters.recipe import Absolute, Condition, Minus, Not, Recipe, Text, apply
 from mimic_core.stats import agreement
 
 N = 12

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mimic_core.jobstore import JOBS_FILE, Failure, Job, JobOptions, JobStore, Report
-from mimic_core.runs import Run
-from mimic_core.schema import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
+from mimic_core.base.schema import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
+from mimic_core.jobs.store import JOBS_FILE, Failure, Job, JobOptions, JobStore, Report
+from mimic_core.runs.run import Run
 from tests.app.conftest import OpenApp
 from tests.app.test_pages import metric, state, texts, tiles
 from tests.fakes import fake_run
@@ -28,9 +28,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
         asked.append((config, options))
         return store.enqueue(config, options, Path.cwd())[0].job_id
 
-    monkeypatch.setattr("mimic_core.jobs.start_job", start)
-    monkeypatch.setattr("app.components.tune.start_job", start)
-    monkeypatch.setattr("app.components.mapview.start_job", start)
+    monkeypatch.setattr("mimic_core.jobs.worker.start_job", start)
+    monkeypatch.setattr("app.components.explore.tune.start_job", start)
+    monkeypatch.setattr("app.components.explore.map.start_job", start)
     return asked
 
 
@@ -190,7 +190,9 @@ def test_a_failed_job_says_why_and_can_be_resumed(
     open_app: OpenApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resumed: list[str] = []
-    monkeypatch.setattr("mimic_core.jobs.resume", lambda _store, job_id: resumed.append(job_id))
+    monkeypatch.setattr(
+        "mimic_core.jobs.worker.resume", lambda _store, job_id: resumed.append(job_id)
+    )
     app, _, job_id = open_jobs(open_app, tmp_path, failed)
     assert "No such \\<b\\>model\\</b\\>" in app.error[0].value
     app.button(key=f"resume-{job_id}").click().run()
@@ -223,8 +225,10 @@ def test_saving_tuned_settings_starts_a_run_with_them(
     open_app: OpenApp, tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = fake_run(tmp_path, n=40)
-    monkeypatch.setattr("mimic_core.tuning.tune", lambda _features, _config: run.scores())
-    monkeypatch.setattr("mimic_core.tuning.estimate_seconds", lambda _features, _config: 0.1)
+    monkeypatch.setattr("mimic_core.scoring.tuning.tune", lambda _features, _config: run.scores())
+    monkeypatch.setattr(
+        "mimic_core.scoring.tuning.estimate_seconds", lambda _features, _config: 0.1
+    )
     app = open_app(tmp_path)
     app.number_input(key="tune_temperature").set_value(0.7).run()
     app.button(key="tune_save").click().run()

@@ -12,16 +12,16 @@ import polars as pl
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import cache
-from app.dynamics_state import DynamicsState, over
-from app.session import AppState
-from mimic_core import dynamics
-from mimic_core.ensemble import Ensemble, EnsembleConfig, ensemble
-from mimic_core.filters import EnsembleVote, Percentile, Recipe, Uids
-from mimic_core.history import History, run_history
-from mimic_core.runs import Run
-from mimic_core.schema import ProbeConfig
-from mimic_core.table import run_table
+from app.cache import tables
+from app.state.dynamics import DynamicsState, over
+from app.state.session import AppState
+from mimic_core.base.schema import ProbeConfig
+from mimic_core.filters.ensembles.ensemble import Ensemble, EnsembleConfig, ensemble
+from mimic_core.filters.recipe import EnsembleVote, Percentile, Recipe, Uids
+from mimic_core.runs.history import History, run_history
+from mimic_core.runs.run import Run
+from mimic_core.runs.table import run_table
+from mimic_core.stats import dynamics
 from tests.app.conftest import STATE, OpenApp
 from tests.fakes import SCRIPT_CAPTION, fake_run
 
@@ -263,7 +263,7 @@ def test_rows_without_a_column_are_chosen_one_by_one(run: Run, open_app: OpenApp
 def test_too_many_rows_without_a_column_are_refused_with_the_reason(
     run: Run, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.selecting_rows.UID_LIMIT", 10)
+    monkeypatch.setattr("app.choices.selecting_rows.UID_LIMIT", 10)
     app = open_app(run.path.parent, "dynamics")
     app.selectbox(key="dyn_sort").set_value(over("last")).run()
     app = drag(app, 1, 11)
@@ -494,8 +494,8 @@ def test_tuned_scores_have_their_own_history(
     def tune(_features: object, _config: ProbeConfig) -> pl.DataFrame:
         return turned
 
-    monkeypatch.setattr("mimic_core.tuning.tune", tune)
-    monkeypatch.setattr("mimic_core.tuning.estimate_seconds", lambda _f, _c: 0.1)
+    monkeypatch.setattr("mimic_core.scoring.tuning.tune", tune)
+    monkeypatch.setattr("mimic_core.scoring.tuning.estimate_seconds", lambda _f, _c: 0.1)
     app = open_app(run.path.parent, "dynamics")
     before = uids(app)
     app.number_input(key="tune_seed").set_value(1234).run()
@@ -508,20 +508,20 @@ def test_tuned_scores_have_their_own_history(
 def test_a_tuned_batch_is_no_larger_than_the_pool(
     run: Run, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mimic_core.tuning.tune", lambda _f, _c: run.scores())
-    monkeypatch.setattr("mimic_core.tuning.estimate_seconds", lambda _f, _c: 0.1)
+    monkeypatch.setattr("mimic_core.scoring.tuning.tune", lambda _f, _c: run.scores())
+    monkeypatch.setattr("mimic_core.scoring.tuning.estimate_seconds", lambda _f, _c: 0.1)
     app = open_app(run.path.parent, "dynamics")
     app.number_input(key="tune_batch_size").set_value(4096).run()
     assert f"batches of B = {N}" in texts(app)
-    assert cache.history(cache.key_of(run, state(app).tuned)).batch_size == N
+    assert tables.history(tables.key_of(run, state(app).tuned)).batch_size == N
 
 
 def test_tuning_to_one_epoch_is_an_empty_state_with_a_way_back(
     run: Run, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = run.scores().filter(pl.col("epoch") == 0)
-    monkeypatch.setattr("mimic_core.tuning.tune", lambda _f, _c: one)
-    monkeypatch.setattr("mimic_core.tuning.estimate_seconds", lambda _f, _c: 0.1)
+    monkeypatch.setattr("mimic_core.scoring.tuning.tune", lambda _f, _c: one)
+    monkeypatch.setattr("mimic_core.scoring.tuning.estimate_seconds", lambda _f, _c: 0.1)
     app = open_app(run.path.parent, "dynamics")
     app.number_input(key="tune_epochs").set_value(1).run()
     assert "One epoch has no history" in texts(app)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import editing
-from mimic_core.errors import FilterError
-from mimic_core.filters import (
+from app.choices import editing
+from mimic_core.base.errors import FilterError
+from mimic_core.filters.recipe import (
     Absolute,
     AllOf,
     AnyOf,

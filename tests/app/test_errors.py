@@ -9,8 +9,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.library import expanded
-from mimic_core.errors import ConfigError
-from mimic_core.runs import Run
+from mimic_core.base.errors import ConfigError
+from mimic_core.runs.run import Run
 from tests.app.conftest import DEFECTS, OpenApp
 
 
@@ -99,7 +99,7 @@ def test_a_defect_is_called_one_and_its_traceback_is_logged(
         raise ZeroDivisionError("too <b>thin</b>")
 
     app = open_app(run.path.parent)
-    monkeypatch.setattr("app.components.gallery.tiles_of", fail)
+    monkeypatch.setattr("app.components.shared.gallery.tiles_of", fail)
     said = message(app.run())
     assert "defect of Mimicscope: ZeroDivisionError: too <b>thin</b>" in said
     assert "Traceback" not in said

@@ -9,18 +9,18 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from app import colours, figures, raster
-from app.colours import DARK, LIGHT, Theme
-from app.figures import Span
-from app.raster import Box
+from app.drawing import colours, common, map_picture
+from app.drawing.colours import DARK, LIGHT, Theme
+from app.drawing.common import Span
+from app.drawing.map_picture import Box
 
 EDGES = np.array([0.0, 1.0, 2.0, 3.0])
 TOTAL = np.array([5, 7, 2])
 KEPT = np.array([0, 4, 2])
 
 
-def histogram(span: Span | None = None) -> figures.go.Figure:
-    return figures.histogram(EDGES, TOTAL, KEPT, column="mimic_score", span=span, theme=LIGHT)
+def histogram(span: Span | None = None) -> common.go.Figure:
+    return common.histogram(EDGES, TOTAL, KEPT, column="mimic_score", span=span, theme=LIGHT)
 
 
 def test_histogram_stacks_kept_and_dropped() -> None:
@@ -57,7 +57,7 @@ BOX = Box(0.0, 10.0, 0.0, 5.0)
 
 def drawn(x: list[float], y: list[float], *, selected: list[bool], box: Box = BOX) -> np.ndarray:
     rgb = np.full((len(x), 3), [200, 30, 30], np.uint8)
-    png = raster.draw(
+    png = map_picture.draw(
         np.array(x), np.array(y), rgb=rgb, selected=np.array(selected), box=box, theme=LIGHT
     )
     return rgba(png)
@@ -101,25 +101,25 @@ def test_the_picture_does_not_grow_with_the_pool() -> None:
     for n in (1_000, 100_000):
         x, y = rng.uniform(0, 10, n), rng.uniform(0, 5, n)
         rgb = np.full((n, 3), 90, np.uint8)
-        png = raster.draw(x, y, rgb=rgb, selected=np.ones(n, bool), box=BOX, theme=LIGHT)
+        png = map_picture.draw(x, y, rgb=rgb, selected=np.ones(n, bool), box=BOX, theme=LIGHT)
         sizes.append(len(png))
     assert max(sizes) < 1_500_000
 
 
 def test_the_box_holds_all_points_in_its_middle() -> None:
     x, y = np.array([0.0, 10.0]), np.array([1.0, 2.0])
-    box = raster.box_around(x, y)
+    box = map_picture.box_around(x, y)
     assert box.holds(x, y).all()
     assert ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2) == (5.0, 1.5)
-    assert (box.x1 - box.x0) / (box.y1 - box.y0) == pytest.approx(raster.ASPECT)
+    assert (box.x1 - box.x0) / (box.y1 - box.y0) == pytest.approx(map_picture.ASPECT)
 
 
 def test_one_point_has_a_box_too() -> None:
-    box = raster.box_around(np.array([3.0]), np.array([3.0]))
+    box = map_picture.box_around(np.array([3.0]), np.array([3.0]))
     assert box.x0 < 3.0 < box.x1
 
 
-def map_figure(captions: list[str], **columns: list[object]) -> figures.go.Figure:
+def map_figure(captions: list[str], **columns: list[object]) -> common.go.Figure:
     frame = pl.DataFrame(
         {
             "map_x": [1.0] * len(captions),
@@ -130,7 +130,7 @@ def map_figure(captions: list[str], **columns: list[object]) -> figures.go.Figur
         }
     )
     name = next(iter(columns), "mimic_score")
-    return figures.map_figure(
+    return common.map_figure(
         b"png",
         box=BOX,
         sample=frame,
@@ -155,7 +155,7 @@ def test_hover_text_shows_markup_as_text() -> None:
 
 
 def test_a_long_caption_is_cut_in_the_hover_box() -> None:
-    assert len(figures.hover_text("x" * 500)) == figures.CAPTION_SHOWN
+    assert len(common.hover_text("x" * 500)) == common.CAPTION_SHOWN
 
 
 def test_category_legend_counts_each_value() -> None:
@@ -200,5 +200,5 @@ def test_booleans_are_categories() -> None:
 
 
 def test_segment_runs_from_the_model_to_the_reference() -> None:
-    (line,) = figures.segment_figure(((0.0, 5.5), (1.0, 1.8)), LIGHT).data
+    (line,) = common.segment_figure(((0.0, 5.5), (1.0, 1.8)), LIGHT).data
     assert (list(line.x), list(line.y)) == ([0.0, 1.0], [5.5, 1.8])

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from app.colours import DARK, LIGHT, Theme
-from app.figures_filters import retention_figure
-from mimic_core.stats import retention_curve
+from app.drawing.colours import DARK, LIGHT, Theme
+from app.drawing.filters import retention_figure
+from mimic_core.stats.retention import retention_curve
 
 VALUES = pl.Series("loss", [0.0, 1.0, 2.0, 3.0])
 NOISY = pl.Series("is_noisy", [False, False, True, True])

@@ -13,12 +13,13 @@ import polars as pl
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import editing
-from app.address import pack
-from app.filters_state import BEFORE, EVERYTHING, FiltersState
-from app.session import AppState
-from mimic_core import filters
-from mimic_core.filters import (
+from app.choices import editing
+from app.state.address import pack
+from app.state.filters import BEFORE, EVERYTHING, FiltersState
+from app.state.session import AppState
+from mimic_core.filters import recipe as filters
+from mimic_core.filters.library import list_recipes, save_recipe
+from mimic_core.filters.recipe import (
     Absolute,
     AllOf,
     AnyOf,
@@ -35,10 +36,9 @@ from mimic_core.filters import (
     Uids,
     apply,
 )
-from mimic_core.history import run_history
-from mimic_core.recipe_library import list_recipes, save_recipe
-from mimic_core.runs import Run
-from mimic_core.table import run_table
+from mimic_core.runs.history import run_history
+from mimic_core.runs.run import Run
+from mimic_core.runs.table import run_table
 from tests.app.conftest import STATE, OpenApp
 from tests.fakes import SCRIPT_CAPTION, fake_run
 
@@ -341,7 +341,7 @@ def test_a_boolean_is_no_truth_before_it_is_chosen(
 ) -> None:
     run = fake_run(tmp_path, n=20, truth=False)
     told = run_table(run).with_columns(has_face=pl.int_range(20) % 4 == 0)
-    monkeypatch.setattr("mimic_core.table.run_table", lambda *_: told)
+    monkeypatch.setattr("mimic_core.runs.table.run_table", lambda *_: told)
     app = open_app(tmp_path, "filters")
     assert [one for one in app.metric if one.label == "F1"] == []
     assert "No column is known to say which samples are noisy" in texts(app)
@@ -352,7 +352,7 @@ def test_a_boolean_is_no_truth_before_it_is_chosen(
 def test_a_long_recipe_is_shown_in_part(
     filters_page: Any, table: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.components.recipe_file.LINES_SHOWN", 20)
+    monkeypatch.setattr("app.components.shared.recipe_file.LINES_SHOWN", 20)
     app = filters_page(Uids.parse({"uids": table["uid"].head(60).to_list()}))
     (code,) = [one.value for one in app.code if "uids:" in one.value]
     whole = state(app).recipe.to_yaml().splitlines()
@@ -571,8 +571,8 @@ def test_two_recipes_are_compared_by_counts_and_quadrants(root: Path, open_app: 
 
 
 def _table(run: Path) -> pl.DataFrame:
-    from mimic_core.runs import open_run
-    from mimic_core.table import run_table
+    from mimic_core.runs.run import open_run
+    from mimic_core.runs.table import run_table
 
     return run_table(open_run(run))
 

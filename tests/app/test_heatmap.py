@@ -10,14 +10,15 @@ import plotly.colors as pc
 import pytest
 from PIL import Image
 
-from app import figures_dynamics, figures_history, heatmap
-from app.colours import DARK, LIGHT, Theme, scale
-from app.figures import HOVER_POINTS
-from app.figures_dynamics import Hover
-from app.figures_history import Ridge, Track
-from app.heatmap import Painted
-from mimic_core import dynamics
-from mimic_core.dynamics import Bands
+from app.drawing import dynamics as figures_dynamics
+from app.drawing import heat_picture, history
+from app.drawing.colours import DARK, LIGHT, Theme, scale
+from app.drawing.common import HOVER_POINTS
+from app.drawing.dynamics import Hover
+from app.drawing.heat_picture import Painted
+from app.drawing.history import Ridge, Track
+from mimic_core.stats import dynamics
+from mimic_core.stats.dynamics import Bands
 
 VALUES = np.array([[0.0, 1.0, 0.5], [1.0, 1.0, 0.0]], dtype=np.float32)
 ROWS = np.array([0, 1, 2])
@@ -33,7 +34,7 @@ def painted(
     logarithmic: bool = False,
     votes: bool = False,
 ) -> Painted:
-    return heatmap.paint(
+    return heat_picture.paint(
         values,
         rows,
         limits=limits,
@@ -111,8 +112,8 @@ def test_the_picture_is_bounded_whatever_the_pool(steps: int, samples: int) -> N
     height, width, _ = pixels(one).shape
     assert height <= 1600
     assert width <= 1101
-    assert len(one.heat.means) == min(samples, heatmap.MOST_ROWS)
-    assert one.heat.means.shape[1] == min(steps, heatmap.MOST_STEPS)
+    assert len(one.heat.means) == min(samples, heat_picture.MOST_ROWS)
+    assert one.heat.means.shape[1] == min(steps, heat_picture.MOST_STEPS)
     bins = figures_dynamics.hover_bins(one)
     assert 0 < len(bins) * one.heat.means.shape[1] <= HOVER_POINTS
     assert len(heat_figure(one, steps=steps).data[0].x) <= HOVER_POINTS
@@ -206,7 +207,7 @@ def test_spans_of_flips() -> None:
 EDGES = np.array([1.0, 10.0, 100.0])
 
 
-def ridges(**changes: Any) -> figures_history.go.Figure:
+def ridges(**changes: Any) -> history.go.Figure:
     clean = np.array([[2.0, 0.0], [1.0, 1.0]])
     noisy = np.array([[0.0, 1.0], [0.0, 4.0]])
     arguments: dict[str, Any] = {
@@ -219,10 +220,10 @@ def ridges(**changes: Any) -> figures_history.go.Figure:
         "theme": LIGHT,
     }
     both = [Ridge("clean", clean, LIGHT.kept), Ridge("known noisy", noisy, LIGHT.accent)]
-    return figures_history.ridges_figure(EDGES, both, **{**arguments, **changes})
+    return history.ridges_figure(EDGES, both, **{**arguments, **changes})
 
 
-def named(figure: figures_history.go.Figure, name: str) -> list[Any]:
+def named(figure: history.go.Figure, name: str) -> list[Any]:
     return [one for one in figure.data if one.name == name]
 
 
@@ -256,20 +257,20 @@ def test_another_columns_ridges_have_no_cutoff() -> None:
 
 
 def test_at_most_eight_epochs_are_drawn_with_the_first_and_the_last() -> None:
-    assert figures_history.shown_steps(5) == [0, 1, 2, 3, 4]
-    many = figures_history.shown_steps(100)
+    assert history.shown_steps(5) == [0, 1, 2, 3, 4]
+    many = history.shown_steps(100)
     assert (len(many), many[0], many[-1]) == (8, 0, 99)
     assert many == sorted(set(many))
 
 
-def trajectory(keep: np.ndarray | None) -> figures_history.go.Figure:
+def trajectory(keep: np.ndarray | None) -> history.go.Figure:
     bands = Bands(dynamics.BAND_LEVELS, np.arange(10, dtype=float).reshape(5, 2) + 1)
     cutoffs = None if keep is None else np.array([2.0, 3.0])
     tracks = [
         Track("mimic_score", np.array([1.5, 4.0]), bands, False, cutoffs, keep),
         Track("mimic_weight", np.array([0.1, 0.2]), bands, True),
     ]
-    return figures_history.trajectory_figure(
+    return history.trajectory_figure(
         tracks, labels=["1", "2"], unit="epoch", neutral=0.01, theme=LIGHT
     )
 

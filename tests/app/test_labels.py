@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mimic_core.pipeline import score_pool
-from mimic_core.runs import Run
-from mimic_core.schema import HeadConfig, RunConfig, SourceConfig
-from mimic_core.table import run_table
+from mimic_core.base.schema import HeadConfig, RunConfig, SourceConfig
+from mimic_core.runs.run import Run
+from mimic_core.runs.table import run_table
+from mimic_core.scoring.pipeline import score_pool
 from tests.app.conftest import STATE, OpenApp
 from tests.app.test_data_page import Started, started
 from tests.app.test_pages import state, texts, tiles

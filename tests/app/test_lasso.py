@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from app import address
-from app.components import mapview
-from app.lasso import Corner, simplified
-from app.raster import Box
-from app.selecting import drop_region, keep_region, regions
-from app.session import AppState
-from mimic_core.filters import Recipe
-from mimic_core.polygon import inside_polygon
+from app.choices.lasso import Corner, simplified
+from app.choices.selecting import drop_region, keep_region, regions
+from app.components.explore import map as mapview
+from app.drawing.map_picture import Box
+from app.state import address
+from app.state.session import AppState
+from mimic_core.filters.polygon import inside_polygon
+from mimic_core.filters.recipe import Recipe
 
 BOX = Box(-7.0, 22.0, -3.0, 17.0)
 PIXEL = (BOX.x1 - BOX.x0) / 600
@@ -84,8 +84,8 @@ def test_what_is_drawn_on_the_map_is_simplified_before_it_selects(
     x, y = zip(*drawn(300), strict=True)
     event = {"selection": {"lasso": [{"x": list(x), "y": list(y)}], "box": []}}
     set_to: list[Recipe] = []
-    monkeypatch.setattr("app.session.value", lambda _key: event)
-    monkeypatch.setattr("app.session.state", AppState)
-    monkeypatch.setattr("app.session.set_recipe", set_to.append)
+    monkeypatch.setattr("app.state.session.value", lambda _key: event)
+    monkeypatch.setattr("app.state.session.state", AppState)
+    monkeypatch.setattr("app.state.session.set_recipe", set_to.append)
     mapview._lassoed(BOX)()
     assert set_to == [keep_region(Recipe(), simplified(drawn(300), BOX))]

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.leafform import LeafForm, as_kind, form_of, votes_by
-from mimic_core.ensembles.config import (
+from app.choices.leafform import LeafForm, as_kind, form_of, votes_by
+from mimic_core.base.errors import MimicError
+from mimic_core.filters.ensembles.config import (
     AtLeast,
     GaussianMixture,
     KMeans,
@@ -21,8 +22,7 @@ from mimic_core.ensembles.config import (
     TopPercent,
     Unanimous,
 )
-from mimic_core.errors import MimicError
-from mimic_core.filters import (
+from mimic_core.filters.recipe import (
     Absolute,
     AnyOf,
     Category,

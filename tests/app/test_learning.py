@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from app import learning
-from app.colours import DARK, LIGHT, Theme
-from app.figures_training import MAX_CURVES, in_words, learning_curves
-from app.learning import Curve
-from mimic_core.training.metrics import MetricsFile
+from app.drawing import learning
+from app.drawing.colours import DARK, LIGHT, Theme
+from app.drawing.learning import Curve
+from app.drawing.training import MAX_CURVES, in_words, learning_curves
+from mimic_core.runs.metrics import MetricsFile
 from tests.app.training_runs import PER_EPOCH, fake_training, row
 from tests.fakes import fake_run
 

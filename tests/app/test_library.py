@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from app.components.pool import store_upload
+from app.components.data.pool import store_upload
 from app.library import REPOSITORY, located, open_library, runs_root, tidy_path
-from mimic_core.runs import Run
-from mimic_core.schema import RunConfig
+from mimic_core.base.schema import RunConfig
+from mimic_core.runs.run import Run
 from tests.fakes import fake_run
 
 

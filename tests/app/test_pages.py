@@ -12,13 +12,13 @@ import polars as pl
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app.components.histogram import drags
-from app.components.mapview import corners
-from app.selecting import keep_region, set_kept
-from app.session import AppState
-from mimic_core.filters import EnsembleVote, Recipe, Uids
-from mimic_core.runs import Run
-from mimic_core.schema import ProbeConfig
+from app.choices.selecting import keep_region, set_kept
+from app.components.explore.histogram import drags
+from app.components.explore.map import corners
+from app.state.session import AppState
+from mimic_core.base.schema import ProbeConfig
+from mimic_core.filters.recipe import EnsembleVote, Recipe, Uids
+from mimic_core.runs.run import Run
 from tests.app.conftest import STATE, OpenApp
 from tests.fakes import SCRIPT_CAPTION, fake_run
 
@@ -323,9 +323,9 @@ def tuner(monkeypatch: pytest.MonkeyPatch, run: Run) -> list[ProbeConfig]:
         asked.append(config)
         return better(run)
 
-    monkeypatch.setattr("mimic_core.tuning.tune_run", tune)
+    monkeypatch.setattr("mimic_core.scoring.tuning.tune_run", tune)
     monkeypatch.setattr(
-        "mimic_core.tuning.estimate_seconds", lambda _run, config: config.epochs / 10
+        "mimic_core.scoring.tuning.estimate_seconds", lambda _run, config: config.epochs / 10
     )
     return asked
 
@@ -497,7 +497,7 @@ def test_tuning_a_run_by_cosine_waits_for_a_click(
     made = fake_run(tmp_path, n=40)
     own = ProbeConfig(epochs=3, batch_size=32, method="cos")
     made.update(config=made.record.config.model_copy(update={"probe": own}))
-    monkeypatch.setattr("mimic_core.tuning._reverse_pass_seconds", lambda *_: 0.1)
+    monkeypatch.setattr("mimic_core.scoring.tuning._reverse_pass_seconds", lambda *_: 0.1)
     app = open_app(tmp_path)
     app.number_input(key="tune_seed").set_value(5).run()
     assert state(app).tuned is None

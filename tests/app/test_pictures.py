@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from app.pictures import picture
-from mimic_core.schema import SKIP_REASONS, Locator
+from app.drawing.pictures import picture
+from mimic_core.base.schema import SKIP_REASONS, Locator
 
 
 def test_a_picture_is_shrunk_to_fit(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import figures_prove
-from app.colours import DARK, LIGHT
-from app.proving import (
+from app.drawing import prove as figures_prove
+from app.drawing.colours import DARK, LIGHT
+from app.state.prove import (
     PRESENT,
     RESTORED,
     ProveForm,
@@ -24,14 +24,14 @@ from app.proving import (
     uids_from,
     with_recipe,
 )
-from mimic_core import jobs
-from mimic_core.filters import Percentile, Recipe
-from mimic_core.jobrecord import parse_config
-from mimic_core.jobstore import JOBS_FILE, JobOptions, JobStore
-from mimic_core.prove import prove
-from mimic_core.proving.record import Proof, ProofRequest, ProveConfig, is_share
-from mimic_core.recipe_library import save_recipe
-from mimic_core.runs import Run
+from mimic_core.filters.library import save_recipe
+from mimic_core.filters.recipe import Percentile, Recipe
+from mimic_core.jobs import worker
+from mimic_core.jobs.record import parse_config
+from mimic_core.jobs.store import JOBS_FILE, JobOptions, JobStore
+from mimic_core.proofs.prove import prove
+from mimic_core.proofs.record import Proof, ProofRequest, ProveConfig, is_share
+from mimic_core.runs.run import Run
 from tests.app.conftest import STATE, OpenApp
 from tests.fakes import fake_run
 
@@ -51,11 +51,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[ProofRequest]:
     """The requests whose workers would have been started."""
     found: list[ProofRequest] = []
 
-    def launch(store: JobStore, job: jobs.Job) -> None:
+    def launch(store: JobStore, job: worker.Job) -> None:
         assert isinstance(job.config, ProofRequest)
         found.append(job.config)
 
-    monkeypatch.setattr("mimic_core.jobs._launch", launch)
+    monkeypatch.setattr("mimic_core.jobs.worker._launch", launch)
     return found
 
 
@@ -265,7 +265,7 @@ def test_recipes_that_cannot_be_read_are_one_message(
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "recipes")
 
-    monkeypatch.setattr("app.components.proving._recipes", refuse)
+    monkeypatch.setattr("app.components.prove.form._recipes", refuse)
     app = open_app(run.path.parent, "prove")
     (error,) = app.error
     assert "Permission denied" in error.value
@@ -289,7 +289,7 @@ def test_a_refresh_keeps_the_held_out_file(
     uids = tuple(run.features.samples["uid"].head(30))
     request = request_of(ProveForm(file=("mine.txt", uids)), {NAME: TOP}, run, None)
     store = JobStore(tmp_path / JOBS_FILE)
-    jobs.start_job(store, request, JobOptions())
+    worker.start_job(store, request, JobOptions())
     app = open_app(tmp_path, "prove")
     assert f"{RESTORED}: 30 uids" in texts(app).replace("\\", "")
     assert f"--held-out {RESTORED}" in app.code[0].value
@@ -309,7 +309,7 @@ def test_a_failed_proof_says_why(tmp_path: Path, open_app: OpenApp) -> None:
     store = JobStore(tmp_path / JOBS_FILE)
     request = request_of(ProveForm(), {NAME: TOP}, run, "is_noisy=false")
     job, _ = store.enqueue(request, JobOptions(), tmp_path)
-    assert jobs.work(store, job.job_id) == "failed"  # too few samples
+    assert worker.work(store, job.job_id) == "failed"  # too few samples
     app = open_app(tmp_path, "prove")
     assert "Too few samples are held out" in app.error[0].value
 
@@ -320,7 +320,7 @@ def test_the_worker_proves_and_the_page_shows_it(tmp_path: Path, open_app: OpenA
     config = ProveConfig.for_run(run.record.config, trusted="is_noisy=false", **QUICK)
     request = ProofRequest(run=str(run.path), recipes=((NAME, TOP),), config=config)
     job, _ = store.enqueue(request, JobOptions(), tmp_path)
-    assert jobs.work(store, job.job_id) == "done"
+    assert worker.work(store, job.job_id) == "done"
     app = open_app(tmp_path, "prove")
     assert "keeps 30 % fewer samples" in texts(app).replace("\\", "")
     data = open_app(tmp_path, "data")

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from app.ranking import GalleryMode, GalleryOrder, ascending, page_of, ranked_rows
+from app.choices.ranking import GalleryMode, GalleryOrder, ascending, page_of, ranked_rows
 
 TABLE = pl.DataFrame(
     {"uid": ["d", "a", "c", "b", "e"], "score": [3.0, 1.0, 2.0, 2.0, None]},

@@ -6,9 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import selecting
-from mimic_core.errors import MimicError
-from mimic_core.filters import Absolute, Category, Not, Percentile, Recipe, Region, TopK, apply
+from app.choices import selecting
+from mimic_core.base.errors import MimicError
+from mimic_core.filters.recipe import (
+    Absolute,
+    Category,
+    Not,
+    Percentile,
+    Recipe,
+    Region,
+    TopK,
+    apply,
+)
 
 VALUES = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0])
 TABLE = pl.DataFrame({"uid": [f"{i:032x}" for i in range(10)], "score": VALUES})

@@ -8,10 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.components.dynamics_charts import clicked_bar
-from app.components.dynamics_heatmap import dragged_ranks
-from app.dynamics_state import Order, over, sort_name, sorts
-from app.selecting_rows import (
+from app.choices.selecting_rows import (
     BROUGHT_BACK,
     ROWS_NAME,
     UID_LIMIT,
@@ -19,7 +16,10 @@ from app.selecting_rows import (
     keep_rows,
     rows_condition,
 )
-from mimic_core.filters import Absolute, Percentile, Recipe, Uids, apply
+from app.components.dynamics.charts import clicked_bar
+from app.components.dynamics.heatmap import dragged_ranks
+from app.state.dynamics import Order, over, sort_name, sorts
+from mimic_core.filters.recipe import Absolute, Percentile, Recipe, Uids, apply
 
 scores = st.lists(
     st.one_of(st.none(), st.integers(0, 4), st.floats(-2, 2, width=32)), min_size=1, max_size=30

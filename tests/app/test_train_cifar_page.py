@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mimic_core.schema import HeadConfig
-from mimic_core.train import train_pool
+from mimic_core.base.schema import HeadConfig
+from mimic_core.scoring.training.train import train_pool
 from tests.app.conftest import OpenApp
 from tests.app.test_pages import texts
 from tests.app.test_train_page import Started, read_back, started

@@ -10,15 +10,15 @@ import pytest
 import typer
 from streamlit.testing.v1 import AppTest
 
-from app.components.training import FRESH_RATE, WEIGHTINGS
-from app.components.training_update import BATCH, HELD_OUT
+from app.components.train.form import FRESH_RATE, WEIGHTINGS
+from app.components.train.update import BATCH, HELD_OUT
 from mimic_core.__main__ import app as command_line
+from mimic_core.base.schema import HeadConfig, RunConfig, SourceConfig, TrainConfig
+from mimic_core.base.training_config import WeightingName
 from mimic_core.cli.options import given
 from mimic_core.cli.train import run_config
-from mimic_core.jobstore import JOBS_FILE, Job, JobOptions, JobStore, Report
-from mimic_core.runs import Run
-from mimic_core.schema import HeadConfig, RunConfig, SourceConfig, TrainConfig
-from mimic_core.training.config import WeightingName
+from mimic_core.jobs.store import JOBS_FILE, Job, JobOptions, JobStore, Report
+from mimic_core.runs.run import Run
 from tests.app.conftest import OpenApp
 from tests.app.test_pages import state, texts
 from tests.app.training_runs import fake_training
@@ -37,7 +37,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
         asked.append((config, options))
         return store.enqueue(config, options, Path.cwd())[0].job_id
 
-    monkeypatch.setattr("app.components.training_start.start_job", start)
+    monkeypatch.setattr("app.components.train.start.start_job", start)
     return asked
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mimic_core import files, runs
-from mimic_core.runs import Run
-from mimic_core.schema import RunConfig, TrainConfig
-from mimic_core.training.metrics import MetricsFile
+from mimic_core.base import files
+from mimic_core.base.schema import RunConfig, TrainConfig
+from mimic_core.runs import run as runs
+from mimic_core.runs.metrics import MetricsFile
+from mimic_core.runs.run import Run
 from tests.fakes import fake_run
 
 PER_EPOCH = 4  # updates

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mimic_core.runs import Run
-from mimic_core.table import run_table
+from mimic_core.runs.run import Run
+from mimic_core.runs.table import run_table
 from tests.browser import steps
 from tests.browser.conftest import serving
 from tests.fakes import SCRIPT_CAPTION, fake_run

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 import yaml
 
-from mimic_core.runs import Run
-from mimic_core.table import run_table
+from mimic_core.runs.run import Run
+from mimic_core.runs.table import run_table
 from tests.browser import steps
 from tests.browser.conftest import serving
 from tests.fakes import SCRIPT_CAPTION, fake_run

@@ -9,10 +9,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mimic_core.filters import Minus, Percentile, Recipe, apply
-from mimic_core.recipe_library import list_recipes
-from mimic_core.runs import Run
-from mimic_core.table import run_table
+from mimic_core.filters.library import list_recipes
+from mimic_core.filters.recipe import Minus, Percentile, Recipe, apply
+from mimic_core.runs.run import Run
+from mimic_core.runs.table import run_table
 from tests.browser import steps
 from tests.browser.conftest import serving
 from tests.browser.filter_steps import build_clip, choose, click, fill, open_filters, save

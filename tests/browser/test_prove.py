@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mimic_core.runs import Run, open_run
+from mimic_core.runs.run import Run, open_run
 from tests.browser import steps
 from tests.browser.conftest import serving
 from tests.browser.filter_steps import build_clip, choose, click, fill, open_filters, save

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mimic_core.jobstore import JOBS_FILE, JobStore
-from mimic_core.runs import open_run
+from mimic_core.jobs.store import JOBS_FILE, JobStore
+from mimic_core.runs.run import open_run
 from tests.browser import steps
 from tests.browser.conftest import serving
 from tests.core.checkpoints_on_disk import write_config

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 
 from app.library import DEMO_REFERENCE
-from mimic_core.export import replay
-from mimic_core.jobstore import JOBS_FILE, JobStore
-from mimic_core.runs import open_run
+from mimic_core.export.export import replay
+from mimic_core.jobs.store import JOBS_FILE, JobStore
+from mimic_core.runs.run import open_run
 from tests.browser import steps
 from tests.browser.conftest import serving
 

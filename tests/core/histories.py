@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mimic_core.history import History
+from mimic_core.runs.history import History
 
 UIDS = "abcdefghijklmnopqrstuvwxyz"
 

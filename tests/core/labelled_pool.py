@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 import torch
 
-from mimic_core import files
-from mimic_core.featureset import FeatureSet
-from mimic_core.labels.class_head import ClassHead
-from mimic_core.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION, SKIP_COLUMNS
+from mimic_core.base import files
+from mimic_core.base.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION, SKIP_COLUMNS
+from mimic_core.runs.featureset import FeatureSet
+from mimic_core.scoring.labels.class_head import ClassHead
 from tests.core.scoring_pool import picture, uid_of
 
 CLASSES = ("cat", "dog", "owl")

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mimic_core import files
-from mimic_core.featureset import FeatureSet
-from mimic_core.filters import Category, Recipe
-from mimic_core.heads import store_head
-from mimic_core.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION, SKIP_COLUMNS
+from mimic_core.base import files
+from mimic_core.base.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION, SKIP_COLUMNS
+from mimic_core.features.stored import store_head
+from mimic_core.filters.recipe import Category, Recipe
+from mimic_core.runs.featureset import FeatureSet
 from tests.core.scoring_pool import Towers, uid_of
 
 LATENT, WIDTH, EMBEDDING = 6, 12, 8

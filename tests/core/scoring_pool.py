@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mimic_core import files
-from mimic_core.featureset import FeatureSet
-from mimic_core.heads import store_head
-from mimic_core.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION, SKIP_COLUMNS
+from mimic_core.base import files
+from mimic_core.base.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION, SKIP_COLUMNS
+from mimic_core.features.stored import store_head
+from mimic_core.runs.featureset import FeatureSet
 
 WORDS = ("red", "blue", "dog", "cat", "boat", "tree", "house", "road", "snow", "sea")
 

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 from PIL import Image
 
-from mimic_core.schema import Sample, Skip, SourceConfig
+from mimic_core.base.schema import Sample, Skip, SourceConfig
 from mimic_core.sources import Source, build_index, open_source
 
 RED = (200, 30, 40)

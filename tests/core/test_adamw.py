@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mimic_core.adamw import AdamW
+from mimic_core.mimic.adamw import AdamW
 
 
 def test_steps_equal_those_of_torch() -> None:

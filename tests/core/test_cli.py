@@ -17,14 +17,15 @@ import polars as pl
 import pytest
 import typer
 
-from mimic_core import export_formats, schema
 from mimic_core.__main__ import app, main
+from mimic_core.base import schema
+from mimic_core.base.errors import Interrupted
+from mimic_core.base.progress import Progress
+from mimic_core.base.schema import HeadConfig, ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
 from mimic_core.cli import options, runs, score
-from mimic_core.errors import Interrupted
-from mimic_core.processes import environment
-from mimic_core.progress import Progress
-from mimic_core.runs import Run
-from mimic_core.schema import HeadConfig, ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
+from mimic_core.export import formats
+from mimic_core.jobs.processes import environment
+from mimic_core.runs.run import Run
 from tests.fakes import fake_run
 
 
@@ -51,9 +52,9 @@ def scored(monkeypatch: pytest.MonkeyPatch, run: Run) -> Iterator[list[dict[str,
         calls.append({"config": config, **options})
         return run
 
-    module = types.ModuleType("mimic_core.pipeline")
+    module = types.ModuleType("mimic_core.scoring.pipeline")
     vars(module)["score_pool"] = score_pool
-    monkeypatch.setitem(sys.modules, "mimic_core.pipeline", module)
+    monkeypatch.setitem(sys.modules, "mimic_core.scoring.pipeline", module)
     return calls
 
 
@@ -211,9 +212,9 @@ def test_an_interrupted_run_says_how_to_resume(
     def score_pool(*_: Any, **__: Any) -> None:
         raise Interrupted("stopped")
 
-    module = types.ModuleType("mimic_core.pipeline")
+    module = types.ModuleType("mimic_core.scoring.pipeline")
     vars(module)["score_pool"] = score_pool
-    monkeypatch.setitem(sys.modules, "mimic_core.pipeline", module)
+    monkeypatch.setitem(sys.modules, "mimic_core.scoring.pipeline", module)
     assert main(["score", "pool", "--reference", "tiny"]) == 130
     printed = capsys.readouterr()
     assert "run the same command to resume" in printed.err
@@ -225,7 +226,7 @@ def test_the_choices_offered_are_those_of_the_schema() -> None:
         assert get_args(getattr(options, name)) == get_args(getattr(schema, name)), name
     for name in ("ScoreMode", "Side"):
         assert get_args(getattr(score, name)) == get_args(getattr(schema, name)), name
-    assert get_args(runs.Format) == get_args(export_formats.Format)
+    assert get_args(runs.Format) == get_args(formats.Format)
 
 
 def test_every_setting_of_a_run_has_an_option() -> None:
@@ -387,7 +388,8 @@ def test_the_map_of_a_run_is_made_by_its_own_command(
 ) -> None:
     made: list[Any] = []
     monkeypatch.setattr(
-        "mimic_core.layout.ensure_map", lambda features, config, progress: made.append(features)
+        "mimic_core.runs.layout.ensure_map",
+        lambda features, config, progress: made.append(features),
     )
     assert main(["layout", str(run.path)]) == 0
     assert made == [run.features]
@@ -410,7 +412,7 @@ def test_the_app_takes_over_the_process(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_an_app_that_is_not_there_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("mimic_core.processes.REPOSITORY", tmp_path)
+    monkeypatch.setattr("mimic_core.jobs.processes.REPOSITORY", tmp_path)
     assert main(["app"]) == 1
 
 
@@ -418,7 +420,7 @@ def test_an_app_that_is_not_there_is_an_error(
 
 SLOW_PIPELINE = '''
 import multiprocessing, sys, time, types
-from mimic_core.errors import Interrupted, ModelError
+from mimic_core.base.errors import Interrupted, ModelError
 
 def read_images():
     print("reading", flush=True)
@@ -440,9 +442,9 @@ def score_pool(config, *, runs_root, progress, **options):
         time.sleep(0.5)  # for the reader to print what it should not
         raise
 
-module = types.ModuleType("mimic_core.pipeline")
+module = types.ModuleType("mimic_core.scoring.pipeline")
 module.score_pool = score_pool
-sys.modules["mimic_core.pipeline"] = module
+sys.modules["mimic_core.scoring.pipeline"] = module
 '''
 
 

@@ -12,12 +12,12 @@ import pytest
 import typer
 
 from mimic_core.__main__ import app, main
+from mimic_core.base import training_config
+from mimic_core.base.errors import Interrupted
+from mimic_core.base.progress import Progress
+from mimic_core.base.schema import HeadConfig, RunConfig, SourceConfig, TrainConfig
 from mimic_core.cli import train
-from mimic_core.errors import Interrupted
-from mimic_core.progress import Progress
-from mimic_core.runs import Run
-from mimic_core.schema import HeadConfig, RunConfig, SourceConfig, TrainConfig
-from mimic_core.training import config as training_config
+from mimic_core.runs.run import Run
 from tests.fakes import fake_run
 
 COMMAND = ["train", "some/pool", "--model", "start", "--reference", "tiny"]
@@ -39,9 +39,9 @@ def trained(monkeypatch: pytest.MonkeyPatch, run: Run) -> Iterator[list[dict[str
         calls.append({"config": config, **options})
         return run
 
-    module = types.ModuleType("mimic_core.train")
+    module = types.ModuleType("mimic_core.scoring.training.train")
     vars(module)["train_pool"] = train_pool
-    monkeypatch.setitem(sys.modules, "mimic_core.train", module)
+    monkeypatch.setitem(sys.modules, "mimic_core.scoring.training.train", module)
     return calls
 
 
@@ -129,9 +129,9 @@ def test_an_interrupted_training_says_how_to_resume(
     def train_pool(*_: Any, **__: Any) -> None:
         raise Interrupted("stopped")
 
-    module = types.ModuleType("mimic_core.train")
+    module = types.ModuleType("mimic_core.scoring.training.train")
     vars(module)["train_pool"] = train_pool
-    monkeypatch.setitem(sys.modules, "mimic_core.train", module)
+    monkeypatch.setitem(sys.modules, "mimic_core.scoring.training.train", module)
     assert main(COMMAND) == 130
     assert "run the same command to resume" in capsys.readouterr().err
 

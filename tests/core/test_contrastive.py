@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from mimic_core import contrastive
-from mimic_core.contrastive import (
+from mimic_core.base.schema import LossName, Side
+from mimic_core.mimic import contrastive
+from mimic_core.mimic.contrastive import (
     Embedded,
     Head,
     embedding_gradient,
@@ -19,8 +20,7 @@ from mimic_core.contrastive import (
     score_logits,
     through_normalise,
 )
-from mimic_core.losses import clip_losses, siglip_losses
-from mimic_core.schema import LossName, Side
+from mimic_core.mimic.losses import clip_losses, siglip_losses
 
 few = settings(max_examples=40, deadline=None, derandomize=True)
 losses_names = st.sampled_from(["clip", "siglip"])

@@ -32,7 +32,7 @@ from data_samples.noise import (
 from data_samples.objects import Thing, all_things, plural, with_article
 from data_samples.render import FONT_PATH, render
 from data_samples.scenes import Scene, draw_scene
-from mimic_core.errors import ConfigError
+from mimic_core.base.errors import ConfigError
 
 DEMO_DIR = Path(__file__).parents[2] / "data_samples"
 REFERENCE = DEMO_DIR / "reference"

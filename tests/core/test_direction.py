@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from mimic_core.direction import (
+from mimic_core.features.loading import LoadedBatch
+from mimic_core.mimic.scores import mimic_scores, task_vector
+from mimic_core.models.load import reinitialised
+from mimic_core.scoring.direction import (
     POSITIONS,
     candidate_layers,
     direction_check,
     module_segment,
     sweep_layers,
 )
-from mimic_core.loading import LoadedBatch
-from mimic_core.mimic import mimic_scores, task_vector
-from mimic_core.models import reinitialised
-from mimic_core.stats import rank_agreement
+from mimic_core.stats.agreement import rank_agreement
 from tests.core import checkpoints_on_disk as disk
 from tests.core import oracle, tiny
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mimic_core import dynamics
-from mimic_core.errors import RunError, ScoreError
-from mimic_core.history import History
+from mimic_core.base.errors import RunError, ScoreError
+from mimic_core.runs.history import History
+from mimic_core.stats import dynamics
 
 # Three steps of four samples.
 VALUES = np.array(

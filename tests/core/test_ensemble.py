@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.stats import rankdata
 
-from mimic_core.ensemble import (
+from mimic_core.base.errors import FilterError, RunError, ScoreError
+from mimic_core.filters.ensembles.binarise import step_cutoffs, step_votes
+from mimic_core.filters.ensembles.ensemble import (
     AtLeast,
     EnsembleConfig,
     GaussianMixture,
@@ -25,10 +27,8 @@ from mimic_core.ensemble import (
     ensemble,
     ensemble_of,
 )
-from mimic_core.ensembles.binarise import step_cutoffs, step_votes
-from mimic_core.ensembles.label_model import dawid_skene
-from mimic_core.errors import FilterError, RunError, ScoreError
-from mimic_core.history import History
+from mimic_core.filters.ensembles.label_model import dawid_skene
+from mimic_core.runs.history import History
 from tests.core.histories import history, made_up_votes, voting
 
 VOTES = [

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mimic_core import files
-from mimic_core.errors import ExportError, MimicError, RunError
-from mimic_core.export import (
+from mimic_core.base import files
+from mimic_core.base.errors import ExportError, MimicError, RunError
+from mimic_core.export.export import (
     SUFFIXES,
     Format,
     export,
@@ -26,10 +26,10 @@ from mimic_core.export import (
     replay,
     selected_rows,
 )
-from mimic_core.export_formats import datacomp_bytes
-from mimic_core.filters import Absolute, Percentile, Recipe, Region, Selection, Uids, apply
-from mimic_core.runs import Run
-from mimic_core.table import run_table
+from mimic_core.export.formats import datacomp_bytes
+from mimic_core.filters.recipe import Absolute, Percentile, Recipe, Region, Selection, Uids, apply
+from mimic_core.runs.run import Run
+from mimic_core.runs.table import run_table
 from tests.fakes import SCRIPT_CAPTION, TRICKY_CAPTION, fake_run
 
 FORMATS: list[Format] = list(SUFFIXES)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mimic_core.runs import list_runs
+from mimic_core.runs.run import list_runs
 from tests.fakes import SCRIPT_CAPTION, TRICKY_CAPTION, fake_run
 
 

@@ -14,15 +14,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from mimic_core import features
-from mimic_core.errors import Interrupted, RunError
-from mimic_core.featureset import FeatureSet
-from mimic_core.inputs import Inputs, open_inputs
-from mimic_core.loading import default_workers, plan_batches
-from mimic_core.modelling.preprocessing import image_transform
-from mimic_core.models import load_model
-from mimic_core.progress import Silent
-from mimic_core.schema import Precision, ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
+from mimic_core.base.errors import Interrupted, RunError
+from mimic_core.base.progress import Silent
+from mimic_core.base.schema import Precision, ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
+from mimic_core.features import filling as features
+from mimic_core.features.loading import default_workers, plan_batches
+from mimic_core.models.load import load_model
+from mimic_core.models.preprocessing import image_transform
+from mimic_core.runs.featureset import FeatureSet
+from mimic_core.scoring.inputs import Inputs, open_inputs
 from tests.core import checkpoints_on_disk as disk
 from tests.core import scoring_pool as pool
 from tests.core.scoring_pool import READABLE, REASONS, caption_of, picture, uid_of
@@ -151,7 +151,7 @@ def test_a_shard_without_a_readable_image_is_empty_and_finished(filled: FeatureS
 
 
 def test_long_captions_are_counted_before_truncation(places: tuple[Path, Path]) -> None:
-    from mimic_core.loading import count_tokens
+    from mimic_core.features.loading import count_tokens
 
     tokenizer = load_model(str(places[1])).tokenizer
     assert count_tokens(tokenizer, "a cat") == 4

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from mimic_core import files
-from mimic_core.errors import RunError
+from mimic_core.base import files
+from mimic_core.base.errors import RunError
 
 resource = pytest.importorskip("resource")
 

@@ -8,10 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mimic_core.filtering import votes as counting
-from mimic_core.filtering.conditions import Leaf
-from mimic_core.filtering.rows import Rows
-from mimic_core.filters import (
+from mimic_core.filters import votes as counting
+from mimic_core.filters.conditions import Leaf
+from mimic_core.filters.recipe import (
     AllOf,
     Minus,
     Not,
@@ -23,6 +22,7 @@ from mimic_core.filters import (
     selection_of,
     votes,
 )
+from mimic_core.filters.table_view import Rows
 
 N = 40
 RANDOM = np.random.default_rng(0)

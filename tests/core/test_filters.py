@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from mimic_core.errors import ConfigError, FilterError
-from mimic_core.filters import (
+from mimic_core.base.errors import ConfigError, FilterError
+from mimic_core.filters.recipe import (
     Absolute,
     AllOf,
     AnyOf,

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimic_core.ensemble import (
+from mimic_core.base.errors import FilterError
+from mimic_core.filters.ensembles.ensemble import (
     AtLeast,
     EnsembleConfig,
     KMeans,
@@ -23,8 +24,7 @@ from mimic_core.ensemble import (
     Unanimous,
     ensemble,
 )
-from mimic_core.errors import FilterError
-from mimic_core.filters import (
+from mimic_core.filters.recipe import (
     Absolute,
     AllOf,
     AnyOf,
@@ -45,7 +45,7 @@ from mimic_core.filters import (
     needed_history,
     votes,
 )
-from mimic_core.history import History
+from mimic_core.runs.history import History
 from tests.core.histories import history
 
 TABLE = pl.DataFrame(

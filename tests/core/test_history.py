@@ -9,11 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mimic_core import files
-from mimic_core.errors import RunError
-from mimic_core.history import HISTORY_COLUMNS, epoch_blocks, history_of, run_history
-from mimic_core.schema import SCORE_COLUMNS
-from mimic_core.uids import all_unique, file_holds, files_agree, rows_of, same_order, sorted_uids
+from mimic_core.base import files
+from mimic_core.base.errors import RunError
+from mimic_core.base.identity import (
+    all_unique,
+    file_holds,
+    files_agree,
+    rows_of,
+    same_order,
+    sorted_uids,
+)
+from mimic_core.base.schema import SCORE_COLUMNS
+from mimic_core.runs.history import HISTORY_COLUMNS, epoch_blocks, history_of, run_history
 from tests.fakes import fake_run
 
 

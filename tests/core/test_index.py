@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimic_core import sampling
-from mimic_core.errors import Interrupted, SourceError
-from mimic_core.progress import Silent
-from mimic_core.schema import SAMPLE_COLUMNS, SKIP_COLUMNS, Locator, Sample, Skip, SourceConfig
-from mimic_core.sources import build_index, columns, index, read_image
-from mimic_core.sources.columns import column, column_dtype, stored_names
+from mimic_core.base import draws
+from mimic_core.base.errors import Interrupted, SourceError
+from mimic_core.base.progress import Silent
+from mimic_core.base.schema import SAMPLE_COLUMNS, SKIP_COLUMNS, Locator, Sample, Skip, SourceConfig
+from mimic_core.sources import build_index, index, read_image
+from mimic_core.sources.tables import columns
+from mimic_core.sources.tables.columns import column, column_dtype, stored_names
 from tests.core.sources_pools import (
     image_bytes,
     indexed,
@@ -138,7 +139,7 @@ def test_samples_are_nested_and_do_not_depend_on_shards(
     assert drawn(small, shuffled) == few
     assert few <= drawn(small + more, numbers)
     uids = [f"{n:032x}" for n in numbers]
-    assert few == {uids[row] for row in sampling.order(uids, seed)[:small]}
+    assert few == {uids[row] for row in draws.order(uids, seed)[:small]}
 
 
 def test_another_seed_draws_another_sample(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimic_core import jobs
-from mimic_core.errors import Interrupted, JobError, ModelError
-from mimic_core.jobs import Failure, JobOptions, JobProgress, JobStore, Report
-from mimic_core.progress import Progress
-from mimic_core.schema import ProbeConfig, RunConfig, SourceConfig
+from mimic_core.base.errors import Interrupted, JobError, ModelError
+from mimic_core.base.progress import Progress
+from mimic_core.base.schema import ProbeConfig, RunConfig, SourceConfig
+from mimic_core.jobs import worker as jobs
+from mimic_core.jobs.worker import Failure, JobOptions, JobProgress, JobStore, Report
 
 OPTIONS = JobOptions(device="cpu", workers=0)
 
@@ -291,8 +291,10 @@ def test_the_worker_scores_maps_and_stores_where(
     def ensure_map(features: Any, config: str, progress: Progress) -> None:
         calls.append(("map", (features, config)))
 
-    fake_module(monkeypatch, "mimic_core.pipeline", score_pool=score_pool)
-    fake_module(monkeypatch, "mimic_core.layout", ensure_map=ensure_map, MapConfig=lambda: "map")
+    fake_module(monkeypatch, "mimic_core.scoring.pipeline", score_pool=score_pool)
+    fake_module(
+        monkeypatch, "mimic_core.runs.layout", ensure_map=ensure_map, MapConfig=lambda: "map"
+    )
     options = JobOptions(device="cpu", workers=2, sweep=True, map=True)
     job, _ = store.enqueue(make_config(), options, tmp_path)
 
@@ -311,7 +313,7 @@ def test_a_stated_error_is_stored_in_its_parts(
     def score_pool(*_: Any, **__: Any) -> None:
         raise ModelError("no such layer", got="x", allowed="a, b", next_step="choose one of them")
 
-    fake_module(monkeypatch, "mimic_core.pipeline", score_pool=score_pool)
+    fake_module(monkeypatch, "mimic_core.scoring.pipeline", score_pool=score_pool)
     job, _ = store.enqueue(make_config(), OPTIONS, tmp_path)
     assert jobs.work(store, job.job_id) == "failed"
     assert store.job(job.job_id).failure == Failure(
@@ -328,7 +330,7 @@ def test_a_crash_is_stored_and_its_traceback_goes_to_the_log(
     def score_pool(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("by zero")
 
-    fake_module(monkeypatch, "mimic_core.pipeline", score_pool=score_pool)
+    fake_module(monkeypatch, "mimic_core.scoring.pipeline", score_pool=score_pool)
     job, _ = store.enqueue(make_config(), OPTIONS, tmp_path)
     assert jobs.work(store, job.job_id) == "failed"
     failure = store.job(job.job_id).failure
@@ -345,7 +347,7 @@ def test_a_signal_leaves_a_job_that_can_be_resumed(
     def score_pool(*_: Any, **__: Any) -> None:
         raise error
 
-    fake_module(monkeypatch, "mimic_core.pipeline", score_pool=score_pool)
+    fake_module(monkeypatch, "mimic_core.scoring.pipeline", score_pool=score_pool)
     job, _ = store.enqueue(make_config(), OPTIONS, tmp_path)
     assert jobs.work(store, job.job_id, stopped=lambda: True) == "stale"
     assert store.job(job.job_id).resumable
@@ -354,7 +356,7 @@ def test_a_signal_leaves_a_job_that_can_be_resumed(
 def test_a_job_that_another_worker_has_is_left_alone(
     store: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake_module(monkeypatch, "mimic_core.pipeline")  # has nothing to call
+    fake_module(monkeypatch, "mimic_core.scoring.pipeline")  # has nothing to call
     job = claimed(store, tmp_path)
     assert jobs.work(store, job.job_id) == "running"
 
@@ -400,9 +402,9 @@ def score_pool(config, *, runs_root, progress, **options):
         time.sleep(0.01)
     return types.SimpleNamespace(path=run)
 
-module = types.ModuleType("mimic_core.pipeline")
+module = types.ModuleType("mimic_core.scoring.pipeline")
 module.score_pool = score_pool
-sys.modules["mimic_core.pipeline"] = module
+sys.modules["mimic_core.scoring.pipeline"] = module
 '''
 
 
@@ -442,7 +444,7 @@ def test_a_job_outlives_the_process_that_started_it(fake_workers: JobStore) -> N
     starter = f"""
         from pathlib import Path
         from mimic_core import jobs
-        from mimic_core.schema import ProbeConfig, RunConfig, SourceConfig
+        from mimic_core.base.schema import ProbeConfig, RunConfig, SourceConfig
         config = RunConfig(source=SourceConfig(path="p"), reference="r", probe=ProbeConfig())
         print(jobs.start_job(jobs.JobStore(Path({str(store.path)!r})), config, jobs.JobOptions()))
     """

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimic_core.ensembles.label_model import DawidSkene, dawid_skene
-from mimic_core.errors import ScoreError
+from mimic_core.base.errors import ScoreError
+from mimic_core.filters.ensembles.label_model import DawidSkene, dawid_skene
 from tests.core.histories import made_up_votes
 
 votes_of_any = (

@@ -13,19 +13,20 @@ import torch
 import torch.nn.functional as F
 from open_clip import build_zero_shot_classifier
 
-from mimic_core import export, summary
-from mimic_core.errors import ConfigError, ModelError, SourceError
-from mimic_core.filters import Recipe, apply
-from mimic_core.labels import scoring
-from mimic_core.labels.class_head import ClassHead, store_class_head
-from mimic_core.layout import MapConfig, ensure_map
-from mimic_core.models import load_model
-from mimic_core.pipeline import score_pool
-from mimic_core.progress import Silent
-from mimic_core.runs import Run, open_run
-from mimic_core.schema import RunConfig
-from mimic_core.table import run_table
-from mimic_core.tuning import estimate_seconds, tune_run
+from mimic_core.base.errors import ConfigError, ModelError, SourceError
+from mimic_core.base.progress import Silent
+from mimic_core.base.schema import RunConfig
+from mimic_core.export import export
+from mimic_core.filters.recipe import Recipe, apply
+from mimic_core.models.load import load_model
+from mimic_core.runs import report
+from mimic_core.runs.layout import MapConfig, ensure_map
+from mimic_core.runs.run import Run, open_run
+from mimic_core.runs.table import run_table
+from mimic_core.scoring.labels import stored
+from mimic_core.scoring.labels.class_head import ClassHead, store_class_head
+from mimic_core.scoring.pipeline import score_pool
+from mimic_core.scoring.tuning import estimate_seconds, tune_run
 from tests.core import checkpoints_on_disk as disk
 from tests.core.labelled_pool import CLASSES, write_class_folders
 from tests.core.sources_pools import write_files
@@ -84,7 +85,7 @@ def test_a_run_on_trusted_labels(trusted_run: Run) -> None:
     assert set(scores["uid"]) | set(run.held_out) == set(run.features.samples["uid"])
     assert run.scores().equals(tune_run(run, run.record.config.probe))  # type: ignore[arg-type]
     assert estimate_seconds(run, run.record.config.probe) > 0  # type: ignore[arg-type]
-    told = "\n".join(summary.as_lines(run))
+    told = "\n".join(report.as_lines(run))
     assert "trained on 14 trusted samples" in told
     assert "14 (held out, or trusted)" in told
 
@@ -116,8 +117,8 @@ def test_zero_shot_scores_equal_open_clip_computed_by_hand(home: Path, clip_run:
         device="cpu",
     )  # (D, C)
     table = run_table(clip_run)
-    from mimic_core.loading import SampleLoader
-    from mimic_core.modelling.preprocessing import image_transform
+    from mimic_core.features.loading import SampleLoader
+    from mimic_core.models.preprocessing import image_transform
 
     loader = SampleLoader(home / "pool", image_transform(model.preprocessing), None)
     samples = clip_run.features.samples
@@ -131,9 +132,7 @@ def test_zero_shot_scores_equal_open_clip_computed_by_hand(home: Path, clip_run:
     guessed = [CLASSES[n] for n in cosines.argmax(1)]
     same = sum(a == b for a, b in zip(guessed, table["reference_label"], strict=True))
     assert same >= 34  # float16 features may turn a tie
-    head = scoring.read_class_head(
-        clip_run.path / "reference_head.safetensors", width=24, labels=()
-    )
+    head = stored.read_class_head(clip_run.path / "reference_head.safetensors", width=24, labels=())
     scale = float(model.module.logit_scale.exp())  # type: ignore[operator,union-attr]
     torch.testing.assert_close(head.weight, scale * words.T, rtol=1e-4, atol=1e-4)
     assert not head.bias.any()

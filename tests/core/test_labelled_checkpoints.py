@@ -11,16 +11,16 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from mimic_core.errors import ConfigError, ModelError
-from mimic_core.labels.class_head import ClassHead, own_head, store_class_head
-from mimic_core.labels.models import pair_classifiers
-from mimic_core.modelling import classifiers
-from mimic_core.modelling.class_names import names_metadata
-from mimic_core.models import load_model
-from mimic_core.runs import Run
-from mimic_core.schema import HeadConfig, RunConfig, SourceConfig, TrainConfig
-from mimic_core.train import train_pool
-from mimic_core.training.state import weights_file
+from mimic_core.base.errors import ConfigError, ModelError
+from mimic_core.base.schema import HeadConfig, RunConfig, SourceConfig, TrainConfig
+from mimic_core.models import classifiers
+from mimic_core.models.class_names import names_metadata
+from mimic_core.models.load import load_model
+from mimic_core.runs.run import Run
+from mimic_core.scoring.labels.class_head import ClassHead, own_head, store_class_head
+from mimic_core.scoring.training.classifier_pair import pair_classifiers
+from mimic_core.scoring.training.state import weights_file
+from mimic_core.scoring.training.train import train_pool
 from tests.core import checkpoints_on_disk as disk
 from tests.core.scoring_pool import picture
 

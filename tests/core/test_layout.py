@@ -9,12 +9,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mimic_core import layout, sampling
-from mimic_core.errors import Interrupted, MimicError
-from mimic_core.featureset import FeatureSet
-from mimic_core.layout import MapConfig, ensure_map, map_method, umap_map
-from mimic_core.progress import Silent
-from mimic_core.table import map_config, run_table
+from mimic_core.base import draws
+from mimic_core.base.errors import Interrupted, MimicError
+from mimic_core.base.progress import Silent
+from mimic_core.runs import layout
+from mimic_core.runs.featureset import FeatureSet
+from mimic_core.runs.layout import MapConfig, ensure_map, map_method, umap_map
+from mimic_core.runs.table import map_config, run_table
 from tests.fakes import fake_run
 
 
@@ -93,7 +94,7 @@ def test_the_fitted_subset_is_drawn_by_uid_hash_whatever_the_order(
     x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     config = MapConfig(max_fit=30, n_neighbors=5, seed=7)
     place = umap_map(x, config, uids=uids)
-    drawn = np.sort(sampling.order(uids, 7)[:30])
+    drawn = np.sort(draws.order(uids, 7)[:30])
     assert fits[0].tolist() == x[drawn].tolist()
     assert np.flatnonzero((place == x[:, :2]).all(axis=1)).tolist() == drawn.tolist()
     assert umap_map(x[::-1], config, uids=uids.reverse()).tolist() == place[::-1].tolist()
@@ -197,7 +198,8 @@ def test_an_interrupted_map_leaves_nothing_behind(
 
 def test_importing_it_loads_neither_umap_nor_torch() -> None:
     code = (
-        "import sys, mimic_core.layout, mimic_core.export, mimic_core.stats, tests.fakes;"
+        "import sys, mimic_core.runs.layout, mimic_core.export.export, "
+        "mimic_core.stats, tests.fakes;"
         "heavy = {'umap', 'numba', 'torch', 'sklearn', 'scipy', 'streamlit', 'plotly'};"
         "print(sorted(heavy & set(sys.modules)))"
     )

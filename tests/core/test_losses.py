@@ -14,13 +14,8 @@ from open_clip.loss import SigLipLoss
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from mimic_core.errors import ScoreError
-from mimic_core.losses import (
-    clip_losses,
-    cross_entropy_losses,
-    require_finite,
-    siglip_losses,
-)
+from mimic_core.base.errors import ScoreError
+from mimic_core.mimic.losses import clip_losses, cross_entropy_losses, require_finite, siglip_losses
 from tests.core import oracle
 
 few = settings(max_examples=25, deadline=None, derandomize=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mimic_core.errors import SourceError
-from mimic_core.jobs import JobOptions, JobStore, work
-from mimic_core.table import run_table
+from mimic_core.base.errors import SourceError
+from mimic_core.jobs.worker import JobOptions, JobStore, work
+from mimic_core.runs.table import run_table
 from tests.fakes import fake_run
 
 
@@ -24,9 +24,9 @@ def test_a_map_needs_neither_the_pool_nor_the_reference(
     def score_pool(*_: object, **__: object) -> None:
         raise SourceError("there is no such file or folder", next_step="check the path")
 
-    pipeline = types.ModuleType("mimic_core.pipeline")
+    pipeline = types.ModuleType("mimic_core.scoring.pipeline")
     vars(pipeline)["score_pool"] = score_pool
-    monkeypatch.setitem(sys.modules, "mimic_core.pipeline", pipeline)
+    monkeypatch.setitem(sys.modules, "mimic_core.scoring.pipeline", pipeline)
     store = JobStore(tmp_path / "jobs.sqlite")
     job, _ = store.enqueue(run.record.config, JobOptions(map_of=str(run.path)), tmp_path)
     assert work(store, job.job_id) == "done"

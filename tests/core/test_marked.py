@@ -5,12 +5,12 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from mimic_core.errors import ConfigError
-from mimic_core.labels.trusted import trusted_samples
-from mimic_core.marked import marked_rows
-from mimic_core.proving.trusted import trusted_mask
-from mimic_core.schema import HeadConfig, TrainConfig
-from mimic_core.training.splitting import split_samples
+from mimic_core.base.errors import ConfigError
+from mimic_core.base.schema import HeadConfig, TrainConfig
+from mimic_core.proofs.trusted import trusted_mask
+from mimic_core.scoring.training.splitting import split_samples
+from mimic_core.sources.marks import marked_rows
+from mimic_core.sources.trusted import trusted_samples
 from tests.core.scoring_pool import uid_of
 
 # A pool scored by its column `noisy`, whose own column `label` is kept as `source_label`.

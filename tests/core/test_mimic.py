@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from mimic_core import mimic
-from mimic_core.errors import ModelError, ScoreError
-from mimic_core.forward_mode import directional_derivative
-from mimic_core.losses import clip_losses
-from mimic_core.mimic import (
+from mimic_core.base.errors import ModelError, ScoreError
+from mimic_core.base.schema import Method
+from mimic_core.mimic import scores as mimic
+from mimic_core.mimic.forward_mode import directional_derivative
+from mimic_core.mimic.losses import clip_losses
+from mimic_core.mimic.scores import (
     TaskVector,
     gradient_norms,
     mimic_scores,
     mimic_weights,
     task_vector,
 )
-from mimic_core.schema import Method
 from tests.core import oracle, tiny
 
 TOLERANCE = 1e-5  # of the batch's largest score

@@ -17,11 +17,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mimic_core.errors import ConfigError, ModelError
-from mimic_core.modelling.checkpoints import parse_spec
-from mimic_core.modelling.preprocessing import image_transform, resolve_preprocessing
-from mimic_core.modelling.projections import find_projection, without_projection
-from mimic_core.models import (
+from mimic_core.base.errors import ConfigError, ModelError
+from mimic_core.base.schema import Side
+from mimic_core.models.checkpoints import parse_spec
+from mimic_core.models.load import (
     LoadedModel,
     autocast,
     default_mimic_layers,
@@ -31,7 +30,8 @@ from mimic_core.models import (
     reinitialised,
     weights_identity,
 )
-from mimic_core.schema import Side
+from mimic_core.models.preprocessing import image_transform, resolve_preprocessing
+from mimic_core.models.projections import find_projection, without_projection
 from tests.core import checkpoints_on_disk as disk
 from tests.core import tiny
 

@@ -18,17 +18,19 @@ import pytest
 import torch
 from PIL import Image
 
-from mimic_core import features, files, mimic
-from mimic_core.errors import ConfigError, Interrupted, MimicError, ModelError, ScoreError
-from mimic_core.losses import clip_losses
-from mimic_core.mimic import mimic_scores, task_vector
-from mimic_core.modelling.preprocessing import image_transform
-from mimic_core.models import load_model, reinitialised
-from mimic_core.pipeline import score_pool
-from mimic_core.progress import Silent
-from mimic_core.runs import Run, open_run
-from mimic_core.schema import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
-from mimic_core.tuning import tune
+from mimic_core.base import files
+from mimic_core.base.errors import ConfigError, Interrupted, MimicError, ModelError, ScoreError
+from mimic_core.base.progress import Silent
+from mimic_core.base.schema import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
+from mimic_core.features import filling as features
+from mimic_core.mimic import scores as mimic
+from mimic_core.mimic.losses import clip_losses
+from mimic_core.mimic.scores import mimic_scores, task_vector
+from mimic_core.models.load import load_model, reinitialised
+from mimic_core.models.preprocessing import image_transform
+from mimic_core.runs.run import Run, open_run
+from mimic_core.scoring.pipeline import score_pool
+from mimic_core.scoring.tuning import tune
 from tests.core import checkpoints_on_disk as disk
 from tests.core import scoring_pool as pool
 from tests.core import tiny
@@ -365,7 +367,7 @@ def test_equal_pairs_at_the_head_of_the_pool_do_not_fail_the_self_check(
 def test_the_layers_direction_is_not_hidden_by_a_failed_self_check(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mimic_core import score
+    from mimic_core.scoring import snapshot as score
 
     monkeypatch.setattr(score, "self_check", lambda *_: 0.5)
     with pytest.raises(ScoreError) as caught:
@@ -459,8 +461,8 @@ _KILLER = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 import open_clip, timm, torch  # imported once; every child is a fork of this process
-from mimic_core.pipeline import score_pool
-from mimic_core.schema import RunConfig
+from mimic_core.scoring.pipeline import score_pool
+from mimic_core.base.schema import RunConfig
 config, root, kills, seconds = json.loads(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), None
 draw = random.Random(0)
 def child(where):

@@ -9,11 +9,11 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from mimic_core.places import PLACE, image_numbers, image_words
-from mimic_core.sampling import uid_words
-from mimic_core.schema import SAMPLE_COLUMNS, RunConfig, SourceConfig, TrainConfig
-from mimic_core.train import train_pool
-from mimic_core.training.splitting import split_samples
+from mimic_core.base.draws import uid_words
+from mimic_core.base.places import PLACE, image_numbers, image_words
+from mimic_core.base.schema import SAMPLE_COLUMNS, RunConfig, SourceConfig, TrainConfig
+from mimic_core.scoring.training.splitting import split_samples
+from mimic_core.scoring.training.train import train_pool
 from tests.core import checkpoints_on_disk as disk
 from tests.core.scoring_pool import uid_of
 

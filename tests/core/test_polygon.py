@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mimic_core.polygon import inside_polygon
+from mimic_core.filters.polygon import inside_polygon
 
 Corner = tuple[int, int]
 corners = st.tuples(st.integers(-5, 5), st.integers(-5, 5))

@@ -10,18 +10,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mimic_core import mimic, probe
-from mimic_core.batches import draw_batches, fitting_batch_size
-from mimic_core.contrastive import ScoredLogits
-from mimic_core.errors import ConfigError, RunError, ScoreError
-from mimic_core.featureset import FeatureSet
-from mimic_core.heads import read_head, store_head
-from mimic_core.probe import Probe, probe_scores
-from mimic_core.runs import epoch_frame
-from mimic_core.sampling import uid_words
-from mimic_core.schema import LossName, Method, ProbeConfig, ScoreBatch, Side
-from mimic_core.training.config import WeightingName
-from mimic_core.tuning import tune
+from mimic_core.base.batches import draw_batches, fitting_batch_size
+from mimic_core.base.draws import uid_words
+from mimic_core.base.errors import ConfigError, RunError, ScoreError
+from mimic_core.base.schema import LossName, Method, ProbeConfig, ScoreBatch, Side
+from mimic_core.base.training_config import WeightingName
+from mimic_core.features.stored import read_head, store_head
+from mimic_core.mimic import scores as mimic
+from mimic_core.mimic.contrastive import ScoredLogits
+from mimic_core.runs.featureset import FeatureSet
+from mimic_core.runs.run import epoch_frame
+from mimic_core.scoring import probe
+from mimic_core.scoring.probe import Probe, probe_scores
+from mimic_core.scoring.tuning import tune
 from tests.core import oracle, scoring_pool
 from tests.core.scoring_pool import feature_set
 
@@ -271,7 +272,7 @@ def test_reading_batch_by_batch_gives_the_same_bytes(
     sets: dict[LossName, FeatureSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = tune(sets["clip"], CONFIG)
-    monkeypatch.setattr("mimic_core.rows.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("mimic_core.features.rows.IN_MEMORY_BYTES", 0)
     assert tune(sets["clip"], CONFIG).equals(held)
 
 

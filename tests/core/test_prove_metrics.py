@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimic_core.proving import metrics
-from mimic_core.proving.metrics import (
+from mimic_core.proofs import metrics
+from mimic_core.proofs.metrics import (
     clip_contributions,
     jackknife_values,
     lse_without,

@@ -8,18 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mimic_core.errors import ConfigError
-from mimic_core.export_formats import datacomp_bytes
-from mimic_core.featureset import FeatureSet
-from mimic_core.proving import split as splitting
-from mimic_core.proving.record import ProveConfig
-from mimic_core.proving.split import Split, split_pool
-from mimic_core.proving.trusted import (
-    held_out_mask,
-    read_uids,
-    trusted_candidates,
-    trusted_mask,
-)
+from mimic_core.base.errors import ConfigError
+from mimic_core.export.formats import datacomp_bytes
+from mimic_core.proofs import split as splitting
+from mimic_core.proofs.record import ProveConfig
+from mimic_core.proofs.split import Split, split_pool
+from mimic_core.proofs.trusted import held_out_mask, read_uids, trusted_candidates, trusted_mask
+from mimic_core.runs.featureset import FeatureSet
 from tests.core.proving_pool import learnable, proving_set
 from tests.core.scoring_pool import uid_of
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from mimic_core.progress import Silent
-from mimic_core.proving import intervals
-from mimic_core.proving.arms import ArmPlan
-from mimic_core.proving.intervals import Resampler, Trained, holm, outcome
-from mimic_core.proving.judge import judge
-from mimic_core.proving.record import Comparison, HeldOut, Interval, Leakage, ProveConfig
-from mimic_core.proving.split import Split
-from mimic_core.proving.trainings import train_arms
+from mimic_core.base.progress import Silent
+from mimic_core.proofs import intervals
+from mimic_core.proofs.arms import ArmPlan
+from mimic_core.proofs.intervals import Resampler, Trained, holm, outcome
+from mimic_core.proofs.judge import judge
+from mimic_core.proofs.record import Comparison, HeldOut, Interval, Leakage, ProveConfig
+from mimic_core.proofs.split import Split
+from mimic_core.proofs.trainings import train_arms
 
 REPLICATIONS = 400
 CONFIG = ProveConfig(trusted="x", seeds=4, resamples=1000)

@@ -11,20 +11,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mimic_core.errors import ConfigError
-from mimic_core.featureset import FeatureSet
-from mimic_core.probe import Probe
-from mimic_core.proving import tasks
-from mimic_core.proving.record import ProveConfig
-from mimic_core.proving.tasks import (
-    LabelsTask,
-    PairsTask,
-    batches,
-    judged_batches,
-    open_task,
-)
-from mimic_core.sampling import uid_words
-from mimic_core.schema import ProbeConfig, Side
+from mimic_core.base.draws import uid_words
+from mimic_core.base.errors import ConfigError
+from mimic_core.base.schema import ProbeConfig, Side
+from mimic_core.proofs import tasks
+from mimic_core.proofs.record import ProveConfig
+from mimic_core.proofs.tasks import LabelsTask, PairsTask, batches, judged_batches, open_task
+from mimic_core.runs.featureset import FeatureSet
+from mimic_core.scoring.probe import Probe
 from tests.core import oracle
 from tests.core.proving_pool import learnable, proving_set
 from tests.core.scoring_pool import feature_set, uid_of

@@ -11,17 +11,17 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mimic_core import files
-from mimic_core import prove as proving
 from mimic_core.__main__ import main
-from mimic_core.filters import Percentile, Recipe
-from mimic_core.pipeline import score_pool
-from mimic_core.prove import prove
-from mimic_core.proving.record import ProveConfig
-from mimic_core.proving.tasks import PairsTask
-from mimic_core.runs import Run, open_run
-from mimic_core.schema import RunConfig
-from mimic_core.table import run_table
+from mimic_core.base import files
+from mimic_core.base.schema import RunConfig
+from mimic_core.filters.recipe import Percentile, Recipe
+from mimic_core.proofs import prove as proving
+from mimic_core.proofs.prove import prove
+from mimic_core.proofs.record import ProveConfig
+from mimic_core.proofs.tasks import PairsTask
+from mimic_core.runs.run import Run, open_run
+from mimic_core.runs.table import run_table
+from mimic_core.scoring.pipeline import score_pool
 from tests.core.labelled_pool import write_class_folders
 from tests.core.proving_pool import keeping
 from tests.fakes import fake_run

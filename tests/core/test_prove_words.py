@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mimic_core.filters import Absolute, Percentile, Recipe
-from mimic_core.proving.record import (
+from mimic_core.filters.recipe import Absolute, Percentile, Recipe
+from mimic_core.proofs.record import (
     Arm,
     ArmKind,
     Comparison,
@@ -17,7 +17,7 @@ from mimic_core.proving.record import (
     ProveConfig,
     ProvedRecipe,
 )
-from mimic_core.proving.words import (
+from mimic_core.proofs.words import (
     as_lines,
     comparison_text,
     recipe_text,

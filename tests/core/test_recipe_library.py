@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimic_core import recipe_library as library
-from mimic_core.errors import FilterError
-from mimic_core.filters import Absolute, NamedCondition, Percentile, Recipe, Text, apply
-from mimic_core.table import run_table
+from mimic_core.base.errors import FilterError
+from mimic_core.filters import library
+from mimic_core.filters.recipe import Absolute, NamedCondition, Percentile, Recipe, Text, apply
+from mimic_core.runs.table import run_table
 from tests.fakes import fake_run
 
 CLIP = Recipe().with_condition("clip", Percentile(column="clip_score", lower=70))

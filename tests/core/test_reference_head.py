@@ -13,21 +13,21 @@ from open_clip import build_zero_shot_classifier
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
-from mimic_core.errors import ConfigError, ModelError, ScoreError
-from mimic_core.featureset import FeatureSet
-from mimic_core.labels.class_head import (
+from mimic_core.base.errors import ConfigError, ModelError, ScoreError
+from mimic_core.base.schema import HeadConfig
+from mimic_core.features.rows import Rows
+from mimic_core.models.load import load_model
+from mimic_core.runs.featureset import FeatureSet
+from mimic_core.scoring.labels.class_head import (
     ClassHead,
     named_classes,
     read_class_head,
     store_class_head,
 )
-from mimic_core.labels.logistic import fit_logistic
-from mimic_core.labels.reference_head import make_reference
-from mimic_core.labels.trusted import trusted_samples
-from mimic_core.labels.zero_shot import class_embeddings, spoken_class
-from mimic_core.models import load_model
-from mimic_core.rows import Rows
-from mimic_core.schema import HeadConfig
+from mimic_core.scoring.labels.logistic import fit_logistic
+from mimic_core.scoring.labels.reference_head import make_reference
+from mimic_core.scoring.labels.zero_shot import class_embeddings, spoken_class
+from mimic_core.sources.trusted import trusted_samples
 from tests.core import checkpoints_on_disk as disk
 from tests.core.labelled_pool import CLASSES, labelled_features, some_head
 
@@ -140,7 +140,7 @@ def test_a_trusted_head_never_sees_another_sample(
             seen.update(rows.tolist())
         return take(self, rows)
 
-    from mimic_core.labels import reference_head
+    from mimic_core.scoring.labels import reference_head
 
     train = reference_head.trained_head
 
@@ -197,7 +197,7 @@ def test_a_head_that_has_not_converged_is_said(
     whole = make_reference(features, config, image_model(), CPU).record
     assert whole.converged
     assert "converged" not in whole.as_sentence()
-    monkeypatch.setattr("mimic_core.labels.logistic.MAX_ITERATIONS", 2)
+    monkeypatch.setattr("mimic_core.scoring.labels.logistic.MAX_ITERATIONS", 2)
     short = make_reference(features, config, image_model(), CPU).record
     assert not short.converged
     assert "stopped by its limit before it had converged" in short.as_sentence()

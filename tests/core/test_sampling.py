@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimic_core import sampling
-from mimic_core.errors import MimicError
+from mimic_core.base import draws as sampling
+from mimic_core.base.errors import MimicError
 
 HEX = "0123456789abcdef"
 uids_of_any_pool = st.lists(st.text(HEX, min_size=32, max_size=32), unique=True, max_size=60)
@@ -109,7 +109,7 @@ def test_what_is_no_uid_is_refused_with_its_row(wrong: str | None) -> None:
 
 
 def test_hashes_are_the_same_in_every_process() -> None:
-    code = "from mimic_core.sampling import hash_order; print(hash_order(['0' * 32], 1, 2)[0])"
+    code = "from mimic_core.base.draws import hash_order; print(hash_order(['0' * 32], 1, 2)[0])"
     printed = {
         subprocess.run(
             [sys.executable, "-c", code],

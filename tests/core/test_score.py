@@ -10,17 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from mimic_core import files, score
-from mimic_core.contrastive import score_logits
-from mimic_core.encoders import TangentEncoder, embed_with_tangents, tangent_sides
-from mimic_core.errors import ConfigError, ScoreError
-from mimic_core.featureset import FeatureSet
-from mimic_core.heads import contrastive_head
-from mimic_core.loading import LoadedBatch
-from mimic_core.mimic import mimic_scores, mimic_weights, task_vector
-from mimic_core.modelling.clip import pair_losses
-from mimic_core.schema import SCHEMA_VERSION, SKIP_COLUMNS, SnapshotConfig
-from mimic_core.score import Snapshot, head_with_tangents, module_losses, self_check
+from mimic_core.base import files
+from mimic_core.base.errors import ConfigError, ScoreError
+from mimic_core.base.schema import SCHEMA_VERSION, SKIP_COLUMNS, SnapshotConfig
+from mimic_core.features.encoders import TangentEncoder, embed_with_tangents, tangent_sides
+from mimic_core.features.loading import LoadedBatch
+from mimic_core.features.stored import contrastive_head
+from mimic_core.mimic.contrastive import score_logits
+from mimic_core.mimic.scores import mimic_scores, mimic_weights, task_vector
+from mimic_core.models.clip import pair_losses
+from mimic_core.runs.featureset import FeatureSet
+from mimic_core.scoring import snapshot as score
+from mimic_core.scoring.snapshot import Snapshot, head_with_tangents, module_losses, self_check
 from tests.core import oracle, tiny
 from tests.core.scoring_pool import uid_of
 

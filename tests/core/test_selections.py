@@ -11,15 +11,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mimic_core import files, selections
 from mimic_core.__main__ import main
-from mimic_core.ensemble import ensemble
-from mimic_core.errors import ExportError, FilterError, RunError
-from mimic_core.filters import Absolute, EnsembleVote, Recipe, Text, apply
-from mimic_core.history import run_history
-from mimic_core.processes import environment
-from mimic_core.runs import Run
-from mimic_core.table import MAP_COLUMNS, run_table, scan_run
+from mimic_core.base import files
+from mimic_core.base.errors import ExportError, FilterError, RunError
+from mimic_core.filters import selections
+from mimic_core.filters.ensembles.ensemble import ensemble
+from mimic_core.filters.recipe import Absolute, EnsembleVote, Recipe, Text, apply
+from mimic_core.jobs.processes import environment
+from mimic_core.runs.history import run_history
+from mimic_core.runs.run import Run
+from mimic_core.runs.table import MAP_COLUMNS, run_table, scan_run
 from tests.fakes import fake_run
 
 RECIPE = """\
@@ -239,7 +240,7 @@ def test_rows_are_written_as_parquet_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 5, 8, 20])
 def test_stacked_epochs_give_the_bits_of_a_grouping(tmp_path: Path, epochs: int) -> None:
-    from mimic_core.summaries import SUMMARY_COLUMNS, _grouped, run_summary, score_summary
+    from mimic_core.runs.means import SUMMARY_COLUMNS, _grouped, run_summary, score_summary
 
     run = fake_run(tmp_path, n=500, epochs=epochs, images=False)
     random = np.random.default_rng(epochs)
@@ -261,7 +262,7 @@ def test_stacked_epochs_give_the_bits_of_a_grouping(tmp_path: Path, epochs: int)
 
 
 def test_epochs_of_other_orders_or_lengths_are_grouped(tmp_path: Path) -> None:
-    from mimic_core.summaries import run_summary, score_summary
+    from mimic_core.runs.means import run_summary, score_summary
 
     run = fake_run(tmp_path, n=30, images=False)
     expected = run_table(run)

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mimic_core.errors import SourceError
+from mimic_core.base.errors import SourceError
 from mimic_core.sources import decode_image, read_image
 from tests.core.sources_pools import indexed, opened, samples
 

@@ -10,10 +10,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mimic_core.errors import SourceError
-from mimic_core.schema import Locator, Skip, digest
+from mimic_core.base.errors import SourceError
+from mimic_core.base.schema import Locator, Skip, digest
 from mimic_core.sources import ImageError, read_image
-from mimic_core.sources.base import ROWS_PER_SHARD
+from mimic_core.sources.source import ROWS_PER_SHARD
 from tests.core.sources_pools import (
     captions,
     image_bytes,

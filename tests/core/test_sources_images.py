@@ -16,7 +16,7 @@ import PIL
 import pytest
 from PIL import Image, ImageFile
 
-from mimic_core.schema import SKIP_REASONS, Locator
+from mimic_core.base.schema import SKIP_REASONS, Locator
 from mimic_core.sources import DECODER, ImageError, decode_image, images, read_image
 from tests.core.sources_pools import RED, image_bytes
 

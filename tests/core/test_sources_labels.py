@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mimic_core.errors import SourceError
-from mimic_core.schema import Sample
+from mimic_core.base.errors import SourceError
+from mimic_core.base.schema import Sample
 from mimic_core.sources import Source, decode_image, read_image
 from mimic_core.sources.labels import label_of
 from tests.core.sources_pools import (

@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mimic_core.errors import SourceError
-from mimic_core.schema import Locator, Skip, digest
-from mimic_core.sources import ImageError, arrow, parquet, read_image
+from mimic_core.base.errors import SourceError
+from mimic_core.base.schema import Locator, Skip, digest
+from mimic_core.sources import ImageError, read_image
+from mimic_core.sources.layouts import parquet
+from mimic_core.sources.tables import arrow
 from tests.core.sources_pools import (
     captions,
     image_bytes,

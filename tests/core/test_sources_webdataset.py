@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimic_core.errors import SourceError
-from mimic_core.schema import Locator, Sample, Skip, digest
+from mimic_core.base.errors import SourceError
+from mimic_core.base.schema import Locator, Sample, Skip, digest
 from mimic_core.sources import ImageError, preview, read_image
-from mimic_core.sources.base import MAX_FIELDS, MAX_TEXT_BYTES
-from mimic_core.sources.sidecar import split_key
+from mimic_core.sources.source import MAX_FIELDS, MAX_TEXT_BYTES
+from mimic_core.sources.texts import split_key
 from tests.core.sources_pools import (
     captions,
     image_bytes,

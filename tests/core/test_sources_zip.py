@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mimic_core.errors import SourceError
-from mimic_core.schema import Locator
+from mimic_core.base.errors import SourceError
+from mimic_core.base.schema import Locator
 from mimic_core.sources import ImageError, archive, read_image
 from tests.core.sources_pools import (
     captions,

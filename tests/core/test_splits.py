@@ -8,7 +8,7 @@ from scipy.stats import norm
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 
-from mimic_core.ensembles.splits import (
+from mimic_core.filters.ensembles.splits import (
     BINS,
     Mixture,
     _binned,

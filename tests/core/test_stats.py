@@ -15,10 +15,16 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from mimic_core import stats
-from mimic_core.ensemble import EnsembleConfig, MeanRank, TopPercent, ensemble
-from mimic_core.errors import FilterError, ScoreError
-from mimic_core.filters import Absolute, Recipe, apply
+from mimic_core.base.errors import FilterError, ScoreError
+from mimic_core.filters import selections
+from mimic_core.filters.ensembles.config import EnsembleConfig, MeanRank, TopPercent
+from mimic_core.filters.ensembles.ensemble import (
+    ensemble,
+    refitted_retention,
+    share_is_fixed,
+)
+from mimic_core.filters.recipe import Absolute, Recipe, apply
+from mimic_core.stats import agreement, detection, histograms, retention
 from tests.core.histories import history
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -28,7 +34,7 @@ labelled = st.lists(st.tuples(few_values, st.booleans()), min_size=1, max_size=4
 
 
 def edges_and_counts(values: pl.Series, bins: int) -> tuple[list[float], list[int], int]:
-    found = stats.histogram(values, bins)
+    found = histograms.histogram(values, bins)
     return found.edges.tolist(), found.counts.tolist(), found.missing
 
 
@@ -63,7 +69,7 @@ def test_histogram_of_unusual_columns(values: pl.Series, expected: Any) -> None:
 
 @given(st.lists(finite, min_size=1, max_size=30), st.integers(1, 20))
 def test_every_value_is_in_exactly_one_bin(values: list[float], bins: int) -> None:
-    found = stats.histogram(pl.Series(values, dtype=pl.Float64), bins)
+    found = histograms.histogram(pl.Series(values, dtype=pl.Float64), bins)
     assert found.counts.sum() == len(values)
     assert len(found.edges) == len(found.counts) + 1 <= bins + 1
     assert (found.edges[1:] > found.edges[:-1]).all()
@@ -73,34 +79,34 @@ def test_every_value_is_in_exactly_one_bin(values: list[float], bins: int) -> No
 def test_what_is_not_finite_is_refused(bad: float) -> None:
     values = pl.Series([0.0, bad])
     with pytest.raises(ScoreError, match="row 1 holds a number that is not finite"):
-        stats.histogram(values)
+        histograms.histogram(values)
     with pytest.raises(ScoreError, match="not finite"):
-        stats.rank_agreement(np.array([0.0, bad]), np.array([0.0, 1.0]))
+        agreement.rank_agreement(np.array([0.0, bad]), np.array([0.0, 1.0]))
     with pytest.raises(ScoreError, match="not finite"):
-        stats.auroc(values, np.array([True, False]))
+        detection.auroc(values, np.array([True, False]))
 
 
 def test_text_and_no_bins_are_refused() -> None:
     with pytest.raises(ScoreError, match="needs numbers"):
-        stats.histogram(pl.Series(["a"]))
+        histograms.histogram(pl.Series(["a"]))
     with pytest.raises(FilterError, match="at least one bin"):
-        stats.histogram(pl.Series([1.0]), 0)
+        histograms.histogram(pl.Series([1.0]), 0)
 
 
 def test_category_counts_are_sorted_by_size_then_value_and_count_the_missing() -> None:
-    found = stats.category_counts(pl.Series("topic", ["b", "a", None, "b", "c"]))
+    found = histograms.category_counts(pl.Series("topic", ["b", "a", None, "b", "c"]))
     assert found.rows() == [("b", 2), ("a", 1), ("c", 1), (None, 1)]
     assert found.columns == ["value", "count"]
 
 
 def test_category_counts_of_a_column_named_like_the_result() -> None:
-    assert stats.category_counts(pl.Series("count", [True, True])).rows() == [(True, 2)]
+    assert histograms.category_counts(pl.Series("count", [True, True])).rows() == [(True, 2)]
 
 
 @given(pairs)
 def test_rank_agreement_is_spearmans(rows: list[tuple[float, float]]) -> None:
     a, b = (np.array(column) for column in zip(*rows, strict=True))
-    found = stats.rank_agreement(a, b)
+    found = agreement.rank_agreement(a, b)
     if len(set(a)) < 2 or len(set(b)) < 2:
         assert found is None
     else:
@@ -110,14 +116,14 @@ def test_rank_agreement_is_spearmans(rows: list[tuple[float, float]]) -> None:
 def test_rank_agreement_leaves_out_rows_with_a_null() -> None:
     a = pl.Series([1.0, 2.0, 3.0, None, 5.0])
     b = pl.Series([1.0, 2.0, 3.0, 9.0, None])
-    assert stats.rank_agreement(a, b) == pytest.approx(1.0)
-    assert stats.rank_agreement(a[3:], b[3:]) is None
+    assert agreement.rank_agreement(a, b) == pytest.approx(1.0)
+    assert agreement.rank_agreement(a[3:], b[3:]) is None
 
 
 @given(labelled)
 def test_auroc_agrees_with_scikit_learn(rows: list[tuple[float, bool]]) -> None:
     scores, positive = (np.array(column) for column in zip(*rows, strict=True))
-    found = stats.auroc(scores, positive)
+    found = detection.auroc(scores, positive)
     if positive.all() or not positive.any():
         assert found is None
     else:
@@ -125,13 +131,13 @@ def test_auroc_agrees_with_scikit_learn(rows: list[tuple[float, bool]]) -> None:
 
 
 def test_auroc_counts_ties_one_half() -> None:
-    assert stats.auroc(np.array([1.0, 1.0, 2.0]), np.array([True, False, True])) == 0.75
+    assert detection.auroc(np.array([1.0, 1.0, 2.0]), np.array([True, False, True])) == 0.75
 
 
 @given(labelled)
 def test_average_precision_agrees_with_scikit_learn(rows: list[tuple[float, bool]]) -> None:
     scores, positive = (np.array(column) for column in zip(*rows, strict=True))
-    found = stats.average_precision(scores, positive)
+    found = detection.average_precision(scores, positive)
     if not positive.any():
         assert found is None
     else:
@@ -141,13 +147,13 @@ def test_average_precision_agrees_with_scikit_learn(rows: list[tuple[float, bool
 def test_detection_leaves_out_rows_with_a_missing_score_or_label() -> None:
     scores = pl.Series([0.9, None, 0.1, 0.5])
     labels = pl.Series([True, True, False, None])
-    assert stats.auroc(scores, labels) == 1.0
-    assert stats.average_precision(scores, labels) == 1.0
+    assert detection.auroc(scores, labels) == 1.0
+    assert detection.average_precision(scores, labels) == 1.0
 
 
 def test_labels_must_be_boolean() -> None:
     with pytest.raises(ScoreError, match="true or false"):
-        stats.auroc(np.array([1.0, 2.0]), np.array([0, 1]))
+        detection.auroc(np.array([1.0, 2.0]), np.array([0, 1]))
 
 
 TABLE = pl.DataFrame(
@@ -161,11 +167,11 @@ TABLE = pl.DataFrame(
 
 
 def test_detection_table_judges_every_kind_against_the_clean() -> None:
-    scores: dict[str, stats.NoisySide] = {"mimic_score": "low", "loss": "high"}
-    found = stats.detection_table(TABLE, kind="noise_kind", scores=scores)
+    scores: dict[str, detection.NoisySide] = {"mimic_score": "low", "loss": "high"}
+    found = detection.detection_table(TABLE, kind="noise_kind", scores=scores)
     assert found.drop("average_precision").rows() == [
-        (stats.ANY_NOISE, 3, 2, "mimic_score", pytest.approx(5 / 6)),
-        (stats.ANY_NOISE, 3, 2, "loss", pytest.approx(4 / 6)),
+        (detection.ANY_NOISE, 3, 2, "mimic_score", pytest.approx(5 / 6)),
+        (detection.ANY_NOISE, 3, 2, "loss", pytest.approx(4 / 6)),
         ("junk", 1, 2, "mimic_score", 1.0),
         ("junk", 1, 2, "loss", 1.0),
         ("swap", 2, 2, "mimic_score", 0.75),
@@ -177,15 +183,15 @@ def test_detection_table_judges_every_kind_against_the_clean() -> None:
 
 def test_detection_table_without_noise_says_nothing() -> None:
     clean = TABLE.filter(~pl.col("is_noisy"))
-    found = stats.detection_table(clean, scores={"loss": "high"})
-    assert found.rows() == [(stats.ANY_NOISE, 0, 2, "loss", None, None)]
+    found = detection.detection_table(clean, scores={"loss": "high"})
+    assert found.rows() == [(detection.ANY_NOISE, 0, 2, "loss", None, None)]
 
 
 def test_detection_table_refuses_wrong_columns() -> None:
     with pytest.raises(FilterError, match="no such column; got 'truth'"):
-        stats.detection_table(TABLE, truth="truth")
+        detection.detection_table(TABLE, truth="truth")
     with pytest.raises(FilterError, match="does not say true or false"):
-        stats.detection_table(TABLE, truth="loss", scores={"loss": "high"})
+        detection.detection_table(TABLE, truth="loss", scores={"loss": "high"})
 
 
 # Decisions ---------------------------------------------------------------------------------------
@@ -199,7 +205,7 @@ decisions = st.lists(
 def test_precision_recall_and_f1_are_scikit_learns(rows: list[tuple[bool, bool | None]]) -> None:
     kept = np.array([row[0] for row in rows])
     truth = pl.Series("is_noisy", [row[1] for row in rows], dtype=pl.Boolean)
-    found = stats.detection(kept, truth)
+    found = detection.detection(kept, truth)
     known = [(noisy, not keep) for keep, noisy in rows if noisy is not None]
     assert (found.noisy, found.clean) == (sum(n for n, _ in known), sum(not n for n, _ in known))
     if not known:
@@ -216,10 +222,10 @@ def test_precision_recall_and_f1_are_scikit_learns(rows: list[tuple[bool, bool |
 
 def test_every_kind_of_noise_has_its_recall() -> None:
     kept = np.array([True, False, False, True, False, True])
-    found = stats.kept_by_kind(kept, TABLE["is_noisy"], TABLE["noise_kind"])
+    found = detection.kept_by_kind(kept, TABLE["is_noisy"], TABLE["noise_kind"])
     assert found.rows() == [("junk", 1, 0, 1, 1.0), ("swap", 2, 1, 1, 0.5)]
     with pytest.raises(FilterError, match="does not say true or false"):
-        stats.detection(kept, TABLE["loss"])
+        detection.detection(kept, TABLE["loss"])
 
 
 # Retention ---------------------------------------------------------------------------------------
@@ -237,7 +243,7 @@ def test_the_retention_curve_is_a_count_at_every_cutoff(
 ) -> None:
     values = pl.Series([row[0] for row in rows], dtype=pl.Float32)
     truth = pl.Series("is_noisy", [row[1] for row in rows], dtype=pl.Boolean)
-    found = stats.retention_curve(values, truth, keep=keep, points=points)
+    found = retention.retention_curve(values, truth, keep=keep, points=points)
     present = sorted({row[0] for row in rows if row[0] is not None})
     assert len(found.cutoffs) <= points
     if present:
@@ -248,29 +254,29 @@ def test_the_retention_curve_is_a_count_at_every_cutoff(
         kept = values >= cutoff if keep == "high" else values <= cutoff
         mask = kept.fill_null(False).to_numpy()
         assert found.retained[place] == mask.mean()
-        judged = stats.detection(mask, truth)
+        judged = detection.detection(mask, truth)
         for curve, value in ((found.precision, judged.precision), (found.recall, judged.recall)):
             assert np.isnan(curve[place]) if value is None else curve[place] == value
-    assert stats.retention_curve(values, keep=keep, points=points).precision is None
+    assert retention.retention_curve(values, keep=keep, points=points).precision is None
 
 
 def test_a_curve_of_booleans_integers_and_nothing() -> None:
-    flags = stats.retention_curve(pl.Series([True, False, True, None]))
+    flags = retention.retention_curve(pl.Series([True, False, True, None]))
     assert (flags.cutoffs.tolist(), flags.retained.tolist()) == ([0, 1], [0.75, 0.5])
-    whole = stats.retention_curve(pl.Series([3, 1, 2]), keep="low")
+    whole = retention.retention_curve(pl.Series([3, 1, 2]), keep="low")
     assert whole.retained.tolist() == pytest.approx([1 / 3, 2 / 3, 1])
-    assert stats.retention_curve(pl.Series([None], dtype=pl.Float32)).cutoffs.tolist() == []
+    assert retention.retention_curve(pl.Series([None], dtype=pl.Float32)).cutoffs.tolist() == []
 
 
 def test_the_interval_of_a_retained_fraction_is_that_of_a_real_bootstrap() -> None:
     random = np.random.default_rng(0)
     kept = np.arange(400) < 280
     drawn = [kept[random.integers(0, 400, 400)].mean() for _ in range(20_000)]
-    found = stats.quality_estimate(280, 400, resamples=20_000)
+    found = retention.quality_estimate(280, 400, resamples=20_000)
     assert found.retained == 0.7
     assert (found.low, found.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.004)
-    assert stats.quality_estimate(280, 400, resamples=20_000) == found
-    wider = stats.quality_estimate(280, 400, level=0.99)
+    assert retention.quality_estimate(280, 400, resamples=20_000) == found
+    wider = retention.quality_estimate(280, 400, level=0.99)
     assert wider.low < found.low < 0.7 < found.high < wider.high
     assert not found.refitted
 
@@ -279,7 +285,7 @@ def test_the_interval_of_a_retained_fraction_is_that_of_a_real_bootstrap() -> No
 @pytest.mark.parametrize("level", [0.9, 0.95])
 def test_nothing_and_everything_have_an_exact_end(total: int, level: float) -> None:
     for kept in (0, total):
-        found = stats.quality_estimate(kept, total, level=level)
+        found = retention.quality_estimate(kept, total, level=level)
         exact = binomtest(kept, total).proportion_ci(level, method="exact")
         assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=1e-12)
         assert found.low <= found.retained == kept / total <= found.high
@@ -288,9 +294,9 @@ def test_nothing_and_everything_have_an_exact_end(total: int, level: float) -> N
 def test_what_has_no_fraction_is_refused() -> None:
     for kept, total in ((1, 0), (3, 2), (-1, 2)):
         with pytest.raises(FilterError, match="needs samples"):
-            stats.quality_estimate(kept, total)
+            retention.quality_estimate(kept, total)
     with pytest.raises(FilterError, match=r"a share; got 95"):
-        stats.quality_estimate(1, 2, level=95)
+        retention.quality_estimate(1, 2, level=95)
 
 
 def test_a_filter_fitted_anew_has_a_wider_interval_and_a_top_share_none() -> None:
@@ -298,19 +304,19 @@ def test_a_filter_fitted_anew_has_a_wider_interval_and_a_top_share_none() -> Non
     noisy = random.random(600) < 0.3
     past = history(random.normal(size=(3, 600)) * 0.4 + ~noisy)
     fixed = ensemble(past, EnsembleConfig())
-    found = stats.refitted_retention(past, EnsembleConfig(), resamples=60)
+    found = refitted_retention(past, EnsembleConfig(), resamples=60)
     assert found.refitted
     assert found.retained == fixed.kept / 600
     assert found.low < found.retained < found.high
-    plain = stats.quality_estimate(fixed.kept, 600)
+    plain = retention.quality_estimate(fixed.kept, 600)
     assert found.high - found.low > 0.8 * (plain.high - plain.low)
-    assert stats.refitted_retention(past, EnsembleConfig(), resamples=60) == found
+    assert refitted_retention(past, EnsembleConfig(), resamples=60) == found
     top = EnsembleConfig(binarise=TopPercent(percent=50), aggregate=MeanRank())
-    assert stats.share_is_fixed(top, 3)
-    assert stats.share_is_fixed(EnsembleConfig(binarise=TopPercent(percent=50)), 1)
-    assert not stats.share_is_fixed(EnsembleConfig(binarise=TopPercent(percent=50)), 3)
-    assert not stats.share_is_fixed(EnsembleConfig(aggregate=MeanRank()), 3)
-    same = stats.refitted_retention(past, top, resamples=20)
+    assert share_is_fixed(top, 3)
+    assert share_is_fixed(EnsembleConfig(binarise=TopPercent(percent=50)), 1)
+    assert not share_is_fixed(EnsembleConfig(binarise=TopPercent(percent=50)), 3)
+    assert not share_is_fixed(EnsembleConfig(aggregate=MeanRank()), 3)
+    same = refitted_retention(past, top, resamples=20)
     assert same.high - same.low < 0.02  # only ties between copies of a sample move it
 
 
@@ -322,32 +328,32 @@ two_filters = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_
 @given(two_filters)
 def test_agreement_counts_the_quadrants(rows: list[tuple[bool, bool]]) -> None:
     a, b = (np.array(side) for side in zip(*rows, strict=True))
-    found = stats.agreement(a, b)
-    masks = stats.quadrants(a, b)
+    found = agreement.agreement(a, b)
+    masks = agreement.quadrants(a, b)
     assert {name: int(mask.sum()) for name, mask in masks.items()} == {
         name: getattr(found, name) for name in ("both", "only_a", "only_b", "neither")
     }
     assert np.sum(list(masks.values()), axis=0).tolist() == [1] * len(rows)
     either = (a | b).sum()
     assert found.jaccard == (None if not either else (a & b).sum() / either)
-    expected = stats.rank_agreement(a, b)
+    expected = agreement.rank_agreement(a, b)
     assert found.rank_correlation == (None if expected is None else pytest.approx(expected))
 
 
 def test_agreement_of_scores_is_their_rank_correlation() -> None:
     a, b = np.array([True, False, False]), np.array([True, True, False])
     scores = (np.array([3.0, 2.0, 1.0]), pl.Series([9.0, 5.0, 7.0]))
-    assert stats.agreement(a, b, scores=scores).rank_correlation == pytest.approx(0.5)
+    assert agreement.agreement(a, b, scores=scores).rank_correlation == pytest.approx(0.5)
 
 
 def test_selections_meet_by_uid() -> None:
     table = pl.DataFrame({"uid": ["a", "b", "c"], "x": [1, 2, 3]})
     one = apply(Recipe().with_condition("x", Absolute(column="x", min=2)), table)
     other = apply(Recipe().with_condition("x", Absolute(column="x", max=2)), table.reverse())
-    masks = stats.in_one_order(one, other)
+    masks = selections.in_one_order(one, other)
     assert [mask.tolist() for mask in masks] == [[False, True, True], [True, True, False]]
     fewer = apply(Recipe(), table[:2])
     with pytest.raises(FilterError, match="of different samples; got 'c'"):
-        stats.in_one_order(one, fewer)
+        selections.in_one_order(one, fewer)
     with pytest.raises(FilterError, match="of different samples; got 3"):
-        stats.in_one_order(fewer, one)
+        selections.in_one_order(fewer, one)

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mimic_core import files
-from mimic_core.errors import RunError
-from mimic_core.featureset import FeatureSet
-from mimic_core.runs import Run
-from mimic_core.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS, SCORE_COLUMNS
-from mimic_core.table import (
+from mimic_core.base import files
+from mimic_core.base.errors import RunError
+from mimic_core.base.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS, SCORE_COLUMNS
+from mimic_core.runs.featureset import FeatureSet
+from mimic_core.runs.run import Run
+from mimic_core.runs.table import (
     MAP_COLUMNS,
     SUMMARY_COLUMNS,
     require_finite,

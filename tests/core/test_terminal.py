@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from mimic_core import meter
+from mimic_core.base import meter
+from mimic_core.base.errors import Interrupted
+from mimic_core.base.meter import duration
 from mimic_core.cli.terminal import (
     BarProgress,
     PlainProgress,
@@ -20,8 +22,6 @@ from mimic_core.cli.terminal import (
     stop_on_signals,
     terminal_progress,
 )
-from mimic_core.errors import Interrupted
-from mimic_core.meter import duration
 
 
 class Clock:

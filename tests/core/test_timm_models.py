@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from timm.data import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
 
-from mimic_core.errors import ModelError
-from mimic_core.modelling import timm_models
-from mimic_core.modelling.preprocessing import image_transform
-from mimic_core.models import load_model
+from mimic_core.base.errors import ModelError
+from mimic_core.models import timm_models
+from mimic_core.models.load import load_model
+from mimic_core.models.preprocessing import image_transform
 
 
 def saved(folder: Path, *, classes: int = 5, name: str = "model.safetensors") -> Path:

@@ -10,24 +10,31 @@ import polars as pl
 import pytest
 import torch
 
-from mimic_core import features
-from mimic_core.batches import draw_batches
-from mimic_core.errors import ConfigError, Interrupted, MimicError, ModelError, RunError, ScoreError
-from mimic_core.loading import load_batches
-from mimic_core.losses import clip_losses
-from mimic_core.models import load_model
-from mimic_core.pipeline import score_pool
-from mimic_core.progress import Silent
-from mimic_core.runs import Run, open_run
-from mimic_core.sampling import uid_words
-from mimic_core.schema import ProbeConfig, RunConfig, SourceConfig, TrainConfig
+from mimic_core.base.batches import draw_batches
+from mimic_core.base.draws import uid_words
+from mimic_core.base.errors import (
+    ConfigError,
+    Interrupted,
+    MimicError,
+    ModelError,
+    RunError,
+    ScoreError,
+)
+from mimic_core.base.progress import Silent
+from mimic_core.base.schema import ProbeConfig, RunConfig, SourceConfig, TrainConfig
+from mimic_core.features import filling
+from mimic_core.features.loading import load_batches
+from mimic_core.mimic.losses import clip_losses
+from mimic_core.models.load import load_model
+from mimic_core.runs.metrics import METRIC_COLUMNS
+from mimic_core.runs.report import as_lines
+from mimic_core.runs.run import Run, open_run
+from mimic_core.runs.table import run_table
+from mimic_core.scoring.pipeline import score_pool
+from mimic_core.scoring.training.data import SampleReader
+from mimic_core.scoring.training.state import weights_file
+from mimic_core.scoring.training.train import train_pool
 from mimic_core.sources import Source, open_source
-from mimic_core.summary import as_lines
-from mimic_core.table import run_table
-from mimic_core.train import train_pool
-from mimic_core.training.data import SampleReader
-from mimic_core.training.metrics import METRIC_COLUMNS
-from mimic_core.training.state import weights_file
 from tests.core import checkpoints_on_disk as disk
 from tests.core import oracle, tiny
 from tests.core import scoring_pool as pool
@@ -98,7 +105,7 @@ def test_logged_scores_are_those_of_reverse_mode_at_the_same_weights(
     }  # fmt: skip
     reference = load_model(str(home / "reference"))
     samples = trained.features.samples.filter(~pl.col("uid").is_in(trained.held_out.implode()))
-    rows = SampleReader(trained.features.path, features.loader_for(_source(home), reference))
+    rows = SampleReader(trained.features.path, filling.loader_for(_source(home), reference))
     positions = dict(zip(trained.features.samples["uid"], range(SAMPLES), strict=True))
     words = uid_words(samples["uid"])
     for epoch in (0, 1):
@@ -183,7 +190,7 @@ def test_held_out_metrics_are_those_of_the_stored_weights(trained: Run, home: Pa
     from safetensors.torch import load_file
 
     reference = load_model(str(home / "reference"))
-    rows = SampleReader(trained.features.path, features.loader_for(_source(home), reference))
+    rows = SampleReader(trained.features.path, filling.loader_for(_source(home), reference))
     held = np.flatnonzero(
         trained.features.samples["uid"].is_in(trained.held_out.implode()).to_numpy()
     )
@@ -276,7 +283,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
 
 
 @pytest.mark.parametrize(
-    "target", ["mimic_core.training.state.store", "mimic_core.files.write_json"]
+    "target", ["mimic_core.scoring.training.state.store", "mimic_core.base.files.write_json"]
 )
 def test_a_run_killed_between_two_files_of_an_epoch_ends_with_the_same_bytes(
     target: str, trained: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -326,11 +333,11 @@ def test_training_and_evaluation_load_with_as_many_workers_as_they_should(
         return load_batches(dataset, workers=0, device=device)
 
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # as torchrun says it, on a machine of 8 cores
-    monkeypatch.setattr("mimic_core.loading.MIN_SAMPLES_FOR_WORKERS", 1)
+    monkeypatch.setattr("mimic_core.features.loading.MIN_SAMPLES_FOR_WORKERS", 1)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8), raising=False)
-    monkeypatch.setattr("mimic_core.training.trainer.load_batches", load)
-    monkeypatch.setattr("mimic_core.training.data.load_batches", load)
-    monkeypatch.setattr("mimic_core.features.load_batches", load)
+    monkeypatch.setattr("mimic_core.scoring.training.trainer.load_batches", load)
+    monkeypatch.setattr("mimic_core.scoring.training.data.load_batches", load)
+    monkeypatch.setattr("mimic_core.features.filling.load_batches", load)
     train(config_of(home, held_out_column="shard=00001", epochs=1), tmp_path, workers=workers)
     assert seen >= expected
 
@@ -372,14 +379,12 @@ def test_every_weighting_trains_and_logs_alike(weighting: str, home: Path, tmp_p
 
 def test_rho_takes_the_reference_losses_of_the_whole_batch(home: Path, tmp_path: Path) -> None:
     run = train(config_of(home, weighting="rho", epochs=1), tmp_path)
-    from mimic_core.training.reference_losses import pair_losses_of
+    from mimic_core.scoring.training.reference_losses import pair_losses_of
 
     rows = np.arange(6)
     found = pair_losses_of(run.features, torch.device("cpu"))(rows)
     reference = load_model(str(home / "reference"))
-    batch = SampleReader(run.features.path, features.loader_for(_source(home), reference)).load(
-        rows
-    )
+    batch = SampleReader(run.features.path, filling.loader_for(_source(home), reference)).load(rows)
     expected = clip_losses(*reference.module(batch.images[batch.image_of], batch.tokens))
     np.testing.assert_allclose(found, expected.detach(), rtol=5e-3)  # float16 embeddings
 
@@ -388,7 +393,7 @@ def test_plain_training_is_that_of_torch(home: Path, tmp_path: Path) -> None:
     config = config_of(home, weighting="uniform", epochs=1, weight_decay=0.1)
     run = train(config, tmp_path)
     reference = load_model(str(home / "reference"))
-    rows = SampleReader(run.features.path, features.loader_for(_source(home), reference))
+    rows = SampleReader(run.features.path, filling.loader_for(_source(home), reference))
     model = load_model(str(home / "model")).module.requires_grad_(True)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
@@ -457,7 +462,7 @@ def test_training_and_scoring_settings_are_not_mixed_up(home: Path, tmp_path: Pa
 def test_an_image_that_can_no_longer_be_read_is_named(trained: Run, home: Path) -> None:
     reference = load_model(str(home / "reference"))
     nowhere = SourceConfig(path=str(home / "pool"))
-    loader = features.loader_for(open_source(nowhere), reference)
+    loader = filling.loader_for(open_source(nowhere), reference)
     loader._root = home / "elsewhere"
     with pytest.raises(RunError, match=r"can no longer be read.*000003"):
         SampleReader(trained.features.path, loader).load(np.array([3]))
@@ -483,7 +488,7 @@ def test_two_processes_train_as_one(changes: dict[str, Any], home: Path, tmp_pat
 
 
 def test_a_batch_that_two_processes_cannot_share_is_refused() -> None:
-    from mimic_core.training.distributed import Group
+    from mimic_core.scoring.training.distributed import Group
 
     assert Group(1, 2).part(8) == slice(4, 8)
     with pytest.raises(ConfigError, match="--batch-size"):
@@ -491,8 +496,8 @@ def test_a_batch_that_two_processes_cannot_share_is_refused() -> None:
 
 
 def test_such_a_batch_is_refused_before_the_pool_is_read(home: Path, tmp_path: Path) -> None:
-    from mimic_core.training.distributed import Group
-    from mimic_core.training.setup import prepare
+    from mimic_core.scoring.training.distributed import Group
+    from mimic_core.scoring.training.setup import prepare
 
     config = config_of(home, batch_size=9)
     with pytest.raises(ConfigError, match=r"--batch-size"):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mimic_core.__main__ import main
-from mimic_core.runs import open_run
-from mimic_core.table import run_table
+from mimic_core.runs.run import open_run
+from mimic_core.runs.table import run_table
 
 CIFAR = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10n_10k.parquet"
 ARCH = "timm:test_vit"  # timm's tiny ViT, with random weights

@@ -15,30 +15,30 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mimic_core import features
-from mimic_core.batches import draw_batches
-from mimic_core.errors import ConfigError, Interrupted, ModelError
-from mimic_core.labels.class_head import ClassHead
-from mimic_core.labels.models import pair_classifiers
-from mimic_core.loading import LoadedBatch
-from mimic_core.mimic import task_vector
-from mimic_core.modelling import classifiers
-from mimic_core.models import load_model
-from mimic_core.progress import Silent
-from mimic_core.runs import Run, open_run
-from mimic_core.sampling import uid_words
-from mimic_core.schema import HeadConfig, RunConfig, SourceConfig, TrainConfig
+from mimic_core.base.batches import draw_batches
+from mimic_core.base.draws import uid_words
+from mimic_core.base.errors import ConfigError, Interrupted, ModelError
+from mimic_core.base.progress import Silent
+from mimic_core.base.schema import HeadConfig, RunConfig, SourceConfig, TrainConfig
+from mimic_core.features import filling
+from mimic_core.features.loading import LoadedBatch
+from mimic_core.mimic.scores import task_vector
+from mimic_core.models import classifiers
+from mimic_core.models.load import load_model
+from mimic_core.runs.run import Run, open_run
+from mimic_core.runs.table import run_table
+from mimic_core.scoring.labels.class_head import ClassHead
+from mimic_core.scoring.training import trainer
+from mimic_core.scoring.training.classifier_pair import pair_classifiers
+from mimic_core.scoring.training.comparison import mean_gradient
+from mimic_core.scoring.training.data import SampleReader
+from mimic_core.scoring.training.distributed import Group
+from mimic_core.scoring.training.objectives import LabelObjective
+from mimic_core.scoring.training.state import weights_file
+from mimic_core.scoring.training.step import add_gradients
+from mimic_core.scoring.training.tracing import is_head_alone, trace_batch, trace_graph
+from mimic_core.scoring.training.train import train_pool
 from mimic_core.sources import open_source
-from mimic_core.table import run_table
-from mimic_core.train import train_pool
-from mimic_core.training import trainer
-from mimic_core.training.comparison import mean_gradient
-from mimic_core.training.data import SampleReader
-from mimic_core.training.distributed import Group
-from mimic_core.training.objectives import LabelObjective
-from mimic_core.training.state import weights_file
-from mimic_core.training.step import add_gradients
-from mimic_core.training.tracing import is_head_alone, trace_batch, trace_graph
 from tests.core import checkpoints_on_disk as disk
 from tests.core import oracle, tiny
 from tests.core.two_processes import assert_alike, train_by_two
@@ -283,7 +283,7 @@ def test_logged_scores_are_those_of_reverse_mode_at_the_same_weights(
 ) -> None:
     source = open_source(trained.record.config.source)
     reference = load_model(trained.record.config.reference, preprocess="imagenet")
-    reader = SampleReader(trained.features.path, features.loader_for(source, reference))
+    reader = SampleReader(trained.features.path, filling.loader_for(source, reference))
     table = trained.features.samples.with_row_index("row")
     mine = table.filter(~pl.col("uid").is_in(trained.held_out.implode()))
     draw = next(iter(draw_batches(uid_words(mine["uid"]), batch_size=4, seed=0, epoch=1)))
@@ -428,7 +428,7 @@ def test_held_out_samples_are_judged_by_the_labels_of_a_column(home: Path, tmp_p
     file = weights_file(run.path / "checkpoints", 0)
     model = load_model(f"timm:{ARCH}:{file}", preprocess="imagenet")
     source = open_source(run.record.config.source)
-    reader = SampleReader(run.features.path, features.loader_for(source, model))
+    reader = SampleReader(run.features.path, filling.loader_for(source, model))
     samples = run.features.samples.with_row_index("row")
     judged = samples.filter((pl.col("split") == "test") & pl.col("partly").is_not_null())
     with torch.no_grad():
@@ -472,7 +472,7 @@ def test_settings_are_checked_before_the_images_are_read(
     def unreached(*_: object, **__: object) -> None:
         pytest.fail("the images are read")
 
-    monkeypatch.setattr("mimic_core.features.fill", unreached)
+    monkeypatch.setattr("mimic_core.features.filling.fill", unreached)
     reference = {key: changes[key] for key in ("reference",) if key in changes}
     settings = {key: value for key, value in changes.items() if key != "reference"}
     config = config_of(home, **settings).model_copy(update=reference)

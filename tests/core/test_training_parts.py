@@ -13,22 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from mimic_core import jobs, runs
-from mimic_core.errors import ConfigError, RunError
-from mimic_core.modelling.compiling import compile_plain_parts
-from mimic_core.progress import Silent, Unheard
-from mimic_core.schema import RunConfig, ScoreBatch, SourceConfig, TrainConfig
-from mimic_core.training.data import Plan, mirrored
-from mimic_core.training.evaluation import recall_at_1
-from mimic_core.training.metrics import METRIC_COLUMNS, MetricsFile, as_sentence
-from mimic_core.training.objectives import LabelObjective
-from mimic_core.training.optimisation import (
+from mimic_core.base.errors import ConfigError, RunError
+from mimic_core.base.progress import Silent, Unheard
+from mimic_core.base.schema import RunConfig, ScoreBatch, SourceConfig, TrainConfig
+from mimic_core.jobs import worker
+from mimic_core.runs import run as runs
+from mimic_core.runs.metrics import METRIC_COLUMNS, MetricsFile, as_sentence
+from mimic_core.scoring.training.compiling import compile_plain_parts
+from mimic_core.scoring.training.data import Plan, mirrored
+from mimic_core.scoring.training.evaluation import recall_at_1
+from mimic_core.scoring.training.objectives import LabelObjective
+from mimic_core.scoring.training.optimisation import (
     MAX_LOGIT_SCALE,
     Updater,
     learning_rate,
     limit_logit_scale,
 )
-from mimic_core.training.splitting import split_samples
+from mimic_core.scoring.training.splitting import split_samples
 from tests.core import tiny
 from tests.core.scoring_pool import uid_of
 from tests.core.training_pairs import PAIRS, batch_of
@@ -261,11 +262,11 @@ def test_a_job_with_training_settings_trains(
         calls.append(config)
         return run
 
-    monkeypatch.setattr("mimic_core.train.train_pool", train_pool)
+    monkeypatch.setattr("mimic_core.scoring.training.train.train_pool", train_pool)
     config = RunConfig(source=SourceConfig(path="p"), reference="r", training=settings())
-    store = jobs.JobStore(tmp_path / "jobs.sqlite")
-    job, _ = store.enqueue(config, jobs.JobOptions(), tmp_path)
-    assert jobs.work(store, job.job_id) == "done"
+    store = worker.JobStore(tmp_path / "jobs.sqlite")
+    job, _ = store.enqueue(config, worker.JobOptions(), tmp_path)
+    assert worker.work(store, job.job_id) == "done"
     assert calls == [config]
     assert store.job(job.job_id).run_dir == run.path
 

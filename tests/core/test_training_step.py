@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mimic_core.errors import ScoreError
-from mimic_core.mimic import TaskVector, task_vector
-from mimic_core.schema import TrainConfig
-from mimic_core.training.check import self_check
-from mimic_core.training.distributed import Group
-from mimic_core.training.objectives import PairObjective
-from mimic_core.training.step import Aids, add_gradients, weigh
-from mimic_core.training.tracing import trace_graph
+from mimic_core.base.errors import ScoreError
+from mimic_core.base.schema import TrainConfig
+from mimic_core.mimic.scores import TaskVector, task_vector
+from mimic_core.scoring.training.check import self_check
+from mimic_core.scoring.training.distributed import Group
+from mimic_core.scoring.training.objectives import PairObjective
+from mimic_core.scoring.training.step import Aids, add_gradients, weigh
+from mimic_core.scoring.training.tracing import trace_graph
 from tests.core import oracle, tiny
 from tests.core.training_pairs import PAIRS, batch_of
 

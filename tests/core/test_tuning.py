@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mimic_core import tuning
-from mimic_core.errors import ScoreError
-from mimic_core.schema import ProbeConfig
+from mimic_core.base.errors import ScoreError
+from mimic_core.base.schema import ProbeConfig
+from mimic_core.scoring import tuning
 from tests.fakes import fake_run
 
 

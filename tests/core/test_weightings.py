@@ -12,20 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mimic_core.errors import ScoreError
-from mimic_core.mimic import task_vector
-from mimic_core.training.comparison import mean_gradient
-from mimic_core.training.distributed import Group
-from mimic_core.training.geometry import GraphGeometry, LinearGeometry, cross_entropy_geometry
-from mimic_core.training.grad_match import match_weights
-from mimic_core.training.tracing import trace_graph
-from mimic_core.training.weightings import (
+from mimic_core.base.errors import ScoreError
+from mimic_core.mimic.geometry import GraphGeometry, LinearGeometry, cross_entropy_geometry
+from mimic_core.mimic.grad_match import match_weights
+from mimic_core.mimic.scores import task_vector
+from mimic_core.mimic.weightings import (
     Geometry,
     batch_weights,
     mimic_scores_of,
     needs_comparison,
     needs_reference_losses,
 )
+from mimic_core.scoring.training.comparison import mean_gradient
+from mimic_core.scoring.training.distributed import Group
+from mimic_core.scoring.training.tracing import trace_graph
 from tests.core import oracle, tiny
 from tests.core.training_pairs import PAIRS, batch_of
 
@@ -105,7 +105,7 @@ def test_inner_products_by_reverse_mode(
 def test_a_gram_matrix_too_large_to_hold_its_gradients_is_the_same(
     geometry: Geometry, gradients: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mimic_core.training.geometry.GRAM_BYTES", 0)
+    monkeypatch.setattr("mimic_core.mimic.geometry.GRAM_BYTES", 0)
     close(geometry.gram(), gradients @ gradients.T)
 
 

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from mimic_core import widening
-from mimic_core.labels.logistic import fit_logistic
-from mimic_core.mimic import task_vector
-from mimic_core.rows import Rows
-from mimic_core.training.check import self_check
-from mimic_core.training.evaluation import evaluate
-from mimic_core.training.grad_match import match_weights
-from mimic_core.widening import widened
+from mimic_core.features.rows import Rows
+from mimic_core.mimic import widening
+from mimic_core.mimic.grad_match import match_weights
+from mimic_core.mimic.scores import task_vector
+from mimic_core.mimic.widening import widened
+from mimic_core.scoring.labels.logistic import fit_logistic
+from mimic_core.scoring.training.check import self_check
+from mimic_core.scoring.training.evaluation import evaluate
 from tests.core import scoring_pool, tiny
 from tests.core.training_pairs import PAIRS, batch_of
 

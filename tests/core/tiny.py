@@ -16,7 +16,7 @@ import torch
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
-from mimic_core.losses import clip_losses, cross_entropy_losses, siglip_losses
+from mimic_core.mimic.losses import clip_losses, cross_entropy_losses, siglip_losses
 from tests.core import oracle
 
 VISION = {"image_size": 16, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mimic_core.loading import LoadedBatch
-from mimic_core.training.objectives import PairObjective
+from mimic_core.features.loading import LoadedBatch
+from mimic_core.scoring.training.objectives import PairObjective
 from tests.core import tiny
 
 PAIRS = PairObjective(torch.device("cpu"))

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from mimic_core.processes import environment
-from mimic_core.runs import Run, open_run
-from mimic_core.schema import RunConfig
-from mimic_core.training.state import weights_file
+from mimic_core.base.schema import RunConfig
+from mimic_core.jobs.processes import environment
+from mimic_core.runs.run import Run, open_run
+from mimic_core.scoring.training.state import weights_file
 
 _SCRIPT = """
 import sys
 from pathlib import Path
-from mimic_core.schema import RunConfig
-from mimic_core.train import train_pool
+from mimic_core.base.schema import RunConfig
+from mimic_core.scoring.training.train import train_pool
 
 if __name__ == "__main__":
     config = RunConfig.model_validate_json(Path(sys.argv[1]).read_text())

@@ -1,0 +1,62 @@
+"""What the Data page keeps of pools between reruns; the rules are those of ``app.cache.tables``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import islice
+
+import streamlit as st
+
+from app.drawing import pictures
+from app.drawing.pictures import Picture
+from mimic_core.base.schema import Sample, Skip, SourceConfig, Task
+
+PREVIEW_SAMPLES = 8
+COUNTED_SAMPLES = 20_000  # reading the index of more would hold up the page
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The first samples of a pool, and what was guessed about it."""
+
+    layout: str
+    shards: int
+    image_column: str | None
+    caption_column: str | None
+    label_column: str | None
+    task: Task
+    found: tuple[Sample | Skip, ...]
+    pictures: tuple[Picture | None, ...]
+    samples: int
+    skipped: int
+    complete: bool
+
+
+@st.cache_data(max_entries=16, show_spinner="Opening the pool…", ttl=600)
+def preview(source_json: str) -> Preview:
+    """Open the pool of that ``SourceConfig``, given as JSON, and look at its first samples."""
+    from mimic_core import sources
+
+    source = sources.open_source(SourceConfig.model_validate_json(source_json))
+    found = tuple(sources.preview(source, PREVIEW_SAMPLES))
+    seen = (one for shard in source.shards for one in source.index(shard))
+    kinds = Counter(isinstance(one, Sample) for one in islice(seen, COUNTED_SAMPLES))
+    return Preview(
+        layout=source.layout,
+        shards=len(source.shards),
+        image_column=source.image_column,
+        caption_column=source.caption_column,
+        label_column=source.label_column,
+        task=source.task,
+        found=found,
+        pictures=tuple(
+            pictures.picture(source.root, one.image, side=pictures.THUMB_SIDE)
+            if isinstance(one, Sample)
+            else None
+            for one in found
+        ),
+        samples=kinds[True],
+        skipped=kinds[False],
+        complete=next(seen, None) is None,
+    )

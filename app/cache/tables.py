@@ -1,0 +1,296 @@
+"""What the app keeps between reruns: with ``app.cache.dynamics`` the only place of ``st.cache_*``.
+
+Keys are ids, paths, texts or frozen configs, never a frame: streamlit's hash of a polars frame has
+been seen to return another frame's result. Frames and arrays are kept as resources (shared, not
+copied), which is safe because nobody changes them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import streamlit as st
+
+from app.choices import columns, ranking, selecting
+from app.choices.ranking import GalleryMode, GalleryOrder
+from app.drawing import map_picture as raster
+from app.drawing import pictures
+from app.drawing.colours import DARK, LIGHT, Colouring, colour_by
+from app.drawing.common import HISTOGRAM_BINS, HOVER_POINTS
+from app.drawing.map_picture import Box
+from app.drawing.pictures import Picture
+from mimic_core.base.schema import Locator, ProbeConfig
+from mimic_core.filters import recipe as filters
+from mimic_core.filters.conditions import EnsembleVote, Leaf
+from mimic_core.filters.recipe import Condition, Recipe, Selection
+from mimic_core.filters.table_view import Rows
+from mimic_core.filters.votes import joined
+from mimic_core.proofs.record import Proof, read_proof
+from mimic_core.proofs.trusted import trusted_candidates
+from mimic_core.runs.history import History, history_of, run_history
+from mimic_core.runs.run import Run, open_run
+from mimic_core.stats import cutoffs, detection, dynamics, histograms
+from mimic_core.stats.histograms import Histogram
+
+# Entries of a cache whose values hold a number or more per sample: at a million samples 8 MB each,
+# a table with its captions some 300 MB. Votes (a bit per sample), counts and pictures are small.
+LARGE = 4
+
+
+class TableKey(NamedTuple):
+    """Names one table of samples: a run as it is on disk, and how it is tuned.
+
+    ``stamp`` changes when ``run.json`` does, ``map_stamp`` when the map does; ``tuned`` is the
+    JSON of the ``ProbeConfig`` that replaces the run's own.
+    """
+
+    path: str
+    stamp: int
+    map_stamp: int
+    tuned: str | None = None
+
+
+def key_of(run: Run, tuned: ProbeConfig | None = None) -> TableKey:
+    """The key of the run's table as it is on disk now."""
+    return TableKey(
+        str(run.path),
+        _stamp(run.path / "run.json"),
+        _stamp(run.features.path / "map.parquet"),
+        None if tuned is None else tuned.model_dump_json(),
+    )
+
+
+def _stamp(file: Path) -> int:
+    return file.stat().st_mtime_ns if file.exists() else 0
+
+
+@st.cache_resource(max_entries=512, show_spinner=False)
+def _run(path: str, stamp: int) -> Run:  # noqa: ARG001 - part of the key
+    return open_run(Path(path))
+
+
+def run_at(path: Path) -> Run:
+    """The run at ``path``, read again only when its ``run.json`` has changed."""
+    return _run(str(path), _stamp(path / "run.json"))
+
+
+def run(key: TableKey) -> Run:
+    """The run of that key, opened once."""
+    return _run(key.path, key.stamp)
+
+
+@st.cache_resource(max_entries=LARGE, show_spinner="Reading the run…")
+def table(key: TableKey) -> pl.DataFrame:
+    """One row per sample: where it is, what was measured, its scores, its place on the map."""
+    from mimic_core.runs import table as tables
+
+    opened = run(key)
+    if key.tuned is None:
+        return tables.run_table(opened)
+    return tables.run_table(opened, tuned_scores(key))
+
+
+@st.cache_resource(max_entries=2, show_spinner="Scoring with the new settings…")
+def tuned_scores(key: TableKey) -> pl.DataFrame:
+    """Long scores of the run's features under ``key.tuned``."""
+    from mimic_core.scoring import tuning  # imports torch
+
+    assert key.tuned is not None  # callers ask only for tuned tables
+    return tuning.tune_run(run(key), ProbeConfig.model_validate_json(key.tuned))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def mimic_layers(key: TableKey) -> tuple[str, ...]:
+    """The mimic layers of the scores in the table, which are not the run's own while tuned."""
+    if key.tuned is None:
+        return run(key).record.mimic_layers
+    from mimic_core.scoring import tuning  # imports torch
+
+    return tuning.tuned_layers(run(key), ProbeConfig.model_validate_json(key.tuned))
+
+
+@st.cache_resource(show_spinner=False)
+def prepare_tuning() -> threading.Thread:
+    """Import torch beside the page, once, so that the first change of a setting need not wait."""
+    thread = threading.Thread(
+        target=import_module, args=["mimic_core.scoring.tuning"], name="import torch"
+    )
+    thread.start()
+    return thread
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def tuning_seconds(path: str, tuned: str) -> float:
+    """About how long tuning the run at ``path`` takes, in seconds."""
+    from mimic_core.scoring import tuning  # imports torch
+
+    config = ProbeConfig.model_validate_json(tuned)
+    return float(tuning.estimate_seconds(open_run(Path(path)), config))
+
+
+@st.cache_data(max_entries=4000, show_spinner=False)
+def picture(root: str, place: tuple[Hashable, ...], side: int) -> Picture:
+    """The image at a locator (its five fields, in order) under ``root``."""
+    return pictures.picture(Path(root), Locator(*place), side=side)  # type: ignore[arg-type]  # the fields of a Locator
+
+
+@st.cache_resource(max_entries=LARGE, show_spinner="Reading the history…")
+def history(key: TableKey) -> History:
+    """The run's history, or the tuned one, its samples in the order of the table."""
+    if key.tuned is None:
+        found = run_history(run(key))
+    else:
+        batch_size = ProbeConfig.model_validate_json(key.tuned).batch_size
+        # A pool smaller than a batch is one batch (``mimic_core.base.batches.fitting_batch_size``).
+        found = history_of(tuned_scores(key), min(batch_size, len(table(key))))
+    return dynamics.in_order(found, table(key)["uid"])
+
+
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
+def rows(key: TableKey, *, voted: bool) -> Rows:
+    """The table as conditions look at it, with the history of its run where that is needed."""
+    return Rows(table(key), history(key) if voted else None, remember=12)
+
+
+@st.cache_resource(max_entries=96, show_spinner=False)
+def _leaf_votes(key: TableKey, said: str, _leaf: Leaf) -> pl.Series:  # noqa: ARG001 - the key
+    return filters.votes(_leaf, rows(key, voted=isinstance(_leaf, EnsembleVote)))
+
+
+def votes(key: TableKey, condition: Condition) -> pl.Series:
+    """The votes (N,) of a condition. Each leaf is counted once: changing one leaves the others."""
+    return joined(condition, lambda leaf: _leaf_votes(key, leaf.model_dump_json(), leaf))
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def selection(key: TableKey, recipe_yaml: str) -> Selection:
+    """What a recipe keeps of a table."""
+    recipe = Recipe.from_yaml(recipe_yaml)
+    found = [votes(key, named.condition) for named in recipe.conditions]
+    return filters.selection_of(recipe, table(key)["uid"], found)
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def numbers(key: TableKey) -> list[str]:
+    """Columns that can take the score's place."""
+    return columns.number_columns(table(key))
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def categories(key: TableKey) -> list[str]:
+    """Columns with few values."""
+    return columns.category_columns(table(key))
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)
+def trusted(key: TableKey) -> list[str]:
+    """What could mark the good samples, as the command line takes it."""
+    return trusted_candidates(table(key))
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _proof(path: str, stamp: int) -> Proof:  # noqa: ARG001 - part of the key
+    return read_proof(Path(path))
+
+
+def proof_at(path: Path) -> Proof:
+    """The proof at ``path``, read again only when its file has changed."""
+    return _proof(str(path), _stamp(path))
+
+
+@st.cache_data(max_entries=24, show_spinner=False)
+def auroc(key: TableKey, truth: str) -> float | None:
+    """How well a low mimic score tells the samples of which ``truth`` is true."""
+    frame = table(key)
+    return detection.auroc(-frame["mimic_score"], frame[truth])
+
+
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
+def sorted_values(key: TableKey, column: str) -> np.ndarray:
+    """The values of a column in ascending order, nulls left out."""
+    return cutoffs.sorted_values(table(key)[column])
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def histogram(key: TableKey, column: str) -> Histogram:
+    """Counts of a column."""
+    return histograms.histogram(table(key)[column], HISTOGRAM_BINS)
+
+
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
+def ascending(key: TableKey, column: str) -> np.ndarray:
+    """Rows of the table that have a value of ``column``, lowest first."""
+    return ranking.ascending(table(key), column)
+
+
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
+def ranked(
+    key: TableKey,
+    recipe_yaml: str,
+    *,
+    column: str,
+    mode: GalleryMode,
+    first: GalleryOrder,
+    cutoff: float | None,
+) -> np.ndarray:
+    """Rows of the table in the gallery's order."""
+    return ranking.ranked_rows(
+        ascending(key, column),
+        table(key)[column].cast(pl.Float64).fill_null(np.nan).to_numpy(),
+        mode=mode,
+        first=first,
+        wanted=_wanted(key, recipe_yaml, mode),
+        cutoff=cutoff,
+    )
+
+
+def _wanted(key: TableKey, recipe_yaml: str, mode: GalleryMode) -> np.ndarray | None:
+    """Which samples (N,) the gallery's mode is about; None where it is about all."""
+    if mode == "lasso":
+        inside = selecting.inside_regions(Recipe.from_yaml(recipe_yaml))
+        return None if inside is None else votes(key, inside).fill_null(value=False).to_numpy()
+    if mode not in ranking.ORDERED_MODES:
+        return None
+    kept = selection(key, recipe_yaml).mask
+    return kept if mode == "kept" else ~kept
+
+
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
+def colouring(key: TableKey, column: str, *, dark: bool) -> Colouring:
+    """One colour per row."""
+    return colour_by(table(key)[column], DARK if dark else LIGHT)
+
+
+@st.cache_data(max_entries=48, show_spinner=False)
+def map_picture(
+    key: TableKey, recipe_yaml: str, *, column: str, zoom: Box | None, dark: bool
+) -> tuple[bytes, Box]:
+    """The map as a PNG, and the part of the map it shows."""
+    frame = table(key)
+    x, y = frame["map_x"].to_numpy(), frame["map_y"].to_numpy()
+    box = zoom or raster.box_around(x, y)
+    png = raster.draw(
+        x,
+        y,
+        rgb=colouring(key, column, dark=dark).rgb,
+        selected=selection(key, recipe_yaml).mask,
+        box=box,
+        theme=DARK if dark else LIGHT,
+    )
+    return png, box
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def hover_sample(key: TableKey, column: str, box: Box) -> pl.DataFrame:
+    """At most ``HOVER_POINTS`` rows inside ``box``, evenly spread over the table."""
+    names = list(dict.fromkeys(["map_x", "map_y", "mimic_score", "caption", "label", column]))
+    frame = table(key).select(names)
+    here = np.flatnonzero(box.holds(frame["map_x"].to_numpy(), frame["map_y"].to_numpy()))
+    step = max(1, -(-len(here) // HOVER_POINTS))
+    return frame[here[::step]]

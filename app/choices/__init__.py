@@ -1,0 +1,1 @@
+"""What a click does to a recipe: plain functions."""

@@ -1,0 +1,152 @@
+"""Choosing a pool: the demo, a path on this machine, or an uploaded zip; and looking at it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import BinaryIO, Literal, get_args
+
+import streamlit as st
+
+from app.cache.pools import Preview, preview
+from app.components.shared.tiles import Tile, tile_grid
+from app.library import DEMO_POOL, expanded, runs_root, tidy_path
+from app.state import session
+from app.text import count, plain
+from mimic_core.base.schema import Sample, SourceConfig, Task, slug
+
+_CHUNK = 1 << 20
+_Kind = Literal["Demo pool", "On this machine", "Upload a zip"]
+_TASKS: dict[Task | None, str] = {
+    None: "what the pool has",
+    "pairs": "captions",
+    "labels": "labels",
+}
+_KINDS: tuple[_Kind, ...] = ("Demo pool", "On this machine", "Upload a zip")
+
+
+def pool_chooser() -> SourceConfig | None:
+    """The pool to be scored, with its columns; None until one is chosen."""
+    kind = st.segmented_control(
+        "Pool",
+        _KINDS,
+        required=True,
+        default=_KINDS[0],
+        key="pool_kind",
+        persist_state="session",
+        label_visibility="collapsed",
+    )
+    path = {_KINDS[0]: _demo, _KINDS[1]: _local, _KINDS[2]: _upload}[kind]()
+    if path is None:
+        return None
+    with st.popover("Columns", icon=":material/view_column:"):
+        st.caption("Left empty, they are guessed from the pool.")
+        image = _text("Image column", "image_column", "For tables: the column of images or paths.")
+        caption = _text("Caption column", "caption_column", "For tables and metadata.")
+        label = _text("Label column", "label_column", "For tables of images with class labels.")
+        task = st.selectbox(
+            "Images go with",
+            [None, *get_args(Task)],
+            format_func=lambda name: _TASKS[name],
+            key="pool_task",
+            help="Captions make image–text pairs; labels are the classes of a classifier.",
+            persist_state="session",
+        )
+    return SourceConfig(
+        path=path, task=task, image_column=image, caption_column=caption, label_column=label
+    )
+
+
+def _text(label: str, key: str, help_text: str) -> str | None:
+    return st.text_input(label, key=key, help=help_text, persist_state="session") or None
+
+
+def _demo() -> str:
+    st.caption(
+        "Drawn pictures with captions, some of them wrong on purpose. It comes with the app."
+    )
+    return tidy_path(DEMO_POOL)
+
+
+def _local() -> str | None:
+    text = st.text_input(
+        "Path",
+        key="pool_path",
+        placeholder="/data/shards, photos.zip, pairs.parquet, captions.csv",
+        help="A folder of webdataset shards or images, class folders, a zip, a parquet file or "
+        "folder, or a table of image paths with captions or labels. Nothing is copied: images "
+        "are read where they are.",
+        persist_state="session",
+    )
+    path = (text or "").strip()
+    if not path:
+        return None
+    expanded(path)  # here, so that an unknown home folder is a message and not a failed job
+    return path
+
+
+def _upload() -> str | None:
+    file = st.file_uploader(
+        "Zip of images with captions or labels",
+        type="zip",
+        key="pool_upload",
+        help="Images with a text file of the same name beside each, with a table of captions or "
+        "labels, or in class folders.",
+    )
+    stored = session.state().upload
+    if file is not None and (stored is None or stored[0] != file.file_id):
+        stored = (file.file_id, tidy_path(store_upload(file, file.name, runs_root())))
+        session.change(upload=stored)
+    if stored is None:
+        return None
+    st.caption(f"Stored as {plain(stored[1])}")
+    return stored[1]
+
+
+def store_upload(data: BinaryIO, name: str, root: Path) -> Path:
+    """Write an upload under ``root`` at once, so that neither memory nor the session holds it.
+
+    The name holds a hash of the content: the same zip again is the same file.
+    """
+    folder = root / "uploads"
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{os.getpid()}-{id(data)}.part"
+    checksum = hashlib.sha256()
+    data.seek(0)
+    with partial.open("wb") as out:
+        while chunk := data.read(_CHUNK):
+            checksum.update(chunk)
+            out.write(chunk)
+    target = folder / f"{slug(name)}-{checksum.hexdigest()[:12]}.zip"
+    partial.replace(target)
+    return target
+
+
+def pool_preview(source: SourceConfig) -> Preview:
+    """Show the first samples, the columns in use and how many samples there are."""
+    seen = preview(source.model_dump_json())
+    more = "" if seen.complete else "more than "
+    shards = "1 shard" if seen.shards == 1 else f"{count(seen.shards)} shards"
+    facts = [f"**{more}{count(seen.samples)}** samples", seen.layout, shards]
+    if seen.skipped:
+        facts.insert(1, f"{more}{count(seen.skipped)} to be skipped")
+    if seen.image_column:
+        facts.append(f"images from {plain(seen.image_column)}")
+    if seen.caption_column:
+        facts.append(f"captions from {plain(seen.caption_column)}")
+    if seen.label_column:
+        facts.append(f"labels from {plain(seen.label_column)}")
+    elif seen.task == "labels":
+        facts.append("labels" if seen.layout == "webdataset" else "labels from the folders")
+    st.markdown(" · ".join(facts))
+    tiles = []
+    for number, (one, picture) in enumerate(zip(seen.found, seen.pictures, strict=True)):
+        if isinstance(one, Sample) and picture is not None:
+            text = one.caption or one.label or ""
+            tiles.append(Tile(one.uid, picture.uri, picture.reason, one.key, text))
+        elif not isinstance(one, Sample):
+            reason = one.reason.replace("_", " ")
+            tiles.append(Tile(f"skip-{number}", None, reason, one.key, one.detail, "skipped"))
+    tile_grid(tiles, key="preview_tiles", on_open=None)
+    return seen

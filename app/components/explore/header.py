@@ -1,0 +1,144 @@
+"""The top of Explore: what is shown, how many are kept, whether the direction is sound."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import polars as pl
+import streamlit as st
+
+from app.cache import tables
+from app.components.shared.shell import model_title, pool_title, reference_title, theme
+from app.drawing import common
+from app.shown import Shown
+from app.text import count, number, plain, share
+from mimic_core.base.schema import Mode
+from mimic_core.runs.run import CheckLevel, Run
+
+_MODES: dict[Mode, str] = {
+    "probe": ":material/bolt:",
+    "snapshot": ":material/photo_camera:",
+    "training": ":material/model_training:",
+}
+_REWEIGHTED = {"layers": "the mimic layers", "all": "all parameters"}
+_LEVELS: dict[CheckLevel, tuple[str, Literal["green", "orange", "red"], str]] = {
+    "good": (":material/check_circle:", "green", "Direction good"),
+    "caution": (":material/warning:", "orange", "Direction: caution"),
+    "bad": (":material/dangerous:", "red", "Direction bad"),
+}
+
+
+def header(shown: Shown) -> None:
+    """Pool, size, mode and reference in two lines."""
+    with st.container(key="heading"):
+        _heading(shown)
+
+
+def _heading(shown: Shown) -> None:
+    record = shown.run.record
+    config = record.config
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.title(plain(pool_title(shown.run)), anchor=False, width="content")
+        st.badge(config.mode, icon=_MODES[config.mode])
+        if shown.key.tuned is not None:  # the direction check was of other scores
+            st.badge("tuned, not saved", icon=":material/tune:", color="orange")
+        elif record.direction_check is not None:
+            icon, colour, label = _LEVELS[record.direction_check.level]
+            st.badge(label, icon=icon, color=colour)
+    parts = [
+        f"{count(shown.total)} samples",
+        f"{count(record.skipped)} skipped",
+        *_training_facts(shown.run),
+        f"reference model {plain(reference_title(shown.run))}",
+        f"mimic layers {plain(', '.join(tables.mimic_layers(shown.key))) or '–'}",
+    ]
+    if record.reference_head is not None:
+        parts.append(f"reference head {plain(record.reference_head.as_sentence())}")
+    st.caption(" · ".join(parts))
+
+
+def _training_facts(run: Run) -> list[str]:
+    """What sets a training run apart: nothing of the others."""
+    training = run.record.config.training
+    if training is None:
+        return []
+    held = run.record.held_out
+    weights = "" if training.weighting == "uniform" else f" on {_REWEIGHTED[training.reweight]}"
+    return [
+        *([f"{count(held)} held out"] if held else []),
+        f"{count(run.record.epochs)} epochs",
+        f"weighting {plain(training.weighting)}{weights}",
+        f"from {plain(model_title(training.model))}",
+    ]
+
+
+def metrics(shown: Shown) -> None:
+    """Counts of the selection, and how clean it is where the noisy samples are known."""
+    with st.container(horizontal=True, gap="medium", horizontal_alignment="right", key="metrics"):
+        st.metric("Kept", f"{count(shown.kept)} of {count(shown.total)}", width="content")
+        st.metric("Retention rate", share(shown.kept, shown.total), width="content")
+        if shown.truth is not None:
+            _truth_metrics(shown, shown.truth)
+
+
+def _truth_metrics(shown: Shown, truth: str) -> None:
+    noisy = int(shown.table[truth].sum())
+    left = int(shown.table[truth].filter(pl.Series(shown.selected)).sum())
+    found = tables.auroc(shown.key, truth)
+    st.metric(
+        "Noisy kept",
+        f"{count(left)} of {count(noisy)}",
+        help=f"Known from the pool's column {plain(truth)}.",
+        width="content",
+    )
+    st.metric(
+        "AUROC",
+        number(found),
+        help="How well the mimic score alone tells noisy samples from clean ones: 0.5 is chance, "
+        "1 is perfect.",
+        width="content",
+    )
+
+
+def direction(shown: Shown) -> None:
+    """The verdict of the direction check, with its figures one click away.
+
+    It is made with the run, so tuned scores have none of their own: it is said whose it is.
+    """
+    check = shown.run.record.direction_check
+    whose = "" if shown.key.tuned is None else "Of the saved settings, not of the tuned ones: "
+    if check is None:
+        st.info("This run carries no direction check.", icon=":material/help:")
+        return
+    icon, colour, _ = _LEVELS[check.level]
+    with st.expander(f":{colour}[{icon}] **{plain(whose + check.verdict)}**", key="direction"):
+        chart, facts = st.columns([3, 2], vertical_alignment="center")
+        with chart:
+            st.plotly_chart(
+                common.segment_figure(check.segment, theme()),
+                key="segment",
+                config={"displayModeBar": False},
+                alt="Mean loss on the way from the model to the reference model",
+            )
+        with facts:
+            st.metric("Samples with a positive score", f"{100 * check.share_positive:.1f} %")
+            st.metric("Rank agreement with CLIP score", number(check.rank_with_clip_score))
+            st.metric("Rank agreement with loss", number(check.rank_with_loss))
+        if check.sweep:
+            st.caption("Candidate mimic layers on a small part of the pool")
+            st.dataframe(
+                pl.DataFrame(
+                    [
+                        {
+                            "mimic layers": ", ".join(one.mimic_layers),
+                            "samples": one.samples,
+                            "share positive": one.share_positive,
+                            "rank with CLIP score": one.rank_with_clip_score,
+                            "rank with loss": one.rank_with_loss,
+                            "mean score": one.mean_score,
+                        }
+                        for one in check.sweep
+                    ]
+                ),
+                hide_index=True,
+            )

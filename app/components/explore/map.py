@@ -1,0 +1,153 @@
+"""The map: a picture from the server, a lasso that becomes a condition, zoom to the selection."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+
+from app.cache import tables
+from app.choices import selecting
+from app.choices.lasso import simplified
+from app.choices.selecting import Corner
+from app.components.explore.histogram import drags
+from app.components.shared.errors import empty_state
+from app.components.shared.shell import theme
+from app.components.shared.worker import watch, watched_job, watching
+from app.drawing import common, map_picture
+from app.library import BUNDLED_ROOT, tidy_path
+from app.shown import Shown
+from app.state import session
+from app.text import spoken
+from mimic_core.jobs.store import JOBS_FILE, JobOptions, JobStore
+from mimic_core.jobs.worker import start_job
+
+_KEY = "map"
+
+
+def map_panel(shown: Shown) -> None:
+    """Colour, lasso and zoom, or how to make the map where there is none."""
+    if not shown.has_map:
+        _no_map(shown)
+        return
+    _controls(shown)
+    state = session.state()
+    colour = state.colour if state.colour in shown.table.columns else "mimic_score"
+    tones = theme()
+    png, box = tables.map_picture(
+        shown.key, shown.recipe_yaml, column=colour, zoom=state.zoom, dark=tones.dark
+    )
+    figure = common.map_figure(
+        png,
+        box=box,
+        sample=tables.hover_sample(shown.key, colour, box),
+        colouring=tables.colouring(shown.key, colour, dark=tones.dark),
+        outlines=selecting.regions(shown.recipe),
+        theme=tones,
+    )
+    st.plotly_chart(
+        figure,
+        key=_KEY,
+        on_select=_lassoed(box),
+        selection_mode=("lasso", "box"),
+        config={
+            "displaylogo": False,
+            "scrollZoom": False,
+            "doubleClick": False,
+            "modeBarButtons": [["lasso2d", "select2d"]],
+        },
+        alt=f"Map of {shown.total} samples coloured by {colour}",
+    )
+
+
+def _controls(shown: Shown) -> None:
+    state = session.state()
+    with st.container(horizontal=True, vertical_alignment="center"):
+        options = [*tables.numbers(shown.key), *tables.categories(shown.key)]
+        st.selectbox(
+            "Colour by",
+            options,
+            key=session.bind("colour", state.colour if state.colour in options else options[0]),
+            on_change=session.binder("colour", "colour"),
+            format_func=spoken,
+            label_visibility="collapsed",
+            width=170,
+            help="Colour of the points",
+        )
+        st.segmented_control(
+            "Lasso",
+            ["keep", "drop"],
+            format_func=lambda what: f"Lasso {what}s",
+            required=True,
+            key=session.bind("lasso", state.lasso),
+            on_change=session.binder("lasso", "lasso"),
+            label_visibility="collapsed",
+        )
+        st.space("stretch")
+        st.button(
+            ":material/zoom_in:",
+            key="zoom_in",
+            help="Zoom to the selection",
+            disabled=shown.kept == 0,
+            on_click=lambda: session.change(zoom=_box_of_selection(shown)),
+        )
+        if state.zoom is not None:
+            st.button(
+                ":material/zoom_out_map:",
+                key="zoom_out",
+                help="Show the whole map",
+                on_click=lambda: session.change(zoom=None),
+            )
+
+
+def _box_of_selection(shown: Shown) -> map_picture.Box:
+    x, y = shown.table["map_x"].to_numpy(), shown.table["map_y"].to_numpy()
+    return map_picture.box_around(x[shown.selected], y[shown.selected])
+
+
+def _lassoed(box: map_picture.Box) -> Callable[[], None]:
+    """Turn the newest lasso or box, drawn on that part of the map, into a condition."""
+
+    def store() -> None:
+        drawn = corners(session.value(_KEY))
+        if drawn:
+            current = session.state()
+            change = selecting.keep_region if current.lasso == "keep" else selecting.drop_region
+            session.set_recipe(change(current.recipe, simplified(drawn, box)))
+
+    return store
+
+
+def corners(event: Any) -> list[Corner]:
+    """Corners of the lasso or box of a chart's event; none where nothing was drawn."""
+    if lassos := drags(event, "lasso"):
+        drawn = list(zip(lassos[-1]["x"], lassos[-1]["y"], strict=True))
+        return drawn if len(drawn) > 2 else []  # a click is no region
+    if boxes := drags(event, "box"):
+        (x0, x1), (y0, y1) = boxes[-1]["x"], boxes[-1]["y"]
+        return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+    return []
+
+
+def _no_map(shown: Shown) -> None:
+    run = shown.run
+    empty_state(
+        "No map yet",
+        "The map is a 2-D picture of the pool. It is made once and shared by all runs of the pool.",
+        icon=":material/scatter_plot:",
+    )
+    root = run.path.parent
+    store = JobStore(root / JOBS_FILE)
+    if root.resolve() != BUNDLED_ROOT:
+        watched_job(store)
+        if watching(store) is None and st.button(
+            "Make the map", key="make_map", type="primary", icon=":material/play_arrow:"
+        ):
+            options = JobOptions(map_of=str(run.path.resolve()))
+            watch(start_job(store, run.record.config, options))
+            st.rerun()
+    st.caption("Or on the command line:")
+    command = ["python", "-m", "mimic_core", "layout", run.id, "--out", tidy_path(root)]
+    st.code(shlex.join(command), language="bash", wrap_lines=True)

@@ -1,0 +1,172 @@
+"""The gallery of pairs: a ranking of the table, sixty tiles a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import streamlit as st
+
+from app.cache import tables
+from app.choices import selecting
+from app.choices.ranking import (
+    GALLERY_MODES,
+    ORDERED_MODES,
+    PAGE_SIZE,
+    GalleryMode,
+    GalleryOrder,
+    page_of,
+)
+from app.components.shared.errors import empty_state
+from app.components.shared.images import PLACE, picture_of, source_root
+from app.components.shared.sample import sample_dialog
+from app.components.shared.tiles import Tile, tile_grid
+from app.drawing import pictures
+from app.shown import Shown
+from app.state import session
+from app.text import count, number, plain, spoken, text_of
+
+_LABELS: dict[GalleryMode, str] = {
+    "lowest": "Lowest",
+    "highest": "Highest",
+    "cutoff": "Around the cutoff",
+    "kept": "Selection",
+    "dropped": "Dropped",
+    "lasso": "Inside the lasso",
+}
+_ORDERS: dict[GalleryOrder, str] = {"highest": "Highest first", "lowest": "Lowest first"}
+
+
+def gallery(shown: Shown, *, cutoff: float | None) -> None:
+    """Mode and page, the tiles, and the opened sample."""
+    state = session.state()
+    mode = _mode(shown)
+    rows = tables.ranked(
+        shown.key,
+        shown.recipe_yaml,
+        column=state.column,
+        mode=mode,
+        first=state.first,
+        cutoff=cutoff,
+    )
+    page = page_of(rows, state.page)
+    with st.container(horizontal=True, vertical_alignment="center", key="gallery_bar"):
+        _modes(shown, mode)
+        st.markdown(
+            f"rank **{count(page.first)}–{count(page.last)}** of {count(page.total)}",
+            help=f"Ranked by {plain(spoken(state.column))}, ties by uid.",
+            width="content",
+        )
+        st.space("stretch")
+        if page.pages > 1:
+            key = f"gallery_page-{page.number}-{page.pages}"
+            st.pagination(
+                page.pages,
+                default=page.number,
+                max_visible_pages=5,
+                key=key,
+                on_change=session.binder(key, "page"),
+            )
+            _go_to_rank(page.total)
+    if not page.total:
+        _nothing(mode)
+        return
+    badges = [number(value) for value in shown.table[state.column].gather(page.rows)]
+    tile_grid(tiles_of(shown, page.rows, badges), key="gallery_tiles", on_open=_open)
+    if state.opened is not None:
+        sample_dialog(shown, rows)
+
+
+def _mode(shown: Shown) -> GalleryMode:
+    """What is shown: as chosen, or the selection once the lasso that was looked into is gone."""
+    mode = session.state().gallery
+    lassoed = mode != "lasso" or selecting.regions(shown.recipe)
+    return mode if lassoed else "kept"
+
+
+def _modes(shown: Shown, mode: GalleryMode) -> None:
+    """Which samples, and where there is a choice, which end of them first."""
+    lassoed = selecting.regions(shown.recipe)
+    st.segmented_control(
+        "Gallery",
+        [one for one in GALLERY_MODES if one != "lasso" or lassoed],
+        format_func=lambda one: _LABELS[one],
+        required=True,
+        key=session.bind("gallery_mode", mode),
+        on_change=session.binder("gallery_mode", "gallery", page=1),
+        label_visibility="collapsed",
+    )
+    if mode in ORDERED_MODES:
+        st.segmented_control(
+            "Order",
+            list(_ORDERS),
+            format_func=lambda one: _ORDERS[one],
+            required=True,
+            key=session.bind("gallery_first", session.state().first),
+            on_change=session.binder("gallery_first", "first", page=1),
+            label_visibility="collapsed",
+        )
+
+
+def _go_to_rank(total: int) -> None:
+    def go() -> None:
+        rank = session.value("gallery_rank")
+        if rank is not None:
+            session.change(page=(int(rank) - 1) // PAGE_SIZE + 1)
+
+    st.number_input(
+        "Go to rank",
+        min_value=1,
+        max_value=total,
+        value=None,
+        placeholder="rank…",
+        key="gallery_rank",
+        on_change=go,
+        label_visibility="collapsed",
+        width=120,
+    )
+
+
+def _open(uid: str) -> None:
+    session.change(opened=uid)
+
+
+def _nothing(mode: GalleryMode) -> None:
+    if mode == "kept":
+        empty_state(
+            "Nothing is selected",
+            "The conditions drop every sample. Move the cutoff, remove a condition, or undo.",
+            icon=":material/filter_alt_off:",
+        )
+    elif mode == "dropped":
+        empty_state(
+            "Nothing is dropped", "All samples are kept so far.", icon=":material/done_all:"
+        )
+    elif mode == "lasso":
+        empty_state(
+            "Nothing is inside the lasso",
+            "It encloses no sample that has a value of this column.",
+            icon=":material/gesture:",
+        )
+    else:
+        empty_state("No values", "No sample has a value here.", icon=":material/block:")
+
+
+def tiles_of(shown: Shown, rows: np.ndarray, badges: Sequence[str]) -> list[Tile]:
+    """Tiles of the table's ``rows`` (M,), each with its badge (M,)."""
+    root = source_root(shown)
+    table = shown.table[rows, ["uid", "caption", "label", *PLACE]]
+    tiles = []
+    for row_number, badge, row in zip(rows, badges, table.iter_rows(named=True), strict=True):
+        picture = picture_of(root, row, side=pictures.THUMB_SIDE)
+        tiles.append(
+            Tile(
+                uid=row["uid"],
+                uri=picture.uri,
+                reason=picture.reason,
+                value=badge,
+                caption=text_of(row),
+                state="" if shown.selected[row_number] else "dropped",
+            )
+        )
+    return tiles

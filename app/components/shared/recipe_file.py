@@ -1,0 +1,40 @@
+"""A recipe as a YAML file: shown, taken away, brought back."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app.cache import tables
+from app.shown import Shown
+from app.state import session
+from app.text import count
+from mimic_core.filters.recipe import Recipe
+
+LINES_SHOWN = 200  # a recipe of many uids is as long as the pool
+
+
+def recipe_code(text: str, *, height: int) -> None:
+    """The recipe on the screen; of a long one the beginning, the file holds all of it."""
+    lines = text.splitlines()
+    shown = "\n".join(lines[:LINES_SHOWN])
+    st.code(shown, language="yaml", height=height if len(lines) > 10 else "content")
+    if len(lines) > LINES_SHOWN:
+        st.caption(f"{count(len(lines) - LINES_SHOWN)} more lines are in the file.")
+
+
+def recipe_upload(shown: Shown, label: str) -> None:
+    """Select by a recipe from a file, once it has been tried on this run."""
+    file = st.file_uploader(label, type=["yaml", "yml"], key="load_recipe")
+    if file is None or file.file_id == session.state().loaded:
+        return
+    recipe = Recipe.from_yaml(file.getvalue().decode(errors="replace"))
+    tables.selection(shown.key, recipe.to_yaml())  # raises if the run lacks a column
+    session.change(loaded=file.file_id)
+    use_recipe(recipe, None)
+
+
+def use_recipe(recipe: Recipe, name: str | None) -> None:
+    """Make a recipe the selection of all pages; ``name`` is the one it was saved under."""
+    session.set_recipe(recipe)
+    session.change_filters(saved_as=name, editor=None, renaming=None)
+    st.rerun()

@@ -1,0 +1,216 @@
+"""The form that turns a pool into the configuration of a training run.
+
+What does not apply to the other choices is not shown; what is shown has the training's own default,
+except that fresh weights start with a higher learning rate than given ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import streamlit as st
+
+from app.cache.pools import Preview
+from app.components.data.heads import head_form
+from app.components.data.reference import reference_field
+from app.components.data.settings import model_settings
+from app.components.shared.missing import Missing
+from app.components.train.fields import Columns, columns_of, condition_field, number, text
+from app.components.train.update import machine_form, optimiser_form, passes_form
+from mimic_core.base.errors import ConfigError
+from mimic_core.base.fresh import fresh_weights
+from mimic_core.base.schema import RunConfig, SourceConfig, TrainConfig, default_temperature
+from mimic_core.base.training_config import Method, WeightingName
+from mimic_core.jobs.store import JobOptions
+
+WEIGHTINGS: dict[WeightingName, tuple[str, str]] = {
+    "mimic": ("Grad-Mimic", "softmax of the mimic score: who pulls towards the reference model"),
+    "uniform": ("Uniform", "plain training, with the same logs: the baseline"),
+    "grand": ("GraNd", "softmax of the gradient's norm: who moves the model most"),
+    "agra": ("AGRA", "only those whose gradient goes with that of another batch"),
+    "grad_match": ("Grad-Match", "the mix whose gradient comes closest to another batch's"),
+    "rho": ("Rho-loss", "softmax of loss minus reference loss: learnable, not yet learned"),
+    "influence": ("Influence", "softmax of the score towards a few samples known to be clean"),
+}
+_WARM = frozenset[WeightingName](("mimic", "grand", "rho", "influence"))
+_FRESH, _NAMED = "Fresh weights", "A model of your own"
+_REWEIGHT = {"layers": "the mimic layers only", "all": "all parameters"}
+_METHODS: dict[Method, str] = {"proj": "projection", "cos": "cosine"}
+FRESH_RATE = 1e-3
+
+
+def training_form(source: SourceConfig, seen: Preview) -> tuple[RunConfig, JobOptions]:
+    """Everything but the pool.
+
+    Raises:
+        ConfigError: The settings cannot be run as they are.
+    """
+    columns, labelled = columns_of(seen), seen.task == "labels"
+    missing: Missing = []
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.markdown("**Models**")
+        reference = reference_field(missing)
+        model, fresh = _start(reference, missing)
+        layers = _layers(labelled=labelled)
+        head = head_form(missing) if labelled else None
+        st.markdown("**Training**")
+        update = passes_form(
+            columns, missing, rate=FRESH_RATE if fresh else None, labelled=labelled
+        )
+    with right:
+        st.markdown("**Weights of the samples**")
+        trusted = head is not None and head.uses_trusted
+        update |= _weights(columns, missing, reference, labelled=labelled, trusted=trusted)
+        with st.expander("Optimiser", icon=":material/speed:"):
+            update |= optimiser_form()
+        with st.expander("Sample size, device and map", icon=":material/memory:"):
+            options, size, compiled = machine_form()
+        prepared = model_settings()
+    if missing:
+        raise missing[0]
+    update |= {"model": model, "mimic_layers": layers, "compile": compiled}
+    training = TrainConfig.parse(update)
+    pool = source.model_copy(update={"sample": size, "sample_seed": training.seed})
+    config: RunConfig = RunConfig.parse(
+        {"source": pool, "reference": reference, "head": head, **prepared, "training": training}
+    )
+    return config, options
+
+
+def _layers(*, labelled: bool) -> tuple[str, ...]:
+    where = "the classifier's head" if labelled else "last MLP projection of the image tower"
+    typed = text(
+        "Mimic layers",
+        "layers",
+        placeholder=f"empty: {where}",
+        help_text="Exact parameter names, separated by commas. Scores are measured on these.",
+    )
+    return tuple(name.strip() for name in typed.split(",") if name.strip())
+
+
+def _start(reference: str, missing: Missing) -> tuple[str, bool]:
+    """What training starts from, and whether its weights are fresh."""
+    kind = st.segmented_control(
+        "Model to train",
+        [_FRESH, _NAMED],
+        default=_FRESH,
+        required=True,
+        key="train_start",
+        help="It must have the architecture of the reference model.",
+        persist_state="session",
+    )
+    if kind == _NAMED:
+        example = "ViT-B-32:datacomp_s_s13m_b4k"
+        named = text(
+            "Architecture and weights, or a folder",
+            "model",
+            placeholder=example,
+            help_text="Any model that the reference field takes, of the same architecture.",
+        )
+        if not named:
+            missing.append(
+                ConfigError(
+                    "no model to train is named yet", next_step=f"type it, for example {example}"
+                )
+            )
+        return named, False
+    seed = number("Seed of its weights", "model_seed", 0, help_text="Another seed, other weights.")
+    model = fresh_weights(reference, int(seed))
+    if model is None:
+        missing.append(
+            ConfigError(
+                "the reference's name does not tell its architecture",
+                got=reference,
+                allowed="ARCH:WEIGHTS or a model folder, for fresh weights",
+                next_step=f"choose {_NAMED} and name one, such as ViT-B-16-SigLIP:random:0",
+            )
+        )
+        return "", True
+    st.caption("The reference model's architecture, with random weights.")
+    return model, True
+
+
+def _weights(
+    columns: Columns, missing: Missing, reference: str, *, labelled: bool, trusted: bool
+) -> dict[str, Any]:
+    plain = TrainConfig(model="")
+    weighting: WeightingName = st.radio(
+        "Weighting",
+        list(WEIGHTINGS),
+        format_func=lambda name: WEIGHTINGS[name][0],
+        captions=[line for _, line in WEIGHTINGS.values()],
+        key="train_weighting",
+        persist_state="session",
+    )
+    chosen: dict[str, Any] = {"weighting": weighting}
+    if weighting == "influence":
+        chosen |= _clean(columns, missing, labelled=labelled, trusted=trusted)
+    if weighting != "uniform":
+        chosen["reweight"] = st.segmented_control(
+            "Weights count for",
+            list(_REWEIGHT),
+            format_func=lambda name: _REWEIGHT[name],
+            default=plain.reweight,
+            required=True,
+            key="train_reweight",
+            help="The rest takes the mean gradient. The authors' default is the mimic layers only.",
+            persist_state="session",
+        )
+    chosen |= _score(default_temperature(reference))
+    if weighting not in _WARM:
+        st.caption("This weighting has no softmax; temperature and score shape the logs only.")
+    return chosen
+
+
+def _score(usual: float) -> dict[str, Any]:
+    """How the mimic score is measured, and how it becomes a weight."""
+    one, two = st.columns(2)
+    with one:
+        temperature = number(
+            "Temperature",
+            "temperature",
+            None,
+            least=0.0001,
+            step=0.01,
+            form="%.4g",
+            placeholder=f"{usual:g}",
+            help_text="Divisor in the softmax; lower trusts the best samples more.",
+        )
+    method = two.selectbox(
+        "Score",
+        get_args(Method),
+        format_func=lambda name: _METHODS[name],
+        key="train_method",
+        help="The projection of the gradient on the task vector, or the cosine between them.",
+        persist_state="session",
+    )
+    return {"temperature": temperature, "method": method}
+
+
+def _clean(columns: Columns, missing: Missing, *, labelled: bool, trusted: bool) -> dict[str, Any]:
+    clean = condition_field(
+        "Clean samples",
+        "clean",
+        columns,
+        missing,
+        help_text="Where a few samples known to be clean are.",
+    )
+    if clean is None and trusted:
+        st.caption("Without a column: the trusted samples of the reference head.")
+    elif clean is None:
+        missing.append(
+            ConfigError(
+                "influence needs samples known to be clean",
+                allowed="a column of the pool and its value for clean samples"
+                + (", or trusted samples for the reference head" if labelled else ""),
+                next_step="choose the column, or another weighting",
+            )
+        )
+    each = number(
+        "Of each class" if labelled else "How many",
+        "clean_count",
+        TrainConfig(model="").clean_per_class,
+        least=1,
+    )
+    return {"clean_column": clean, "clean_per_class": int(each)}

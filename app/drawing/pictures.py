@@ -1,0 +1,40 @@
+"""Images of samples for the screen: thumbnails and whole pictures, or the reason there is none."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from mimic_core.base.schema import SKIP_REASONS, Locator
+from mimic_core.sources import ImageError, decode_image, read_image
+
+THUMB_SIDE = 240  # pixels: a tile is about 160 wide, and many screens have two pixels in one
+FULL_SIDE = 1400  # a larger picture would only be shrunk by the browser
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image as a data URI, or the reason why it cannot be shown."""
+
+    uri: str | None
+    reason: str = ""
+
+
+def picture(root: Path, locator: Locator, *, side: int) -> Picture:
+    """The image at ``locator``, no side longer than ``side`` pixels.
+
+    An image that cannot be read is an ordinary answer here, not an exception: its sample still has
+    scores, and the screen says what is wrong with the image.
+    """
+    try:
+        image = decode_image(read_image(root, locator))
+    except ImageError as error:
+        return Picture(None, SKIP_REASONS.get(error.reason, error.reason))
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.save(out, format="WEBP", quality=82, method=2)
+    return Picture("data:image/webp;base64," + base64.b64encode(out.getvalue()).decode())

@@ -1,0 +1,1 @@
+"""What the app remembers for one browser tab: the only place that touches its state."""

@@ -1,0 +1,1 @@
+"""The words all rooms share: errors, settings, columns, files, draws, identity, progress."""

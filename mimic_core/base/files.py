@@ -1,0 +1,101 @@
+"""Writing files so that each is there whole or not at all, with the same bytes each time."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import polars as pl
+
+from mimic_core.base.errors import RunError
+from mimic_core.base.schema import ROW_GROUP_ROWS
+
+_SPARE_FILES = 256  # for image readers, tables and whatever else opens files beside the maps
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write ``path`` through a temporary name in its folder, flush to disk, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` atomically."""
+    write_atomic(path, lambda file: _write_all(file, data))
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as readable JSON, atomically. NaN is refused: it is not JSON."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, text.encode() + b"\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a missing or damaged file is a ``RunError`` that names it."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{path.name} is missing", got=str(path), next_step="check the path"
+        ) from error
+    except ValueError as error:
+        raise RunError(
+            f"{path.name} is not valid JSON ({error})",
+            got=str(path),
+            next_step="delete that folder and score the pool again",
+        ) from error
+
+
+def write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    """Write ``frame`` atomically, zstd-compressed, in row groups that stream."""
+    write_atomic(
+        path,
+        lambda file: frame.write_parquet(file, compression="zstd", row_group_size=ROW_GROUP_ROWS),
+    )
+
+
+def allow_open_files(count: int) -> None:
+    """Let this process hold ``count`` files more open: a memory map keeps its file.
+
+    The usual limit of 1,024 is a soft one, which a process may raise itself up to the hard one.
+
+    Raises:
+        RunError: The hard limit is too low for that.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows, where maps are not counted
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = sum(1 for _ in Path("/dev/fd").iterdir()) + count + _SPARE_FILES
+    if soft == resource.RLIM_INFINITY or needed <= soft:
+        return
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise RunError(
+            "the system does not let this process keep so many files open",
+            got=f"{needed} files",
+            allowed=f"{hard} files, the hard limit",
+            next_step="raise it (ulimit -Hn), or pack the pool into fewer, larger shards",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write ``array`` as ``.npy``, atomically, without pickles."""
+    write_atomic(path, lambda file: np.save(file, np.ascontiguousarray(array), allow_pickle=False))

@@ -1,0 +1,1 @@
+"""A selection as files, each with a manifest that replays."""

@@ -1,0 +1,219 @@
+"""Selections as files, each with a manifest from which the same selection can be made again."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mimic_core.base import files
+from mimic_core.base.errors import ExportError
+from mimic_core.base.schema import SCHEMA_VERSION
+from mimic_core.export.formats import SUFFIXES, WRITERS, Format
+from mimic_core.filters.recipe import Recipe, Selection
+from mimic_core.filters.selections import select
+from mimic_core.runs.run import Run, now, open_run
+from mimic_core.runs.table import map_config
+
+__all__ = [
+    "SUFFIXES",
+    "ExportResult",
+    "Format",
+    "export",
+    "export_bytes",
+    "manifest_for",
+    "replay",
+    "selected_rows",
+]
+
+MANIFEST_SUFFIX = ".manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What an export wrote: the data files, and the manifest beside them."""
+
+    files: tuple[Path, ...]
+    manifest: Path
+
+
+def export(
+    selection: Selection,
+    table: pl.DataFrame,
+    run: Run,
+    *,
+    format: Format,  # noqa: A002 - the word of the command line and of the manifest
+    out: Path,
+    overwrite: bool = False,
+) -> ExportResult:
+    """Write the kept samples to the file ``out`` and a manifest to ``<out>.manifest.json``.
+
+    Exactly the selected uids are written, with all columns of ``table`` (DataComp's format holds
+    uids only), in the order of the uids. A selection that keeps nothing gives a file without rows.
+    Writing again what is there already changes nothing.
+
+    Raises:
+        ExportError: ``out`` has the wrong suffix, or another file is there and ``overwrite`` is
+            not set, or the selection was made from another table.
+    """
+    _check_target(out, format)
+    data = export_bytes(selection, table, format=format)
+    manifest = manifest_for(selection, run, format=format, name=out.name, data=data)
+    place = out.with_name(out.name + MANIFEST_SUFFIX)
+    if not overwrite:
+        _refuse_other(out, same=out.exists() and out.read_bytes() == data)
+        _refuse_other(place, same=place.exists() and _undated(place) == _undated(manifest))
+    if not out.exists() or overwrite:
+        files.write_bytes(out, data)
+    if not place.exists() or overwrite:
+        files.write_json(place, manifest)
+    return ExportResult((out,), place)
+
+
+def export_bytes(
+    selection: Selection,
+    table: pl.DataFrame,
+    *,
+    format: Format,  # noqa: A002 - as in export
+) -> bytes:
+    """The bytes that ``export`` writes, for a download."""
+    if format not in WRITERS:
+        raise ExportError(
+            "there is no such export format",
+            got=format,
+            allowed=", ".join(WRITERS),
+            next_step="choose one of these formats",
+        )
+    return WRITERS[format](selected_rows(selection, table))
+
+
+def selected_rows(selection: Selection, table: pl.DataFrame) -> pl.DataFrame:
+    """The rows of the selected uids, joined by uid, in the order of the uids.
+
+    Raises:
+        ExportError: A selected uid is not exactly once in the table.
+    """
+    kept = selection.uids.alias("uid").to_frame()
+    rows = table.join(kept, on="uid", how="semi").sort("uid")
+    if not rows["uid"].equals(kept["uid"]):
+        raise ExportError(
+            f"the table holds {len(rows)} rows for {len(kept)} selected samples",
+            next_step="apply the recipe to the table that is exported",
+        )
+    return rows
+
+
+def manifest_for(
+    selection: Selection,
+    run: Run,
+    *,
+    format: Format,  # noqa: A002 - as in export
+    name: str,
+    data: bytes,
+) -> dict[str, Any]:
+    """What a manifest says (``docs/formats.md``): how the file came about, and its digests."""
+    features = run.features
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "created_at": now(),
+        "run_id": run.id,
+        "feature_set": features.id,
+        "pool_fingerprint": features.info["fingerprint"],
+        "map": map_config(features),
+        "recipe": selection.recipe.model_dump(mode="json", exclude_none=True),
+        "total": selection.total,
+        "kept": selection.kept,
+        "retention_rate": selection.retention_rate,
+        "drops": selection.drops,
+        "uids_sha256": _uids_sha256(selection.uids),
+        "format": format,
+        "files": [{"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}],
+    }
+
+
+def replay(manifest: Path, runs_root: Path) -> Selection:
+    """Make the selection of a manifest again, from the run it names under ``runs_root``.
+
+    Raises:
+        ExportError: The recipe now keeps other uids, counts differ, or a file that lies beside
+            the manifest is not the one that was written.
+        RunError: The manifest is damaged, or the run is not there.
+    """
+    said = files.read_json(manifest)
+    missing = {"run_id", "recipe", "uids_sha256", "files", "total", "drops"} - set(said)
+    if missing or said.get("schema_version") != SCHEMA_VERSION:
+        raise ExportError(
+            "this is not a manifest of this version of Mimicscope",
+            got=str(manifest),
+            allowed=f"schema version {SCHEMA_VERSION} with all its fields",
+            next_step="export the selection again",
+        )
+    _check_files(manifest, said["files"])
+    run = open_run(runs_root / said["run_id"])
+    selection = select(run, Recipe.from_tree(said["recipe"]))
+    now_there: dict[str, Any] = {
+        "total": selection.total,
+        "drops": selection.drops,
+        "uids_sha256": _uids_sha256(selection.uids),
+    }
+    for name, value in now_there.items():
+        if value != said[name]:
+            raise ExportError(
+                f"the recipe does not keep the same samples any more: {name} differs",
+                got=value,
+                allowed=str(said[name]),
+                next_step="see whether the run, or the map its lasso was drawn on, was made anew",
+            )
+    return selection
+
+
+def _check_files(manifest: Path, written: list[dict[str, Any]]) -> None:
+    for entry in written:
+        path = manifest.with_name(entry["name"])
+        if not path.exists():
+            continue  # a manifest alone is enough to replay
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != entry["sha256"]:
+            raise ExportError(
+                f"{path.name} is not the file that was exported: its SHA-256 differs",
+                got=found,
+                allowed=entry["sha256"],
+                next_step="export the selection again",
+            )
+
+
+def _check_target(out: Path, file_format: Format) -> None:
+    expected = SUFFIXES.get(file_format)
+    if expected is not None and out.suffix != expected:
+        raise ExportError(
+            f"a {file_format} file is named otherwise",
+            got=out.name,
+            allowed=f"a name ending in {expected}",
+            next_step=f"write to {out.with_suffix(expected).name}",
+        )
+    if out.is_dir():
+        raise ExportError(
+            "there is a folder of that name", got=str(out), next_step="name a file inside it"
+        )
+
+
+def _refuse_other(path: Path, *, same: bool) -> None:
+    if path.exists() and not same:
+        raise ExportError(
+            "another file is already there",
+            got=str(path),
+            next_step="choose another name, or allow overwriting",
+        )
+
+
+def _undated(manifest: Path | dict[str, Any]) -> dict[str, Any]:
+    said = files.read_json(manifest) if isinstance(manifest, Path) else manifest
+    return {name: value for name, value in said.items() if name != "created_at"}
+
+
+def _uids_sha256(uids: pl.Series) -> str:
+    """SHA-256 of the sorted uids, one per line."""
+    return hashlib.sha256("".join(f"{uid}\n" for uid in uids).encode()).hexdigest()

@@ -1,0 +1,110 @@
+"""The bytes of every export format: pure functions of a table, the same bytes each time.
+
+Rows are in the order of their uids, whatever the order of the table. Cells are written as they are:
+a caption such as ``=1+1`` stays ``=1+1`` in a CSV file, so spreadsheet programs should import CSV
+files from unknown sources as text (``docs/formats.md``).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import polars.selectors as cs
+
+from mimic_core.base.draws import uid_words
+from mimic_core.base.errors import ExportError
+from mimic_core.base.schema import ROW_GROUP_ROWS
+
+Format = Literal["parquet", "csv", "jsonl", "datacomp"]
+SUFFIXES: dict[Format, str] = {
+    "parquet": ".parquet",
+    "csv": ".csv",
+    "jsonl": ".jsonl",
+    "datacomp": ".npy",
+}
+DATACOMP_DTYPE = np.dtype("u8,u8")
+
+
+def parquet_bytes(rows: pl.DataFrame) -> bytes:
+    """All columns, zstd-compressed, in row groups that stream."""
+    out = io.BytesIO()
+    rows.write_parquet(out, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+    return out.getvalue()
+
+
+def csv_bytes(rows: pl.DataFrame) -> bytes:
+    """All columns; null is an empty cell, an empty text is ``""``, nested values are JSON text."""
+    _refuse_binary(rows, "csv")
+    nested = [_json_text(rows[name]) for name in _nested_columns(rows)]
+    return rows.with_columns(nested).write_csv().encode()
+
+
+def jsonl_bytes(rows: pl.DataFrame) -> bytes:
+    """One JSON object per line with all columns, null for missing values."""
+    _refuse_binary(rows, "jsonl")
+    for name in _nested_columns(rows):
+        _json_text(rows[name])  # a NaN inside would be written as null without a word
+    return rows.write_ndjson().encode()
+
+
+def datacomp_bytes(rows: pl.DataFrame) -> bytes:
+    """DataComp's subset file: an ``.npy`` of the uids' two halves, dtype ``u8,u8``, sorted.
+
+    Raises:
+        MimicError: A uid is not 32 hexadecimal digits.
+    """
+    words = uid_words(rows["uid"])
+    subset = np.empty(len(words), DATACOMP_DTYPE)
+    subset["f0"], subset["f1"] = words[:, 0], words[:, 1]
+    subset.sort()
+    out = io.BytesIO()
+    np.save(out, subset, allow_pickle=False)
+    return out.getvalue()
+
+
+WRITERS: dict[Format, Callable[[pl.DataFrame], bytes]] = {
+    "parquet": parquet_bytes,
+    "csv": csv_bytes,
+    "jsonl": jsonl_bytes,
+    "datacomp": datacomp_bytes,
+}
+
+
+def _nested_columns(rows: pl.DataFrame) -> list[str]:
+    return [name for name, dtype in rows.schema.items() if dtype.is_nested()]
+
+
+def _json_text(column: pl.Series) -> pl.Series:
+    """A nested column as JSON text; null stays null."""
+    return pl.Series(column.name, [_dumps(value, column.name) for value in column], pl.String)
+
+
+def _dumps(value: Any, column: str) -> str | None:
+    if value is None:
+        return None
+    plain = value.to_list() if isinstance(value, pl.Series) else value
+    try:
+        return json.dumps(plain, ensure_ascii=False, allow_nan=False, default=str)
+    except ValueError as error:
+        raise ExportError(
+            f"column {column} holds a nested number that is not finite",
+            got=plain,
+            allowed="finite numbers; null where a value is missing",
+            next_step="export as parquet, which can hold it, or correct that column",
+        ) from error
+
+
+def _refuse_binary(rows: pl.DataFrame, file_format: Format) -> None:
+    binary = rows.select(cs.binary()).columns
+    if binary:
+        raise ExportError(
+            f"{file_format} cannot hold the raw bytes of a column",
+            got=binary[0],
+            allowed="text, numbers, booleans, dates and nested values of these",
+            next_step="export as parquet",
+        )

@@ -1,0 +1,96 @@
+"""The part of the reference that phase 2 needs, stored beside its features.
+
+Letters: F feature width, D embedding width.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mimic_core.base import files
+from mimic_core.base.errors import RunError
+from mimic_core.base.schema import Side
+from mimic_core.mimic.contrastive import Head
+from mimic_core.models import clip
+from mimic_core.models.projections import Projection, find_projection
+from mimic_core.runs.featureset import FeatureSet
+
+_FILE = "head.safetensors"
+# One entry: safetensors writes several in a random order, and equal runs would differ in bytes.
+_NAMES = "names"
+
+
+@dataclass(frozen=True)
+class ReferenceHead:
+    """Logit scale and bias of the reference, and the last projections of its towers by side."""
+
+    head: Head
+    projections: Mapping[Side, Projection]
+
+
+def contrastive_head(module: nn.Module) -> Head:
+    """Scale and bias of a model's contrastive loss."""
+    bias = clip.logit_bias(module)
+    return Head(
+        loss=clip.loss_name(module),
+        scale=float(clip.logit_scale(module)),
+        bias=0.0 if bias is None else float(bias),
+    )
+
+
+def store_head(features: FeatureSet, module: nn.Module, sides: tuple[Side, ...]) -> None:
+    """Write the reference's head beside its features, unless it is there."""
+    from safetensors.torch import save
+
+    if (features.path / _FILE).exists():
+        return
+    head = contrastive_head(module)
+    tensors = {"logit_scale": torch.tensor(head.scale), "logit_bias": torch.tensor(head.bias)}
+    names = {"loss": str(head.loss)}
+    for side in sides:
+        projection = find_projection(module, side)
+        names[side] = projection.name
+        tensors[f"{side}.weight"] = projection.weight.float().cpu().contiguous()
+        if projection.bias is not None:
+            tensors[f"{side}.bias"] = projection.bias.float().cpu().contiguous()
+    files.write_bytes(
+        features.path / _FILE, save(tensors, metadata={_NAMES: json.dumps(names, sort_keys=True)})
+    )
+
+
+def read_head(features: FeatureSet) -> ReferenceHead:
+    """Read what ``store_head`` wrote.
+
+    Raises:
+        RunError: The file is missing.
+    """
+    from safetensors import safe_open
+
+    path = features.path / _FILE
+    if not path.exists():
+        raise RunError(
+            "the feature set holds no head of its reference",
+            got=str(path),
+            next_step="score the pool with a reference first",
+        )
+    with safe_open(path, framework="pt") as file:
+        names = json.loads(file.metadata()[_NAMES])
+        tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    sides: tuple[Side, ...] = ("image", "text")
+    return ReferenceHead(
+        Head(
+            loss="siglip" if names["loss"] == "siglip" else "clip",
+            scale=float(tensors["logit_scale"]),
+            bias=float(tensors["logit_bias"]),
+        ),
+        {
+            side: Projection(names[side], tensors[f"{side}.weight"], tensors.get(f"{side}.bias"))
+            for side in sides
+            if side in names
+        },
+    )

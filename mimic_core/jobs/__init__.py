@@ -1,0 +1,1 @@
+"""Background jobs: detached workers and the table that knows them."""

@@ -1,0 +1,281 @@
+"""What is trained in a proof, and how it is judged: image-caption pairs, or labels.
+
+A ``Task`` trains one model on some rows at a fixed number of steps, and gives the contributions of
+the held-out samples to each metric (``mimic_core.proofs.metrics``). Nothing else of a proof knows
+what kind of data it is about.
+
+Letters: N samples, H held-out samples, B batch, F feature width, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mimic_core.base.batches import draw_batches
+from mimic_core.base.draws import uid_words
+from mimic_core.base.errors import ConfigError
+from mimic_core.features.label_encoder import features_array
+from mimic_core.features.rows import Rows
+from mimic_core.mimic.adamw import AdamW
+from mimic_core.mimic.losses import require_finite
+from mimic_core.mimic.widening import widened
+from mimic_core.models.load import fresh_weight
+from mimic_core.proofs import metrics
+from mimic_core.proofs.classes import class_numbers, trusted_labels
+from mimic_core.proofs.record import ProveConfig
+from mimic_core.runs.featureset import FeatureSet
+from mimic_core.scoring.projector import Projector, reference_projection, stored_pairs
+
+LOSS = "held-out loss"
+RECALL_AT = (1, 5)
+MAX_JUDGED = 4096  # samples whose loss is taken together
+PAIR_METRICS = (
+    LOSS,
+    *(f"image to text recall@{k}" for k in RECALL_AT),
+    *(f"text to image recall@{k}" for k in RECALL_AT),
+)
+LABEL_METRICS = (LOSS, "accuracy")
+
+Check = Callable[[], None]
+
+
+class Task(Protocol):
+    """Trains on rows of a pool and judges what was trained.
+
+    Attributes:
+        metrics: Names of the metrics; the first is the loss, which decides.
+        usable: Which rows of the pool can train, bool (N,).
+        judgeable: Which can judge, bool (N,).
+        device: Where it computes; on the CPU, several trainings may run at once.
+    """
+
+    kind: Literal["pairs", "labels"]
+    metrics: tuple[str, ...]
+    usable: np.ndarray
+    judgeable: np.ndarray
+    device: torch.device
+
+    def fit(self, rows: np.ndarray, *, seed: int, steps: int, batch_size: int, check: Check) -> Any:
+        """A model trained on ``rows`` (n,) int64 alone, at ``steps`` steps of ``batch_size``.
+
+        Initialisation and the order of the samples depend on ``seed`` and the samples' uids, so
+        two trainings with one seed differ only by what they train on.
+        """
+
+    def contributions(self, model: Any, held_out: np.ndarray) -> np.ndarray:
+        """Contributions (M, H) float64 of the held-out rows (H,) to the M metrics."""
+
+
+class TakesRows(Protocol):
+    """Features (N, F), such as ``mimic_core.features.rows.Rows``."""
+
+    def take(self, rows: np.ndarray) -> Tensor:
+        """Rows (B,) as (B, F) float32."""
+
+
+class PairsTask:
+    """A fresh projection of one tower, trained against the other tower's embeddings."""
+
+    kind: Literal["pairs", "labels"] = "pairs"
+    metrics: tuple[str, ...] = PAIR_METRICS
+
+    def __init__(
+        self, features: FeatureSet, config: ProveConfig, device: torch.device | str = "cpu"
+    ) -> None:
+        self._config = config
+        self.device = torch.device(device)
+        reference, self._projection = reference_projection(features, config.side)
+        self._head = reference.head
+        self._features, self._others = stored_pairs(features, config.side, self.device)
+        self._words = uid_words(features.samples["uid"])
+        self.usable = self.judgeable = np.ones(len(self._words), bool)
+
+    def fit(
+        self, rows: np.ndarray, *, seed: int, steps: int, batch_size: int, check: Check
+    ) -> Projector:
+        """A projection trained with plain weights."""
+        model = Projector(
+            self._head,
+            self._projection,
+            side=self._config.side,
+            seed=seed,
+            learning_rate=self._config.learning_rate,
+            weight_decay=self._config.weight_decay,
+            device=self.device,
+        )
+        for batch in batches(self._words, rows, seed=seed, steps=steps, batch_size=batch_size):
+            check()
+            model.plain_step(self._features.take(batch), self._others.take(batch))
+        return model
+
+    def contributions(self, model: Projector, held_out: np.ndarray) -> np.ndarray:
+        """Loss in fixed batches of nearly equal size; recall over all held-out samples."""
+        embedded, _ = model.embed(self._features.take(held_out), self._others.take(held_out))
+        require_finite(embedded.image.sum(1))
+        image, text = (_wide(side) for side in (embedded.image, embedded.text))
+        judge = (
+            metrics.siglip_contributions
+            if self._head.loss == "siglip"
+            else metrics.clip_contributions
+        )
+        losses = [
+            judge(image[part] @ text[part].T * self._head.scale + self._head.bias)
+            for part in judged_batches(len(held_out), self._config.batch_size)
+        ]
+        return np.stack(
+            [
+                np.concatenate(losses),
+                *metrics.recall_contributions(image, text, RECALL_AT),
+                *metrics.recall_contributions(text, image, RECALL_AT),
+            ]
+        )
+
+
+class LabelsTask:
+    """A fresh linear head on cached features, trained by cross-entropy.
+
+    Args:
+        features: (N, F).
+        width: F.
+        labels: Class numbers (N,) int64 to train by, -1 where there is none.
+        truth: The same to judge by; None for ``labels``.
+        classes: C.
+        words: Parsed uids (N, 2).
+    """
+
+    kind: Literal["pairs", "labels"] = "labels"
+    metrics: tuple[str, ...] = LABEL_METRICS
+
+    def __init__(
+        self,
+        features: TakesRows,
+        labels: np.ndarray,
+        words: np.ndarray,
+        config: ProveConfig,
+        *,
+        width: int,
+        classes: int,
+        truth: np.ndarray | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._features, self._words, self._config = features, words, config
+        self._labels = torch.from_numpy(labels).to(device)
+        self._truth = labels if truth is None else truth
+        self.usable, self.judgeable = labels >= 0, self._truth >= 0
+        self._shape = (width, classes)
+        self.device = torch.device(device)
+
+    def fit(
+        self, rows: np.ndarray, *, seed: int, steps: int, batch_size: int, check: Check
+    ) -> tuple[Tensor, Tensor]:
+        """Weight (F, C) and bias (C,)."""
+        generator = torch.Generator().manual_seed(seed)
+        weight = fresh_weight("head", self._shape, generator).to(self.device)
+        bias = torch.zeros(self._shape[1], device=self.device)
+        config = self._config
+        optimisers = [AdamW(p, config.learning_rate, config.weight_decay) for p in (weight, bias)]
+        for batch in batches(self._words, rows, seed=seed, steps=steps, batch_size=batch_size):
+            check()
+            features = self._features.take(batch)
+            logits = features @ weight + bias
+            require_finite(logits.sum(1))
+            gradient = torch.softmax(logits, 1)
+            labels = self._labels[torch.from_numpy(batch).to(self.device)]
+            gradient[torch.arange(len(batch)), labels] -= 1
+            gradient /= len(batch)
+            for optimiser, part in zip(
+                optimisers, (features.T @ gradient, gradient.sum(0)), strict=True
+            ):
+                optimiser.step(part)
+        return weight, bias
+
+    def contributions(self, model: tuple[Tensor, Tensor], held_out: np.ndarray) -> np.ndarray:
+        """Cross-entropy, and whether the class is right; classes on a level share it."""
+        logits = _wide(self._features.take(held_out) @ model[0] + model[1])
+        own = np.arange(len(held_out)), self._truth[held_out]
+        peak = logits.max(1, keepdims=True)
+        losses = np.log(np.exp(logits - peak).sum(1)) + peak[:, 0] - logits[own]
+        best = logits == peak
+        return np.stack([losses, best[own] / best.sum(1)])
+
+
+def open_task(features: FeatureSet, config: ProveConfig, device: torch.device | str) -> Task:
+    """The task that the feature set's samples call for: labels where they have one, else pairs.
+
+    Raises:
+        ConfigError: The stored arrays serve neither.
+    """
+    if features.info.get("task") == "labels":
+        return _labels_task(features, config, device)
+    if config.trusted_label_column is not None:
+        raise ConfigError(
+            "pairs have no labels to be judged by",
+            got=config.trusted_label_column,
+            allowed="a trusted label column for labelled pools only",
+            next_step="leave --trusted-label-column away",
+        )
+    if features.has_array("image_embedding") and features.has_array("text_embedding"):
+        return PairsTask(features, config, device)
+    raise ConfigError(
+        "the run's cached features cannot be trained on",
+        got=", ".join(sorted(features.info["arrays"])),
+        allowed="features and embeddings of image-caption pairs, or features of labelled images",
+        next_step="score the pool in probe mode",
+    )
+
+
+def _labels_task(
+    features: FeatureSet, config: ProveConfig, device: torch.device | str
+) -> LabelsTask:
+    names = features.samples["label"]
+    known = names.drop_nulls().unique().sort()
+    truth = None
+    if config.trusted_label_column is not None:
+        truth = class_numbers(
+            trusted_labels(features.samples, config.trusted_label_column, known), known
+        )
+    rows = Rows(features, features_array(features), torch.device(device))
+    return LabelsTask(
+        rows,
+        class_numbers(names, known),
+        uid_words(features.samples["uid"]),
+        config,
+        width=rows.width,
+        classes=len(known),
+        truth=truth,
+        device=device,
+    )
+
+
+def batches(
+    words: np.ndarray, rows: np.ndarray, *, seed: int, steps: int, batch_size: int
+) -> Iterator[np.ndarray]:
+    """``steps`` batches (B,) of ``rows``, epoch after epoch, drawn as probe mode draws them."""
+    done, epoch = 0, 0
+    while done < steps:
+        for draw in draw_batches(words[rows], batch_size=batch_size, seed=seed, epoch=epoch):
+            if done == steps:
+                return
+            yield rows[draw.rows]
+            done += 1
+        epoch += 1
+
+
+def judged_batches(held_out: int, batch_size: int) -> list[slice]:
+    """The fixed batches in which every arm's held-out loss is taken, of nearly equal size.
+
+    At most ``MAX_JUDGED``: a larger batch would need gigabytes for its logits, times the cores.
+    """
+    parts = -(-held_out // min(batch_size, MAX_JUDGED))
+    edges = np.linspace(0, held_out, parts + 1).round().astype(int)
+    return [slice(int(a), int(b)) for a, b in pairwise(edges)]
+
+
+def _wide(values: Tensor) -> np.ndarray:
+    return np.asarray(widened(values).cpu().numpy())

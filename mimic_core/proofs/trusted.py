@@ -1,0 +1,132 @@
+"""Which samples are known to be good: named by a column of the table, or by a file of uids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from mimic_core.base.errors import ConfigError
+from mimic_core.base.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS
+from mimic_core.sources.marks import marked_rows
+
+MAX_VALUES = 12  # a column with more values is no candidate for a mark of good samples
+MAX_SHOWN = 12
+_NOISY_MARK = "is_noisy"  # the glossary's own column, in which true means noisy
+
+
+def trusted_mask(table: pl.DataFrame, spec: str) -> np.ndarray:
+    """Which rows of ``table`` ``spec`` marks as good, bool (N,).
+
+    Args:
+        spec: A boolean column, or ``column=value``, as ``marked_rows`` reads it. Missing values
+            are not good.
+
+    Raises:
+        ConfigError: There is no such column or value; the message lists what can be used.
+    """
+    if spec.strip() == _NOISY_MARK:
+        raise _refusal(f"{_NOISY_MARK} marks noisy samples, which nobody can trust", spec, table)
+    return marked_rows(table, spec, option="--trusted", candidates=_candidates(table))
+
+
+def trusted_candidates(table: pl.DataFrame) -> list[str]:
+    """What ``--trusted`` could be: each value of the columns with few values, likely ones first."""
+    own = {*SAMPLE_COLUMNS, *MEASURED_COLUMNS}
+    booleans, others = [], []
+    for name, dtype in table.schema.items():
+        if name in own:
+            continue
+        if dtype == pl.Boolean:
+            good = [f"{name}=false"] if name == _NOISY_MARK else [name, f"{name}=false"]
+            booleans += good
+        elif dtype in (pl.String, pl.Categorical, pl.Enum):
+            values = table[name].drop_nulls().unique().sort()
+            if 1 < len(values) <= MAX_VALUES:
+                others += [f"{name}={value}" for value in values]
+    return booleans + others
+
+
+def _candidates(table: pl.DataFrame) -> str:
+    found = trusted_candidates(table)
+    shown = ", ".join(found[:MAX_SHOWN]) + (", ..." if len(found) > MAX_SHOWN else "")
+    return shown or "no column of this table marks good samples: give a held-out file of uids"
+
+
+def need_trust(table: pl.DataFrame) -> ConfigError:
+    """The error of a proof that names no trusted samples."""
+    return _refusal("a proof needs samples that are known to be good", None, table)
+
+
+def _refusal(problem: str, got: str | None, table: pl.DataFrame) -> ConfigError:
+    return ConfigError(
+        problem,
+        got=got or "neither a trusted column nor a held-out file",
+        allowed=_candidates(table),
+        next_step="name the good samples with --trusted COLUMN, --trusted COLUMN=VALUE, or "
+        "--held-out FILE",
+    )
+
+
+def held_out_mask(table: pl.DataFrame, uids: pl.Series) -> np.ndarray:
+    """Which rows of ``table`` are among ``uids``, bool (N,).
+
+    Raises:
+        ConfigError: One of the uids is not in the table.
+    """
+    missing = uids.filter(~uids.is_in(table["uid"].implode()))
+    if len(missing):
+        raise ConfigError(
+            f"{len(missing):,} of {len(uids):,} held-out uids are not in the run",
+            got=missing[0],
+            allowed="uids of the run's own samples",
+            next_step="take the held-out samples from the pool that was scored",
+        )
+    return np.asarray(table["uid"].is_in(uids.implode()).to_numpy())
+
+
+def read_uids(path: Path) -> pl.Series:
+    """The uids (K,) that a file lists, each once.
+
+    Parquet, CSV and JSONL have a column ``uid``; ``.npy`` is DataComp's format; any other file is
+    read as text with one uid per line.
+
+    Raises:
+        ConfigError: The file cannot be read, or lists none.
+    """
+    try:
+        uids = _uids_in(path)
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise ConfigError(
+            f"the held-out file cannot be read ({' '.join(str(error).split())[:200]})",
+            got=str(path),
+            allowed="Parquet, CSV or JSONL with a column uid, .npy of DataComp uids, "
+            "or text with one uid per line",
+            next_step="check the path and the format",
+        ) from error
+    uids = uids.cast(pl.String).drop_nulls().unique().sort()
+    if uids.is_empty():
+        raise ConfigError(
+            "the held-out file lists no uid",
+            got=str(path),
+            next_step="write one uid per line into it",
+        )
+    return uids.alias("uid")
+
+
+def _uids_in(path: Path) -> pl.Series:
+    match path.suffix.lower():
+        case ".parquet":
+            return pl.read_parquet(path, columns=["uid"])["uid"]
+        case ".csv":
+            return pl.read_csv(path, columns=["uid"], schema_overrides={"uid": pl.String})["uid"]
+        case ".jsonl" | ".ndjson":
+            return pl.read_ndjson(path)["uid"]
+        case ".npy":
+            halves = np.load(path, allow_pickle=False)
+            if halves.dtype.names is None or len(halves.dtype.names) != 2:
+                raise ValueError("no pairs of 64-bit halves")
+            return pl.Series([f"{int(high):016x}{int(low):016x}" for high, low in halves])
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return pl.Series([line.strip() for line in lines if line.strip()], dtype=pl.String)

@@ -1,0 +1,1 @@
+"""All that is on disk, read back: feature sets, records, runs, tables, means, history, map."""

@@ -1,0 +1,300 @@
+"""The run directory: what a run is, how its scores are written, found again and read.
+
+Layout (``docs/formats.md``)::
+
+    <runs root>/<run id>/run.json                   config, versions, counts, checks, timings
+    <runs root>/<run id>/scores/epoch-00000.parquet one row per sample and epoch (or repeat)
+    <runs root>/<run id>/skipped.parquet            who was skipped, and why
+    <runs root>/<run id>/held_out.parquet           who has no score: held out, or trusted
+    <runs root>/<run id>/reference_head.safetensors, reference_labels.parquet    labelled probes
+    <runs root>/<run id>/metrics.parquet            training: how good the model was, and when
+    <runs root>/<run id>/checkpoints/               training: weights after each epoch
+    <runs root>/features/<id>/                      the feature sets that runs share
+
+A run is finished when ``run.json`` says ``done``; score files are byte-identical for equal configs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from pydantic import ValidationError
+
+from mimic_core.base import files
+from mimic_core.base.errors import RunError
+from mimic_core.base.schema import (
+    SCHEMA_VERSION,
+    SCORE_COLUMNS,
+    TRAINED_COLUMNS,
+    Frozen,
+    HeadConfig,
+    RunConfig,
+    ScoreBatch,
+    digest,
+    slug,
+)
+from mimic_core.runs.featureset import FEATURES_DIR, FeatureSet
+from mimic_core.runs.head_record import HeadRecord
+
+_STORED = {**SCORE_COLUMNS, **TRAINED_COLUMNS}
+_MEASURED = [name for name in _STORED if name not in ("uid", "epoch")]
+_NUMPY = {pl.Int32(): np.int32, pl.Float32(): np.float32, pl.Boolean(): np.bool_}
+
+REFERENCE_LABELS_FILE = "reference_labels.parquet"
+RunStatus = Literal["running", "done"]
+CheckLevel = Literal["good", "caution", "bad"]
+
+
+class LayerSweep(Frozen):
+    """What one candidate mimic layer would give on a small part of the pool."""
+
+    mimic_layers: tuple[str, ...]
+    samples: int
+    share_positive: float
+    rank_with_clip_score: float | None
+    rank_with_loss: float | None
+    mean_score: float
+
+
+class DirectionCheck(Frozen):
+    """Is the reference better on this pool, and do the scores say so (method.md section 6)?
+
+    ``segment`` holds (position, mean loss) from the model (0) to the reference (1) on the mimic
+    layers. Rank agreements are Spearman's; None where one side is constant.
+    """
+
+    segment: tuple[tuple[float, float], ...]
+    share_positive: float
+    rank_with_clip_score: float | None
+    rank_with_loss: float | None
+    level: CheckLevel
+    verdict: str
+    sweep: tuple[LayerSweep, ...] = ()
+
+
+class RunRecord(Frozen):
+    """The content of ``run.json``; ``samples`` have scores, ``held_out`` are readable without."""
+
+    schema_version: int
+    run_id: str
+    status: RunStatus
+    created_at: str
+    finished_at: str | None = None
+    config: RunConfig
+    feature_set: str
+    tangent_set: str | None = None
+    mimic_layers: tuple[str, ...] = ()
+    batch_size: int = 0
+    samples: int = 0
+    skipped: int = 0
+    held_out: int = 0
+    epochs: int = 0
+    device: str = "cpu"
+    versions: dict[str, str] = {}
+    preprocessing: dict[str, Any] = {}
+    preprocessing_sha256: str = ""
+    decoder: str = ""
+    reference_head: HeadRecord | None = None
+    self_check: dict[str, float] = {}
+    direction_check: DirectionCheck | None = None
+    timings: dict[str, float] = {}
+
+
+def run_id(config: RunConfig, feature_set: str, model: str | None) -> str:
+    """Name of the run: the same pool, models and settings always give the same one.
+
+    The feature sets' own names hold what they depend on: pool, weights, preprocessing, precision.
+
+    Args:
+        model: What distinguishes the model from others where it is not the reference's own: the
+            name of its tangents, the weights that training starts from, or the content of the
+            reference head's file.
+    """
+    settings = config.scorer.model_dump(mode="json", exclude={"model"})
+    parts = [SCHEMA_VERSION, feature_set, model, config.mode, settings]
+    if config.head not in (None, HeadConfig()):
+        parts.append(config.head.model_dump(mode="json", exclude={"file"}))
+    identity = digest(parts)
+    return f"{slug(config.source.path)}-{config.mode}-{identity}"
+
+
+def now() -> str:
+    """The present moment in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory. Open an existing one with ``open_run``."""
+
+    path: Path
+    record: RunRecord
+
+    @property
+    def id(self) -> str:
+        """Name of the run."""
+        return self.record.run_id
+
+    @property
+    def done(self) -> bool:
+        """Whether all its scores are there."""
+        return self.record.status == "done"
+
+    @cached_property
+    def features(self) -> FeatureSet:
+        """The feature set of the reference, shared with other runs."""
+        return FeatureSet.open(self.path.parent / FEATURES_DIR / self.record.feature_set)
+
+    def scores(self) -> pl.DataFrame:
+        """All scores, long: one row per sample and epoch (columns of ``SCORE_COLUMNS``)."""
+        return pl.read_parquet(self.epoch_files())
+
+    def epoch_files(self) -> list[Path]:
+        """The score files of a finished run, one per epoch (or repeat), in order.
+
+        Raises:
+            RunError: The run is not finished.
+        """
+        if not self.done:
+            raise RunError(
+                "the run is not finished",
+                got=self.id,
+                next_step="resume it with the command that started it, or from the app",
+            )
+        return self._stored_files()
+
+    def stored_scores(self) -> pl.DataFrame:
+        """The scores that are on disk, finished run or not."""
+        return pl.read_parquet(self._stored_files())
+
+    @cached_property
+    def held_out(self) -> pl.Series:
+        """Uids of the samples that were never trained on, or are trusted, and have no score."""
+        path = self.path / "held_out.parquet"
+        return pl.read_parquet(path)["uid"] if path.exists() else pl.Series("uid", [], pl.String)
+
+    @cached_property
+    def reference_labels(self) -> pl.DataFrame | None:
+        """Uid and ``reference_label``, the class that the reference head gives each scored sample;
+        None for runs without labels.
+        """
+        path = self.path / REFERENCE_LABELS_FILE
+        return pl.read_parquet(path) if path.exists() else None
+
+    def metrics(self) -> pl.DataFrame:
+        """How good the trained model was, and when (``mimic_core.runs.metrics``).
+
+        Raises:
+            RunError: The run did not train a model, or has not measured it yet.
+        """
+        path = self.path / "metrics.parquet"
+        if not path.exists():
+            raise RunError(
+                "the run has no metrics of a trained model",
+                got=self.id,
+                allowed="training runs, from their first evaluation on",
+                next_step="choose a run made by the command train",
+            )
+        return pl.read_parquet(path)
+
+    def has_epoch(self, epoch: int) -> bool:
+        """Whether the scores of ``epoch`` are stored."""
+        return self._epoch_file(epoch).exists()
+
+    def write_epoch(self, epoch: int, uids: pl.Series, batches: Iterable[ScoreBatch]) -> None:
+        """Store one epoch's scores in the order of ``uids`` (N).
+
+        Raises:
+            RunError: A sample of the pool was visited never or twice.
+        """
+        files.write_parquet(self._epoch_file(epoch), epoch_frame(epoch, uids, batches))
+
+    def update(self, **changes: Any) -> Run:
+        """Write ``run.json`` with ``changes`` and return the run as it is now."""
+        record = RunRecord(**{**self.record.model_dump(), **changes})
+        files.write_json(self.path / "run.json", record.model_dump(mode="json"))
+        return Run(self.path, record)
+
+    def _stored_files(self) -> list[Path]:
+        return sorted((self.path / "scores").glob("epoch-*.parquet"))
+
+    def _epoch_file(self, epoch: int) -> Path:
+        return self.path / "scores" / f"epoch-{epoch:05d}.parquet"
+
+
+def epoch_frame(epoch: int, uids: pl.Series, batches: Iterable[ScoreBatch]) -> pl.DataFrame:
+    """One epoch's batches as a frame of ``SCORE_COLUMNS``, rows in the order of ``uids`` (N).
+
+    What the batches hold of ``TRAINED_COLUMNS`` follows.
+    """
+    visits = np.zeros(len(uids), np.int64)
+    columns: dict[str, np.ndarray] = {}
+    for batch in batches:
+        np.add.at(visits, batch.rows, 1)
+        for name in _MEASURED:
+            values = batch.step if name == "step" else getattr(batch, name)
+            if values is not None:
+                column = columns.setdefault(name, np.empty(len(uids), _NUMPY[_STORED[name]]))
+                column[batch.rows] = values
+    wrong = np.flatnonzero(visits != 1)
+    if len(wrong):
+        raise RunError(
+            f"epoch {epoch} visited {len(wrong)} samples not exactly once",
+            got=f"uid {uids[int(wrong[0])]}: {visits[wrong[0]]} visits",
+            next_step="report this as a defect of Mimicscope",
+        )
+    epochs = np.full(len(uids), epoch, np.int32)
+    stored = {"uid": uids, "epoch": epochs, **columns}
+    return pl.DataFrame(stored, schema={name: _STORED[name] for name in stored})
+
+
+def start_run(root: Path, record: RunRecord) -> Run:
+    """Create the run's directory, or open what an earlier try with the same config left."""
+    path = root / record.run_id
+    if (path / "run.json").exists():
+        return open_run(path)
+    run = Run(path, record)
+    return run.update()
+
+
+def open_run(path: Path) -> Run:
+    """Open the run at ``path``, finished or not.
+
+    Raises:
+        RunError: There is no run, it is damaged or of another schema version.
+    """
+    values = files.read_json(path / "run.json")
+    if values.get("schema_version") != SCHEMA_VERSION:
+        raise RunError(
+            "the run was written by another version of Mimicscope",
+            got=values.get("schema_version"),
+            allowed=f"schema version {SCHEMA_VERSION}",
+            next_step="score the pool again with this version",
+        )
+    try:
+        return Run(path, RunRecord(**values))
+    except ValidationError as error:
+        raise RunError(
+            f"run.json is damaged: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}",
+            got=str(path),
+            next_step="delete that folder and score the pool again",
+        ) from error
+
+
+def list_runs(root: Path) -> tuple[list[Run], list[RunError]]:
+    """All runs under ``root``, newest first, and an error for each one that cannot be opened."""
+    runs, damaged = [], []
+    for file in sorted(root.glob("*/run.json")):
+        try:
+            runs.append(open_run(file.parent))
+        except RunError as error:
+            damaged.append(error)
+    runs.sort(key=lambda run: (run.record.created_at, run.id), reverse=True)
+    return runs, damaged

@@ -1,0 +1,1 @@
+"""A pool becomes a run: probe, snapshot, labels and training, with a direction check."""

@@ -1,0 +1,193 @@
+"""What a run is made from: source, reference, feature sets and, in snapshot mode, the scored model.
+
+Everything a user can get wrong is opened and checked here, before the long pass over the images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mimic_core.base.errors import ConfigError, ModelError
+from mimic_core.base.progress import Progress
+from mimic_core.base.schema import RunConfig, Side, Task
+from mimic_core.features import filling
+from mimic_core.features.encoders import CheckedEncoder, ReferenceEncoder
+from mimic_core.features.label_encoder import ImageEncoder
+from mimic_core.features.stored import store_head
+from mimic_core.mimic import scores
+from mimic_core.models.load import LoadedModel, load_model
+from mimic_core.models.projections import find_projection
+from mimic_core.runs.featureset import FeatureSet
+from mimic_core.scoring.labels.reference_head import require_origin
+from mimic_core.scoring.labels.zero_shot import DEFAULT_PROMPTS, class_embeddings
+from mimic_core.scoring.pairs import Pair, prepare_pair
+from mimic_core.sources import DECODER, Source, open_source
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Opened and checked. ``targets`` are the feature sets to fill: the reference's first, then, in
+    snapshot mode, the tangents of ``pair``.
+    """
+
+    source: Source
+    reference: LoadedModel
+    targets: tuple[filling.Target, ...]
+    encoder: CheckedEncoder
+    pair: Pair | None = None
+
+    @property
+    def cached(self) -> FeatureSet:
+        """The reference's feature set."""
+        return self.targets[0].features
+
+    @property
+    def tangents(self) -> FeatureSet | None:
+        """The scored model's tangents, in snapshot mode."""
+        return self.targets[1].features if len(self.targets) > 1 else None
+
+
+def open_inputs(
+    config: RunConfig, runs_root: Path, device: torch.device, progress: Progress
+) -> Inputs:
+    """Open the source and the models of ``config`` and find or begin their feature sets.
+
+    Raises:
+        Interrupted: ``progress.check`` asked to stop while the pool was being indexed.
+        MimicError: The source or a model cannot be used as asked.
+    """
+    source = open_source(config.source)
+    progress.note(f"pool: {source.layout} at {config.source.path}")
+    _require_fitting_task(config, source.task)
+    reference = _load_reference(config, device, progress)
+    if source.task == "labels":
+        return _label_inputs(config, source, reference, runs_root, device, progress)
+    if reference.tokenizer is None:
+        raise ConfigError(
+            "captions need a reference with a text tower, which an image model has not",
+            got=config.reference,
+            allowed="an open_clip model",
+            next_step="choose one, or name the labels with --task labels and --label-column",
+        )
+    sides = _sides(config, reference)
+
+    def feature_set(
+        arrays: tuple[str, ...],
+        *,
+        extra: dict[str, object] | None = None,
+        index_from: FeatureSet | None = None,
+    ) -> FeatureSet:
+        return filling.feature_set_for(
+            runs_root,
+            source,
+            config.source,
+            reference,
+            precision=config.precision,
+            device=device,
+            arrays=arrays,
+            extra=extra,
+            index_from=index_from,
+            progress=progress,
+        )
+
+    encoder = ReferenceEncoder(reference.module, device, config.precision, sides)
+    cached = feature_set(encoder.arrays)
+    store_head(cached, reference.module, sides)
+    targets = (filling.Target(cached, encoder),)
+    if config.snapshot is None:
+        return Inputs(source, reference, targets, encoder)
+    pair = prepare_pair(config, config.snapshot, reference, device, progress.note)
+    tangents = feature_set(pair.encoder.arrays, extra=pair.identity, index_from=cached)
+    both = (*targets, filling.Target(tangents, pair.encoder))
+    return Inputs(source, reference, both, encoder, pair)
+
+
+def _require_fitting_task(config: RunConfig, task: Task) -> None:
+    """Refuse settings of the other task before anything long begins."""
+    if task == "pairs" and config.head is not None:
+        raise ConfigError(
+            "a reference head is for labelled images, and this pool has captions",
+            got=", ".join(config.head.model_fields_set),
+            allowed="--task labels, for a pool that has labels",
+            next_step="leave those options out, or name the labels with --label-column",
+        )
+    judge = None if config.training is None else config.training.held_out_label_column
+    if task == "pairs" and judge is not None:
+        raise ConfigError(
+            "a column of labels judges labelled images, and this pool has captions",
+            got=f"--held-out-label-column {judge}",
+            allowed="--task labels, for a pool that has labels",
+            next_step="leave that option out, or name the labels with --label-column",
+        )
+    if task == "pairs" and config.snapshot is None:  # of labels, cosines cost nothing
+        scores.require_cosine_batch(config.scorer.method, config.scorer.batch_size)
+    if task == "labels" and config.snapshot is not None:
+        raise ConfigError(
+            "snapshot mode scores captions, and this pool has labels",
+            got="--mode snapshot",
+            allowed="--mode probe",
+            next_step="leave --mode out, or train with the command train",
+        )
+
+
+def _label_inputs(
+    config: RunConfig,
+    source: Source,
+    reference: LoadedModel,
+    runs_root: Path,
+    device: torch.device,
+    progress: Progress,
+) -> Inputs:
+    """Those of a labelled pool. The prompts decide the CLIP score, so they name the feature set."""
+    has_text = reference.tokenizer is not None
+    given = () if config.head is None else config.head.prompts
+    if given and not has_text:
+        class_embeddings(reference, (), given, device)  # says what is wrong
+    prompts = given or DEFAULT_PROMPTS
+    cached = filling.feature_set_for(
+        runs_root,
+        source,
+        config.source,
+        reference,
+        precision=config.precision,
+        device=device,
+        arrays=("image_embedding",) if has_text else ("image_features",),
+        extra={"prompts": list(prompts)} if has_text else None,
+        progress=progress,
+    )
+    classes = None
+    if has_text:
+        labels = cached.index_labels()
+        described = class_embeddings(reference, labels, prompts, device)
+        classes = dict(zip(labels, described, strict=True))
+    require_origin(cached, config.head, reference)
+    encoder = ImageEncoder(reference.module, device, config.precision, classes)
+    return Inputs(source, reference, (filling.Target(cached, encoder),), encoder)
+
+
+def _load_reference(config: RunConfig, device: torch.device, progress: Progress) -> LoadedModel:
+    reference = load_model(config.reference, preprocess=config.preprocess)
+    reference.module.to(device)
+    progress.note(f"reference: {config.reference} on {device}")
+    progress.note(
+        f"preprocessing, {reference.preprocessing_origin}: {reference.preprocessing} "
+        f"(sha256 {reference.preprocessing_sha256[:12]}); decoder: {DECODER}"
+    )
+    return reference
+
+
+def _sides(config: RunConfig, reference: LoadedModel) -> tuple[Side, ...]:
+    """Towers with a linear projection; the one that a probe is to train must be among them."""
+    sides: list[Side] = []
+    both: tuple[Side, ...] = ("image", "text")
+    for side in both:
+        try:
+            find_projection(reference.module, side)
+            sides.append(side)
+        except ModelError:
+            if config.probe is not None and config.probe.side == side:
+                raise
+    return tuple(sides)

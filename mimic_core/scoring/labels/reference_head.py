@@ -1,0 +1,220 @@
+"""The reference head of a labelled run: what it is made from, and how good it is on the pool.
+
+A head comes from a file, from trusted samples, from words (zero-shot, CLIP models) or from the
+reference checkpoint's own classifier (method.md section 5). Letters: N samples, C classes, F width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from mimic_core.base.errors import ConfigError, ModelError
+from mimic_core.base.schema import HeadConfig
+from mimic_core.features.label_encoder import features_array
+from mimic_core.features.rows import Rows
+from mimic_core.models import clip
+from mimic_core.models.load import LoadedModel
+from mimic_core.runs.featureset import FeatureSet
+from mimic_core.runs.head_record import HeadOrigin, HeadRecord
+from mimic_core.scoring.labels.class_head import (
+    ClassHead,
+    own_head,
+    read_class_head,
+    require_head_file,
+    trained_classifier,
+)
+from mimic_core.scoring.labels.logistic import fit_logistic
+from mimic_core.scoring.labels.zero_shot import DEFAULT_PROMPTS, class_embeddings
+from mimic_core.sources.trusted import Trusted, trusted_samples
+
+_BLOCK = 65_536
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A reference head, and which samples it may score.
+
+    ``scored`` (M,) int64 are rows of the feature set in their order; ``predicted`` (M,) the number
+    of the class that the head gives each of them.
+    """
+
+    head: ClassHead
+    record: HeadRecord
+    scored: np.ndarray
+    predicted: np.ndarray
+    trusted: Trusted | None = None
+
+
+def make_reference(
+    features: FeatureSet,
+    config: HeadConfig | None,
+    model: LoadedModel,
+    device: torch.device,
+    *,
+    held_out: np.ndarray | None = None,
+) -> Reference:
+    """The reference head that ``config`` asks for; without a wish, what the model has to offer.
+
+    Args:
+        held_out: Which samples of the feature set (N,) bool never train a head.
+
+    Raises:
+        ConfigError: The trusted samples cannot be found, or are the whole pool.
+        ModelError: There is no head, or it does not know the pool's labels.
+    """
+    wanted = config or HeadConfig()
+    samples = features.samples
+    labels = sorted(set(samples["label"].to_list()))
+    rows = Rows(features, features_array(features), device)
+    trusted = trusted_samples(samples, wanted, held_out) if wanted.uses_trusted else None
+    origin: HeadOrigin
+    if wanted.file is not None:
+        origin = "file"
+        head = read_class_head(Path(wanted.file), width=rows.width, labels=labels)
+    elif trusted is not None:
+        origin = "trusted"
+        head = trained_head(rows, trusted, weight_decay=wanted.weight_decay)
+    elif model.tokenizer is not None:
+        origin = "zero_shot"
+        head = _zero_shot_head(model, labels, wanted.prompts, device)
+    else:
+        origin = "checkpoint"
+        head = _own_head(model, rows.width, labels)
+    head = head.to(device)
+    _require_classes(head)
+    scored = _scored_rows(len(samples), trusted, wanted)
+    return _measured(head, origin, wanted, rows, samples, scored, trusted)
+
+
+def require_origin(features: FeatureSet, config: HeadConfig | None, model: LoadedModel) -> None:
+    """Check, before any image is read, that ``make_reference`` will find what it begins with.
+
+    Raises:
+        ConfigError: The trusted samples cannot be found.
+        ModelError: The head's file is not there, or the model has no head to offer.
+    """
+    wanted = config or HeadConfig()
+    if wanted.file is not None:
+        require_head_file(Path(wanted.file))
+    elif wanted.uses_trusted:
+        trusted_samples(features.index_samples(), wanted)
+    elif model.tokenizer is None:
+        with _other_origins():
+            trained_classifier(model)
+
+
+def trained_head(rows: Rows, trusted: Trusted, *, weight_decay: float) -> ClassHead:
+    """A head trained on the trusted samples; no other sample's features are read."""
+    classes = tuple(sorted(set(trusted.labels)))
+    if len(classes) < 2:
+        raise ConfigError(
+            "the trusted samples have one class only",
+            got=classes[0],
+            allowed="trusted samples of at least two classes",
+            next_step="trust samples of every class of the pool",
+        )
+    number = {name: n for n, name in enumerate(classes)}
+    fit = fit_logistic(
+        lambda part: rows.take(trusted.rows[part]),
+        np.array([number[label] for label in trusted.labels]),
+        classes=len(classes),
+        width=rows.width,
+        weight_decay=weight_decay,
+    )
+    return ClassHead(classes, fit.weight, fit.bias, fit.converged)
+
+
+def _zero_shot_head(
+    model: LoadedModel, labels: Sequence[str], prompts: Sequence[str], device: torch.device
+) -> ClassHead:
+    """Logits as CLIP gives them: the scaled cosine of image and class."""
+    embeddings = class_embeddings(model, labels, prompts or DEFAULT_PROMPTS, device)
+    weight = float(clip.logit_scale(model.module)) * embeddings
+    return ClassHead(tuple(labels), weight, torch.zeros(len(labels), device=device))
+
+
+def _own_head(model: LoadedModel, width: int, labels: Sequence[str]) -> ClassHead:
+    """The classifier of the reference checkpoint itself."""
+    with _other_origins():
+        return own_head(model, width=width, labels=labels)
+
+
+@contextmanager
+def _other_origins() -> Iterator[None]:
+    """Say of a checkpoint without a fitting classifier where else a head can come from."""
+    options = "--trusted COLUMN, or --reference-head FILE"
+    try:
+        yield
+    except ModelError as error:  # its value is a text already, which another error would quote
+        error.problem += ", so it cannot serve as the reference head"
+        error.next_step = f"say where the reference head comes from: {options}"
+        raise
+
+
+def _require_classes(head: ClassHead) -> None:
+    if len(head.classes) < 2:
+        raise ConfigError(
+            "the pool's labels are all the same, so there is nothing to tell apart",
+            got=", ".join(head.classes),
+            allowed="at least two classes",
+            next_step="check the label column, or give a head that knows more classes with "
+            "--reference-head",
+        )
+
+
+def _scored_rows(count: int, trusted: Trusted | None, config: HeadConfig) -> np.ndarray:
+    scored = np.ones(count, bool)
+    if trusted is not None and not config.score_trusted:
+        scored[trusted.rows] = False
+    if scored.sum() < 2:
+        raise ConfigError(
+            "all samples of the pool are trusted, which leaves none to be scored",
+            got=f"{len(trusted.rows) if trusted else 0} of {count} samples",
+            allowed="at least two samples that are not trusted",
+            next_step="trust fewer samples with --trusted, or score them too with --score-trusted",
+        )
+    return np.flatnonzero(scored)
+
+
+def _measured(
+    head: ClassHead,
+    origin: HeadOrigin,
+    config: HeadConfig,
+    rows: Rows,
+    samples: pl.DataFrame,
+    scored: np.ndarray,
+    trusted: Trusted | None,
+) -> Reference:
+    """The head with its accuracy on the scored samples, and on the trusted ones."""
+    labels = np.array(head.numbers(samples["label"].gather(scored).to_list()))
+    predicted = _predictions(head, rows, scored)
+    record = HeadRecord(
+        origin=origin,
+        classes=len(head.classes),
+        scored=len(scored),
+        accuracy=float((predicted == labels).mean()),
+        prompts=(config.prompts or DEFAULT_PROMPTS) if origin == "zero_shot" else (),
+        trusted=0 if trusted is None else len(trusted.rows),
+        trusted_held_out=0 if trusted is None else trusted.held_out,
+        trusted_accuracy=None
+        if trusted is None
+        else float((_predictions(head, rows, trusted.rows) == head.numbers(trusted.labels)).mean()),
+        converged=head.converged,
+        disjoint=trusted is None or not config.score_trusted,
+    )
+    return Reference(head, record, scored, predicted, trusted)
+
+
+def _predictions(head: ClassHead, rows: Rows, of: np.ndarray) -> np.ndarray:
+    parts = [
+        head.logits(rows.take(of[start : start + _BLOCK])).argmax(1).cpu().numpy()
+        for start in range(0, len(of), _BLOCK)
+    ]
+    return np.concatenate(parts)

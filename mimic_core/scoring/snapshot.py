@@ -1,0 +1,171 @@
+"""Snapshot mode, phase 2: mimic scores at fixed weights from stored embeddings and tangents.
+
+Phase 1 (``mimic_core.features.encoders.TangentEncoder``) has stored each sample's embeddings and
+their derivatives along ``v / ||v||``; here batches of any size meet as matrices (method.md section
+4). Letters: B batch, D embedding width. float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mimic_core.base.batches import draw_batches, fitting_batch_size
+from mimic_core.base.draws import uid_words
+from mimic_core.base.errors import ConfigError
+from mimic_core.base.schema import ScoreBatch, SnapshotConfig
+from mimic_core.features.encoders import embed_with_tangents
+from mimic_core.features.loading import LoadedBatch
+from mimic_core.features.stored import contrastive_head
+from mimic_core.mimic import scores
+from mimic_core.mimic.contrastive import Embedded, Head, score_logits
+from mimic_core.mimic.losses import require_finite
+from mimic_core.mimic.scores import TaskVector
+from mimic_core.mimic.widening import widened
+from mimic_core.models import clip
+from mimic_core.runs.featureset import FeatureSet
+
+
+class Snapshot:
+    """Scores of one model at fixed weights; every repeat draws its batches afresh.
+
+    Args:
+        tangents: A finished feature set filled by a ``TangentEncoder``.
+        head: Contrastive head of the scored model, with its derivatives.
+
+    Raises:
+        ConfigError: Method ``cos``, which two-phase scoring cannot give.
+        ScoreError: The pool is too small.
+    """
+
+    def __init__(
+        self,
+        tangents: FeatureSet,
+        head: Head,
+        config: SnapshotConfig,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        require_projection_method(config)
+        self.config = config
+        self.device = torch.device(device)
+        self._head = head
+        self._names = ("image_embedding", "text_embedding", "image_tangent", "text_tangent")
+        self._arrays = {n: tangents.array(n) for n in self._names if tangents.has_array(n)}
+        self._words = uid_words(tangents.samples["uid"])
+        self.batch_size = fitting_batch_size(config.batch_size, len(self._words))
+
+    def run(self, repeat: int) -> Iterator[ScoreBatch]:
+        """Score the whole pool once, with the batches of ``repeat``."""
+        draws = draw_batches(
+            self._words, batch_size=self.batch_size, seed=self.config.seed, epoch=repeat
+        )
+        for draw in draws:
+            parts = [self._take(name, draw.rows) for name in self._names]
+            image, text = parts[0], parts[1]
+            assert image is not None  # every encoder stores both embeddings
+            assert text is not None
+            batch = Embedded(image, text, parts[2], parts[3])
+            scored = score_logits(batch, self._head)
+            require_finite(scored.losses, step=draw.step)
+            require_finite(scored.scores, what="score", step=draw.step)
+            weights = scores.mimic_weights(scored.scores, temperature=self.config.temperature)
+            columns = (scored.losses, scored.scores, weights)
+            kept = [values[: draw.scored].cpu().numpy() for values in columns]
+            yield ScoreBatch(repeat, draw.step, draw.rows[: draw.scored], *kept)
+
+    def _take(self, name: str, rows: np.ndarray) -> Tensor | None:
+        array = self._arrays.get(name)
+        return None if array is None else torch.from_numpy(array.take(rows)).to(self.device)
+
+
+def require_projection_method(config: SnapshotConfig) -> None:
+    """Refuse method ``cos`` before any work is done.
+
+    Raises:
+        ConfigError: Always for ``cos``: a gradient's norm needs the activations of the whole batch,
+            which the two phases never hold together.
+    """
+    if config.method == "cos":
+        raise ConfigError(
+            "snapshot mode cannot give the cosine: it needs the norm of every sample's gradient, "
+            "which scoring in two phases never builds",
+            got="cos",
+            allowed="proj",
+            next_step="use --method proj, --mode probe with --batch-size up to "
+            f"{scores.COS_MAX_BATCH}, or mimic_core.mimic.scores.mimic_scores(method='cos') "
+            "in your loop",
+        )
+
+
+def head_with_tangents(module: nn.Module, vector: TaskVector) -> Head:
+    """The model's contrastive head; where logit scale or bias are mimic layers, their derivatives.
+
+    The scale is stored as its logarithm, so its derivative is ``exp(s) * s*``.
+    """
+    head = contrastive_head(module)
+    unit = {name: float(vector.directions[name]) / vector.norm for name in _scalars(vector)}
+    return Head(
+        loss=head.loss,
+        scale=head.scale,
+        bias=head.bias,
+        scale_tangent=head.scale * unit.get("logit_scale", 0.0),
+        bias_tangent=unit.get("logit_bias", 0.0),
+    )
+
+
+def _scalars(vector: TaskVector) -> list[str]:
+    return [name for name in ("logit_scale", "logit_bias") if name in vector.directions]
+
+
+def self_check(module: nn.Module, vector: TaskVector, batch: LoadedBatch) -> float:
+    """Largest difference between two-phase scores and reverse mode over a small batch.
+
+    Relative to the batch's largest score, or to a hundredth of the largest derivative that a logit
+    can have: where the model tells the samples apart with ease, both scores are rounding errors.
+    Runs in float32 whatever the run's precision.
+
+    The parameters' ``requires_grad`` is as before on return.
+    """
+    with torch.no_grad():
+        embedded = embed_with_tangents(module, vector, batch, device=batch.tokens.device)
+        head = head_with_tangents(module, vector)
+        ours = score_logits(embedded, head).scores
+    parameters = [module.get_parameter(name) for name in vector.layers]
+    before = [parameter.requires_grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        losses = module_losses(module, batch)
+        expected = [_reverse_score(one, parameters, vector) for one in losses]
+    finally:
+        for parameter, wanted in zip(parameters, before, strict=True):
+            parameter.requires_grad_(wanted)
+    difference = (ours.cpu() - torch.tensor(expected)).abs().max()
+    return float(difference) / max(float(ours.abs().max()), 0.01 * _steepest(embedded, head), 1e-30)
+
+
+def _steepest(embedded: Embedded, head: Head) -> float:
+    """A bound on the derivatives of the logits: embeddings have length 1."""
+    tangents = [t for t in (embedded.image_tangent, embedded.text_tangent) if t is not None]
+    along = sum(float(tangent.norm(dim=1).max()) for tangent in tangents)
+    return head.scale * along + abs(head.scale_tangent) + abs(head.bias_tangent)
+
+
+def module_losses(module: nn.Module, batch: LoadedBatch) -> Tensor:
+    """Losses (B,) of a batch by an ordinary forward pass of the whole model."""
+    image = clip.encode_image(module, batch.images, normalize=True)[batch.image_of]
+    text = clip.encode_text(module, batch.tokens, normalize=True)
+    return clip.pair_losses(module, image, text)
+
+
+def _reverse_score(loss: Tensor, parameters: list[nn.Parameter], vector: TaskVector) -> float:
+    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    total = 0.0
+    for gradient, direction in zip(gradients, vector.directions.values(), strict=True):
+        if gradient is not None:
+            total -= float((widened(gradient).cpu() * widened(direction).cpu()).sum())
+    return total / vector.norm

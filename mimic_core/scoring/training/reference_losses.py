@@ -1,0 +1,47 @@
+"""The reference's losses of any batch, from what it has left in its feature set: no forward pass.
+
+Stored arrays are float16, so these losses are those of the rounded embeddings or features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mimic_core.features.label_encoder import features_array
+from mimic_core.features.rows import Rows
+from mimic_core.features.stored import read_head
+from mimic_core.mimic.contrastive import Embedded, score_logits
+from mimic_core.mimic.losses import cross_entropy_losses
+from mimic_core.runs.featureset import FeatureSet
+from mimic_core.scoring.labels.class_head import ClassHead
+
+LossesOf = Callable[[np.ndarray], Tensor]
+"""Losses (B,) of the samples at the given positions (B,), as one batch."""
+
+
+def pair_losses_of(features: FeatureSet, device: torch.device) -> LossesOf:
+    """Of the pairs of a finished feature set."""
+    images, texts = (Rows(features, f"{side}_embedding", device) for side in ("image", "text"))
+    head = read_head(features).head
+
+    def losses(rows: np.ndarray) -> Tensor:
+        return score_logits(Embedded(images.take(rows), texts.take(rows)), head).losses
+
+    return losses
+
+
+def label_losses_of(features: FeatureSet, head: ClassHead, device: torch.device) -> LossesOf:
+    """Of the labelled images of a finished feature set, under the reference head."""
+    stored = Rows(features, features_array(features), device)
+    labels = features.samples["label"]
+    here = head.to(device)
+
+    def losses(rows: np.ndarray) -> Tensor:
+        numbers = torch.tensor(head.numbers(labels.gather(rows).to_list()), device=device)
+        return cross_entropy_losses(here.logits(stored.take(rows)), numbers)
+
+    return losses

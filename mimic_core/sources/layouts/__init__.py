@@ -1,0 +1,1 @@
+"""One layout of a pool, one module."""

@@ -1,0 +1,96 @@
+"""The user's own columns: one dtype and one name per column over the whole pool.
+
+Samples bring their metadata one by one, and shards are indexed one by one, so a column may look
+like numbers in one and like text in another. The dtype that holds all values wins: null, then
+boolean, integer, float, and text for any other mixture (numbers as in JSON).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import polars as pl
+
+from mimic_core.base.errors import SourceError
+from mimic_core.base.schema import RESERVED_COLUMNS
+
+MAX_COLUMNS = 1024
+CHUNK_ROWS = 65_536  # rows of a table that are held as Python objects at a time
+OWN = "own."  # in front of user columns wherever they stand beside our own
+_INT64 = range(-(2**63), 2**63)
+_NUMBERS = (pl.Int64(), pl.Float64())
+
+
+def column_dtype(values: Iterable[Any]) -> pl.DataType:
+    """The dtype that holds all ``values`` (bool, int, float, str or None)."""
+    dtype: pl.DataType = pl.Null()
+    for value_type in {_value_dtype(value) for value in values}:
+        dtype = common_dtype(dtype, value_type)
+    return dtype
+
+
+def _value_dtype(value: Any) -> pl.DataType:
+    if value is None:
+        return pl.Null()
+    if isinstance(value, bool):
+        return pl.Boolean()
+    if isinstance(value, int):
+        return pl.Int64() if value in _INT64 else pl.String()
+    return pl.Float64() if isinstance(value, float) else pl.String()
+
+
+def common_dtype(one: pl.DataType, other: pl.DataType) -> pl.DataType:
+    """The smallest dtype that holds the values of both."""
+    if one == other or other == pl.Null():
+        return one
+    if one == pl.Null():
+        return other
+    return pl.Float64() if one in _NUMBERS and other in _NUMBERS else pl.String()
+
+
+def column(name: str, values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
+    """``values`` as one column; non-finite floats become null."""
+    return pl.Series(name, [_cell(value, dtype) for value in values], dtype)
+
+
+def _cell(value: Any, dtype: pl.DataType) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or dtype != pl.String() or isinstance(value, str):
+        return value
+    return json.dumps(value)
+
+
+def cast_column(series: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """A shard's column in the pool's dtype; numbers become text as in JSON."""
+    if series.dtype == dtype:
+        return series
+    if dtype == pl.String() and series.dtype != pl.Null():
+        return column(series.name, series.to_list(), dtype)
+    return series.cast(dtype)
+
+
+def stored_names(names: Sequence[str]) -> dict[str, str]:
+    """The stored name of each of the pool's columns, in their order.
+
+    A name that Mimicscope uses itself gets ``source_`` in front, as often as it takes to be free.
+    """
+    if len(names) > MAX_COLUMNS:
+        raise SourceError(
+            "the pool's metadata has too many different fields",
+            got=len(names),
+            allowed=f"at most {MAX_COLUMNS}",
+            next_step="store fields whose names differ from sample to sample under one common name",
+        )
+    free = {name for name in names if name not in RESERVED_COLUMNS}
+    stored = {}
+    for name in names:
+        new = name
+        while new in RESERVED_COLUMNS or (new != name and new in free):
+            new = f"source_{new}"
+        free.add(new)
+        stored[name] = new
+    return stored

@@ -1,0 +1,83 @@
+"""Captions tables as JSON Lines: one object per line; a broken line is skipped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import polars as pl
+
+from mimic_core.base.schema import Task
+from mimic_core.sources.guess import Columns
+from mimic_core.sources.labels import label_of
+from mimic_core.sources.source import MAX_TEXT_BYTES, Unusable
+from mimic_core.sources.tables.columns import CHUNK_ROWS
+from mimic_core.sources.texts import caption_of, cells, check_text, parse_metadata
+
+_HEADER_ROWS = 100  # rows whose fields count as the table's columns
+
+
+def json_columns(file: IO[bytes]) -> list[str]:
+    """The fields of the first hundred rows, in the order of their first appearance."""
+    fields: dict[str, None] = {}
+    for _, row in zip(range(_HEADER_ROWS), _json_rows(file), strict=False):
+        fields.update(dict.fromkeys(row.meta))
+    return list(fields)
+
+
+@dataclass(frozen=True, slots=True)
+class _JsonRow:
+    """One line: its metadata, or its problem."""
+
+    meta: dict[str, Any] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def _json_rows(file: IO[bytes]) -> Iterator[_JsonRow]:
+    number = 0
+    while line := file.readline(MAX_TEXT_BYTES + 1):
+        number += 1
+        if len(line) > MAX_TEXT_BYTES:
+            while line and not line.endswith(b"\n"):
+                line = file.readline(MAX_TEXT_BYTES)
+            yield _JsonRow(problem=f"line {number}: longer than {MAX_TEXT_BYTES} bytes")
+        elif line.strip():
+            try:
+                yield _JsonRow(parse_metadata(line, f"line {number}"))
+            except Unusable as error:
+                yield _JsonRow(problem=error.detail)
+
+
+def load_json(file: IO[bytes], columns: Columns, task: Task) -> pl.DataFrame:
+    """The whole table (``tables``); a row's other fields stay together as its JSON."""
+    schema = dict.fromkeys(["image", "text", "problem", "json"], pl.String())
+    chunks = [pl.DataFrame(schema=schema)]
+    rows: list[tuple[str | None, str | None, str | None, str]] = []
+    for row in _json_rows(file):
+        rows.append(_json_cells(row, columns, task))
+        if len(rows) == CHUNK_ROWS:
+            chunks.append(pl.DataFrame(rows, schema=schema, orient="row"))
+            rows = []
+    return pl.concat([*chunks, pl.DataFrame(rows, schema=schema, orient="row")])
+
+
+def _json_cells(
+    row: _JsonRow, columns: Columns, task: Task
+) -> tuple[str | None, str | None, str | None, str]:
+    """Image, caption or label, problem and the other fields as JSON."""
+    if row.problem is not None:
+        return None, None, row.problem, "{}"
+    image = row.meta.get(columns.image)
+    if image is not None and not isinstance(image, str):
+        return None, None, f"the field {columns.image} is not text", "{}"
+    try:
+        image = None if image is None else check_text(image, f"the field {columns.image}")
+        text_in = caption_of if task == "pairs" else label_of
+        wanted = text_in(row.meta.get(columns.text), f"the field {columns.text}")
+        own = {name: value for name, value in row.meta.items() if name not in columns}
+        text = json.dumps(cells(own, "the row"))
+    except Unusable as error:
+        return None, None, error.detail, "{}"
+    return image, wanted, None, text

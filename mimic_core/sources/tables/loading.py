@@ -1,0 +1,168 @@
+"""Captions tables (CSV, TSV, JSON Lines, Parquet) as one polars frame.
+
+The frame has the columns ``image``, ``text`` (the caption, or the label in its own dtype) and
+``problem`` (text; null in good rows) and the user's own: either typed under ``own.<name>`` or, for
+JSON Lines, as the row's JSON in ``json``. Rows that cannot be parsed stay in place with their
+problem, so that none is lost.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+import polars as pl
+
+from mimic_core.base.errors import SourceError
+from mimic_core.base.schema import Task
+from mimic_core.sources.guess import Columns
+from mimic_core.sources.tables.arrow import class_names, parquet_schema, read_columns
+from mimic_core.sources.tables.columns import OWN
+from mimic_core.sources.tables.delimited import csv_reader, load_csv
+from mimic_core.sources.tables.jsonlines import json_columns, load_json
+
+TABLE_SUFFIXES = ("csv", "tsv", "jsonl", "ndjson", "parquet")
+
+
+def table_suffix(name: str) -> str | None:
+    """The table format that a file name stands for, or None."""
+    suffix = PurePosixPath(name).suffix.lower().removeprefix(".")
+    return suffix if suffix in TABLE_SUFFIXES else None
+
+
+def table_columns(file: IO[bytes], name: str) -> list[str]:
+    """The names of a table's columns, read from its head.
+
+    Raises:
+        SourceError: It is not a table of the format its name stands for.
+    """
+    return list(table_schema(file, name))
+
+
+def table_schema(file: IO[bytes], name: str) -> dict[str, pl.DataType]:
+    """The columns with their dtypes; all are text in CSV and JSON Lines."""
+    suffix = table_suffix(name)
+    if suffix == "parquet":
+        return parquet_schema(file, name)
+    if suffix in ("jsonl", "ndjson"):
+        return dict.fromkeys(json_columns(file), pl.String())
+    return dict.fromkeys(csv_reader(file, name)[1], pl.String())
+
+
+def load_table(file: IO[bytes], name: str, columns: Columns, task: Task = "pairs") -> pl.DataFrame:
+    """The whole table (layout: module docstring).
+
+    Raises:
+        SourceError: It cannot be read as a whole; names the line where it breaks.
+    """
+    suffix = table_suffix(name)
+    if suffix == "parquet":
+        return _load_parquet(file, name, columns, task)
+    if suffix in ("jsonl", "ndjson"):
+        return load_json(file, columns, task)
+    return load_csv(file, name, columns)
+
+
+def require_text(schema: dict[str, pl.DataType], column: str, option: str, name: str) -> None:
+    """Refuse a Parquet column that is not text; lists those that are."""
+    text = [other for other, dtype in schema.items() if is_text(dtype)]
+    if column not in text:
+        raise SourceError(
+            f"the column {column} of {name} is not text but {schema[column]}",
+            got=column,
+            allowed=", ".join(text) or "no column of that file is text",
+            next_step=f"choose a text column with {option}",
+        )
+
+
+def as_dtype(dtype: Any) -> pl.DataType:
+    """Polars gives inner dtypes as instances or as classes."""
+    instance: pl.DataType = dtype() if isinstance(dtype, type) else dtype
+    return instance
+
+
+def is_text(dtype: pl.DataType) -> bool:
+    """Whether a column of ``dtype`` holds text."""
+    return isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
+
+
+def holds_labels(dtype: pl.DataType) -> bool:
+    """Whether a column of ``dtype`` can hold labels: text, numbers or booleans."""
+    return is_text(dtype) or dtype.is_numeric() or isinstance(dtype, pl.Boolean)
+
+
+def require_labels(schema: dict[str, pl.DataType], column: str, name: str) -> None:
+    """Refuse a Parquet column that cannot hold labels; lists those that can."""
+    usable = [other for other, dtype in schema.items() if holds_labels(dtype)]
+    if column not in usable:
+        raise SourceError(
+            f"the column {column} of {name} cannot hold labels: it is {schema.get(column)}",
+            got=column,
+            allowed=", ".join(usable) or "no column of that file can",
+            next_step="choose a column of text or whole numbers with --label-column",
+        )
+
+
+def own_columns(
+    schema: dict[str, pl.DataType],
+    leave_out: Iterable[str],
+    classes: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, pl.Expr]:
+    """The user's own columns in the dtypes an index holds, by name; binary ones are left out.
+
+    ``classes`` names those that hold the numbers of classes, with their names.
+    """
+    return {
+        name: own_cell(name, dtype, (classes or {}).get(name)).alias(OWN + name)
+        for name, dtype in schema.items()
+        if name not in set(leave_out) and not holds_bytes(dtype)
+    }
+
+
+def holds_bytes(dtype: pl.DataType) -> bool:
+    """Whether a column of ``dtype`` holds bytes somewhere inside, which no index keeps."""
+    if isinstance(dtype, pl.Struct):
+        return any(holds_bytes(as_dtype(field.dtype)) for field in dtype.fields)
+    if isinstance(dtype, pl.List | pl.Array):
+        return holds_bytes(as_dtype(dtype.inner))
+    return isinstance(dtype, pl.Binary | pl.Object)
+
+
+def own_cell(name: str, dtype: pl.DataType, names: Sequence[str] | None = None) -> pl.Expr:
+    """One of the user's columns as an index holds it; numbers of classes become their names."""
+    cell = pl.col(plain(name))
+    if names and dtype.is_integer():  # a number beyond the names, such as -1, means no class
+        numbers = dict(enumerate(names))
+        return cell.replace_strict(numbers, default=None, return_dtype=pl.String)
+    if dtype.is_decimal():
+        return cell.cast(pl.Float64)
+    if dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.String | pl.Null):
+        return cell
+    return cell.cast(pl.String) if not dtype.is_nested() else cell
+
+
+def plain(name: str) -> str:
+    """``name`` as polars reads a plain name: ``^...$`` would be a pattern."""
+    return f"^{re.escape(name)}$" if name.startswith("^") else name
+
+
+def _load_parquet(file: IO[bytes], name: str, columns: Columns, task: Task) -> pl.DataFrame:
+    schema = parquet_schema(file, name)
+    require_text(schema, columns.image, "--image-column", name)
+    if task == "pairs":
+        require_text(schema, columns.text, "--caption-column", name)
+    else:
+        require_labels(schema, columns.text, name)
+    file.seek(0)
+    classes = class_names(file, name)
+    file.seek(0)
+    own = own_columns(schema, columns, classes)
+    frame = read_columns(file, [columns.image, columns.text, *own], name)
+    return frame.select(
+        pl.col(plain(columns.image)).cast(pl.String).alias("image"),
+        own_cell(columns.text, schema[columns.text], classes.get(columns.text)).alias("text"),
+        pl.lit(None, pl.String).alias("problem"),
+        *own.values(),
+    )

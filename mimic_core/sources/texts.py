@@ -1,0 +1,141 @@
+"""The texts that lie beside an image under the same key: ``.txt`` caption, ``.json`` metadata.
+
+Used by every layout that groups files by key: tar shards and loose files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from mimic_core.sources.source import MAX_FIELDS, Unusable
+
+CAPTION_FIELDS = ("caption", "text")
+TEXT_SUFFIXES = ("txt", "json")
+DEFAULT_CAPTION = ".txt, else the field caption or text of .json"
+
+
+def split_key(name: str) -> tuple[str, str] | None:
+    """Key and suffix of a member name as webdataset reads them; None for hidden or plain names.
+
+    The key is the path up to the first dot of the base name, so ``a.b/1.seg.png`` has the key
+    ``a.b/1`` and the suffix ``seg.png`` (lower case).
+    """
+    folder, slash, base = name.removeprefix("./").rpartition("/")
+    stem, dot, suffix = base.partition(".")
+    if not stem or not dot or folder.startswith("__MACOSX"):
+        return None
+    return f"{folder}{slash}{stem}", suffix.lower()
+
+
+def printable(name: str) -> str:
+    """``name`` as text that can be stored: bytes that are not UTF-8 are written as escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def decode_text(data: bytes, what: str) -> str:
+    """UTF-8 text with or without a byte order mark; anything else is a ``Unusable``."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Unusable(
+            "bad_metadata",
+            f"{what} is not UTF-8: byte 0x{data[error.start]:02x} at position {error.start}",
+        ) from error
+
+
+def parse_metadata(data: bytes | str, what: str) -> dict[str, Any]:
+    """A sample's metadata from one JSON object, as it stands there (``cells`` makes it storable).
+
+    Raises:
+        Unusable: It is not an object, or not JSON, or has too many fields.
+    """
+    text = data if isinstance(data, str) else decode_text(data, what)
+    try:
+        values = json.loads(text)
+    except RecursionError as error:
+        raise Unusable("bad_metadata", f"{what} is nested too deeply") from error
+    except ValueError as error:
+        raise Unusable("bad_metadata", f"{what} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise Unusable("bad_metadata", f"{what} is not a JSON object but {type(values).__name__}")
+    if len(values) > MAX_FIELDS:
+        raise Unusable(
+            "bad_metadata", f"{what} has {len(values)} fields, the limit is {MAX_FIELDS}"
+        )
+    return values
+
+
+def cells(values: dict[str, Any], what: str) -> dict[str, Any]:
+    """All ``values`` as table cells (``cell``)."""
+    return {check_text(name, what): cell(value, what) for name, value in values.items()}
+
+
+def cell(value: Any, what: str) -> bool | int | float | str | None:
+    """``value`` as a table cell: non-finite numbers become null, nested values JSON text."""
+    if isinstance(value, str):
+        return check_text(value, what)
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return json.dumps(value, default=str)
+
+
+def check_text(text: str, what: str) -> str:
+    """``text`` itself; half a surrogate pair, which no file can store, is a ``Unusable``."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Unusable(
+            "bad_metadata", f"{what} holds half a surrogate pair at {error.start}"
+        ) from error
+    return text
+
+
+def caption_of(value: Any, what: str) -> str:
+    """A caption from a JSON value: text as it is, numbers as written, null as empty.
+
+    Raises:
+        Unusable: It is a list or an object.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return check_text(value, what)
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    raise Unusable("bad_metadata", f"{what} is not text but {type(value).__name__}")
+
+
+def read_sidecar(
+    texts: dict[str, bytes], caption_column: str | None
+) -> tuple[str | None, dict[str, Any]]:
+    """Caption and metadata of one key from its members ``txt`` and ``json``.
+
+    The caption is ``caption_column``, a field of the JSON or ``txt``; by default ``txt`` if there
+    is one, else the JSON's ``caption`` or ``text``. None where there is no such thing.
+
+    Raises:
+        Unusable: One of them cannot be used.
+    """
+    meta = parse_metadata(texts["json"], "the .json") if "json" in texts else {}
+    if (caption_column is None and "txt" in texts) or caption_column == "txt":
+        text = texts.get("txt")
+        return (None if text is None else decode_text(text, "the .txt")), cells(meta, "the .json")
+    for field in CAPTION_FIELDS if caption_column is None else (caption_column,):
+        if meta.get(field) is not None:
+            return caption_of(meta[field], f"the field {field}"), cells(meta, "the .json")
+    return None, {}
+
+
+def require_caption(caption: str | None, wanted: str) -> str:
+    """``caption`` itself; a missing or blank one is ``Unusable``."""
+    if caption is None:
+        raise Unusable("empty_caption", f"no caption; looked for {wanted}")
+    if not caption.strip():
+        raise Unusable("empty_caption", "the caption holds only white space")
+    return caption
