@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mimic_core.base.config import RunConfig
 from mimic_core.base.errors import ConfigError, MimicError
-from mimic_core.base.schema import RunConfig
 from mimic_core.runs.run import Run, open_run
 
 ROOT_VARIABLE = "MIMICSCOPE_RUNS"

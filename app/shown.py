@@ -7,12 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from app.cache import filters, tables
+from app.cache import dynamics, filters, tables
 from app.cache.tables import TableKey
 from app.choices.columns import TRUTH
-from app.components.shared.shell import active_run
+from app.drawing.dynamics import step_labels
+from app.library import Library, open_library, runs_root
 from app.state import session
+from app.state.dynamics import BY_VOTES, DynamicsState, Ranks
+from mimic_core.filters.ensembles.ensemble import Ensemble
 from mimic_core.filters.recipe import Recipe, Selection
+from mimic_core.runs.history import History
 from mimic_core.runs.run import Run
 
 
@@ -67,4 +71,114 @@ def shown() -> Shown | None:
         recipe_yaml=text,
         selection=tables.selection(key, text),
         truth=chosen if chosen in known else TRUTH if TRUTH in known else None,
+    )
+
+
+def library() -> Library:
+    """The runs there are now."""
+    return open_library(runs_root(), opener=tables.run_at)
+
+
+def active_run() -> Run | None:
+    """The run that the pages show."""
+    return library().find(session.state().run_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Dynamics:
+    """A run's history as the page shows it; arrays are in the order of the run's table.
+
+    Attributes:
+        shown: The run, its table and the selection.
+        state: What the page remembers.
+        history: Scores (S, N) of every step.
+        ensemble: The votes of the steps and what they decide together.
+        rows: Rows of the table (M,) int64 from the top of the heat map to its bottom.
+        context: Names the order, so that ranks of another order are not taken for its own.
+        truth: The boolean column that marks noisy samples, where the pool has one.
+    """
+
+    shown: Shown
+    state: DynamicsState
+    history: History
+    ensemble: Ensemble
+    rows: np.ndarray
+    context: str
+    truth: str | None
+
+    @property
+    def recipe_yaml(self) -> str | None:
+        """The selection, where the rows depend on it."""
+        return None if self.state.order.scope == "all" else self.shown.recipe_yaml
+
+    @property
+    def zoom(self) -> tuple[int, int]:
+        """Ranks from, up to without, that the heat map shows."""
+        return self.own(self.state.zoom) or (0, len(self.rows))
+
+    @property
+    def zoomed(self) -> bool:
+        """Whether that is less than all."""
+        return self.zoom != (0, len(self.rows))
+
+    @property
+    def band(self) -> tuple[int, int] | None:
+        """Ranks that were dragged over; None for none, or for those of another order."""
+        return self.own(self.state.rows)
+
+    @property
+    def unit(self) -> str:
+        """What a step is called."""
+        return step_unit(self.shown)
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the steps (S,)."""
+        return step_labels(self.history.epochs, np.arange(self.history.steps + 1))
+
+    def own(self, ranks: Ranks | None) -> tuple[int, int] | None:
+        """Ranks as start and stop, if they are of this order."""
+        if ranks is None or ranks.context != self.context:
+            return None
+        return ranks.start, ranks.stop
+
+    def ranks(self, start: int, stop: int) -> Ranks | None:
+        """Those ranks of this order; None for no rank at all."""
+        start, stop = max(0, start), min(stop, len(self.rows))
+        return Ranks(start, stop, self.context) if stop > start else None
+
+    def in_scope(self, rows: np.ndarray) -> np.ndarray:
+        """Those of the table's ``rows`` that the heat map is of."""
+        if self.state.order.scope == "all":
+            return rows
+        selected = self.shown.selected[rows]
+        inside: np.ndarray = rows[selected if self.state.order.scope == "kept" else ~selected]
+        return inside
+
+
+def step_unit(shown: Shown) -> str:
+    """What a step of the run is called: the repeats of a snapshot are no epochs."""
+    return "repeat" if shown.run.record.config.snapshot is not None else "epoch"
+
+
+def steps_of(shown: Shown) -> int:
+    """How many steps the run has, or would have as tuned."""
+    tuned = session.state().tuned
+    return shown.run.record.epochs if tuned is None else tuned.epochs
+
+
+def dynamics_of(shown: Shown) -> Dynamics:
+    """The history of what is shown, as the page's state asks for it."""
+    state = session.state().dynamics
+    order = state.order
+    by_votes = state.ensemble.model_dump_json() if order.over in BY_VOTES else ""
+    by_recipe = None if order.scope == "all" else shown.recipe_yaml
+    return Dynamics(
+        shown=shown,
+        state=state,
+        history=tables.history(shown.key),
+        ensemble=dynamics.ensemble(shown.key, state.ensemble),
+        rows=dynamics.ordered(shown.key, order, by_recipe, state.ensemble),
+        context=repr((shown.key, order, by_votes, by_recipe)),
+        truth=shown.truth,
     )

@@ -9,19 +9,18 @@ import numpy as np
 import polars as pl
 
 from mimic_core.base import files
+from mimic_core.base.config import ProbeConfig, RunConfig, SourceConfig
 from mimic_core.base.schema import (
     MEASURED_COLUMNS,
     SAMPLE_COLUMNS,
     SCHEMA_VERSION,
     SCORE_COLUMNS,
     SKIP_COLUMNS,
-    ProbeConfig,
-    RunConfig,
-    SourceConfig,
 )
 from mimic_core.runs import run as runs
 from mimic_core.runs.featureset import FEATURES_DIR, FeatureSet
-from mimic_core.runs.run import Run, RunRecord
+from mimic_core.runs.record import RunRecord
+from mimic_core.runs.run import Run
 
 SHARD = 500_000
 NOISY_SHARE = 0.3

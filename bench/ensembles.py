@@ -24,8 +24,7 @@ import polars as pl
 import repository  # noqa: F401 - first: the packages lie one level up
 
 from mimic_core.filters.ensembles.binarise import AnyBinarisation
-from mimic_core.filters.ensembles.ensemble import (
-    AnyAggregation,
+from mimic_core.filters.ensembles.config import (
     AtLeast,
     EnsembleConfig,
     GaussianMixture,
@@ -36,9 +35,8 @@ from mimic_core.filters.ensembles.ensemble import (
     Threshold,
     TopPercent,
     Unanimous,
-    ensemble,
-    share_is_fixed,
 )
+from mimic_core.filters.ensembles.ensemble import AnyAggregation, ensemble, share_is_fixed
 from mimic_core.filters.ensembles.splits import kmeans_cut, mixture_cut
 from mimic_core.runs.history import History, history_of, run_history
 from mimic_core.runs.run import Run, open_run

@@ -30,7 +30,17 @@ import polars as pl
 import repository  # noqa: F401 - first: the packages lie one level up
 from big_run import BATCH, made_up_scores, noisy_rows, write_big_run
 
-from mimic_core.filters.ensembles.ensemble import (
+from mimic_core.filters.conditions import (
+    Absolute,
+    Condition,
+    EnsembleVote,
+    Minus,
+    Not,
+    Percentile,
+    Text,
+    TopK,
+)
+from mimic_core.filters.ensembles.config import (
     AtLeast,
     EnsembleConfig,
     GaussianMixture,
@@ -41,21 +51,10 @@ from mimic_core.filters.ensembles.ensemble import (
     Threshold,
     TopPercent,
     Unanimous,
-    ensemble,
 )
-from mimic_core.filters.recipe import (
-    Absolute,
-    Condition,
-    EnsembleVote,
-    Minus,
-    Not,
-    Percentile,
-    Recipe,
-    Text,
-    TopK,
-    selection_of,
-    votes,
-)
+from mimic_core.filters.ensembles.ensemble import ensemble
+from mimic_core.filters.recipe import Recipe, selection_of
+from mimic_core.filters.votes import votes
 from mimic_core.jobs.processes import environment
 from mimic_core.runs.history import History, run_history
 from mimic_core.runs.run import Run, open_run

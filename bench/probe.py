@@ -26,8 +26,9 @@ import repository  # noqa: F401 - first: the packages lie one level up
 import torch
 
 from mimic_core.base import files
-from mimic_core.base.schema import SCHEMA_VERSION, SKIP_COLUMNS, ProbeConfig
-from mimic_core.models.load import pick_device
+from mimic_core.base.config import ProbeConfig
+from mimic_core.base.schema import SCHEMA_VERSION, SKIP_COLUMNS
+from mimic_core.models.devices import pick_device
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.run import epoch_frame
 from mimic_core.scoring.probe import Probe

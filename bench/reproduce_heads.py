@@ -18,13 +18,13 @@ import polars as pl
 import torch
 from reproduce_images import Referred
 
-from mimic_core.base.schema import SCHEMA_VERSION, SKIP_COLUMNS, ProbeConfig
-from mimic_core.base.training_config import WeightingName
+from mimic_core.base.config import ProbeConfig, WeightingName
+from mimic_core.base.schema import SCHEMA_VERSION, SKIP_COLUMNS
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.history import History
 from mimic_core.scoring.labels.class_head import ClassHead
 from mimic_core.scoring.labels.probe import LabelProbe
-from mimic_core.sources.trusted import Trusted
+from mimic_core.sources.marks import Trusted
 
 ARRAY = "image_features"
 

@@ -21,8 +21,8 @@ from reproduce_heads import Heads, HeadSettings
 from reproduce_images import CIFAR, Referred, cifar, digits, referred
 from reproduce_numbers import Say, Table, pearson, spread, with_noise
 
-from mimic_core.base.training_config import WeightingName
-from mimic_core.filters.ensembles.ensemble import (
+from mimic_core.base.config import WeightingName
+from mimic_core.filters.ensembles.config import (
     EnsembleConfig,
     GaussianMixture,
     KMeans,
@@ -32,8 +32,8 @@ from mimic_core.filters.ensembles.ensemble import (
     Threshold,
     TopPercent,
     Unanimous,
-    ensemble,
 )
+from mimic_core.filters.ensembles.ensemble import ensemble
 from mimic_core.mimic.losses import cross_entropy_losses
 from mimic_core.runs.history import History
 from mimic_core.stats.detection import auroc, detection

@@ -30,7 +30,7 @@ from reproduce_pairs import (
 from reproduce_probe import Way, probe_trainings
 from torch import nn
 
-from mimic_core.base.schema import TrainConfig
+from mimic_core.base.config import TrainConfig
 from mimic_core.models.load import load_model
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.history import History, run_history

@@ -21,12 +21,12 @@ import torch
 from reproduce_probe import ProbePlan
 from torch import nn
 
-from mimic_core.base.batches import Draw
-from mimic_core.base.draws import order, uid_words
-from mimic_core.base.schema import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig, TrainConfig
+from mimic_core.base.config import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig, TrainConfig
+from mimic_core.base.draws import Draw, order, uid_words
 from mimic_core.features.filling import loader_for
 from mimic_core.features.loading import LoadedBatch
-from mimic_core.models.load import default_mimic_layers, load_model
+from mimic_core.models.layers import default_mimic_layers
+from mimic_core.models.load import load_model
 from mimic_core.runs.history import History
 from mimic_core.runs.run import Run
 from mimic_core.scoring.pipeline import score_pool
@@ -35,7 +35,7 @@ from mimic_core.scoring.training.evaluation import evaluate
 from mimic_core.scoring.training.objectives import PairObjective
 from mimic_core.scoring.training.optimisation import Updater, limit_logit_scale
 from mimic_core.scoring.training.step import Aids, Learner, Visit, visit_batch
-from mimic_core.sources import open_source
+from mimic_core.sources.opening import open_source
 
 DEMO = Path(__file__).parents[1] / "data_samples"
 REFERENCE = str(DEMO / "reference")

@@ -17,9 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mimic_core.base.batches import draw_batches
-from mimic_core.base.draws import uid_words
-from mimic_core.base.schema import ProbeConfig
+from mimic_core.base.config import ProbeConfig
+from mimic_core.base.draws import draw_batches, uid_words
 from mimic_core.features.stored import read_head
 from mimic_core.mimic.losses import clip_losses
 from mimic_core.runs.featureset import FeatureSet

@@ -33,20 +33,17 @@ from measuring import forget_peak, interleaved, machine, own_peak, peak_in_own_p
 from torch import Tensor, nn
 
 from mimic_core.base import files
-from mimic_core.base.schema import SCHEMA_VERSION, SKIP_COLUMNS, ProbeConfig
+from mimic_core.base.config import ProbeConfig
+from mimic_core.base.schema import SCHEMA_VERSION, SKIP_COLUMNS
 from mimic_core.features.encoders import ReferenceEncoder, embed_with_tangents
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.features.stored import store_head
 from mimic_core.mimic.contrastive import score_logits
 from mimic_core.mimic.scores import TaskVector, task_vector
 from mimic_core.models import clip
-from mimic_core.models.load import (
-    LoadedModel,
-    default_mimic_layers,
-    load_model,
-    pick_device,
-    reinitialised,
-)
+from mimic_core.models.devices import pick_device
+from mimic_core.models.layers import default_mimic_layers, reinitialised
+from mimic_core.models.load import LoadedModel, load_model
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring.probe import Probe
 from mimic_core.scoring.snapshot import head_with_tangents, module_losses

@@ -33,11 +33,12 @@ import torch
 from measuring import forget_peak, interleaved, machine, own_peak, peak_in_own_process
 from torch import Tensor, nn
 
-from mimic_core.base.schema import TrainConfig
+from mimic_core.base.config import TrainConfig
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.mimic.weightings import needs_comparison, needs_reference_losses
 from mimic_core.models import classifiers, clip
-from mimic_core.models.load import default_mimic_layers, pick_device
+from mimic_core.models.devices import pick_device
+from mimic_core.models.layers import default_mimic_layers
 from mimic_core.scoring.training.check import objective_losses
 from mimic_core.scoring.training.comparison import mean_gradient
 from mimic_core.scoring.training.distributed import Group

@@ -76,7 +76,8 @@ def open_app(
 def carry_out_job(database: Path, job_id: str) -> None:
     """Carry out a queued job; ``mimic_core.jobs.worker`` starts it in a process of its own."""
     from mimic_core.cli.terminal import stop_on_signals
-    from mimic_core.jobs.worker import JobStore, work
+    from mimic_core.jobs.store import JobStore
+    from mimic_core.jobs.worker import work
 
     with stop_on_signals() as stop:
         typer.echo(f"job {job_id}: {work(JobStore(database), job_id, stopped=lambda: bool(stop))}")

@@ -16,21 +16,15 @@ import polars as pl
 from safetensors.numpy import save
 
 from mimic_core.base import files
-from mimic_core.base.schema import (
-    MEASURED_COLUMNS,
-    SCHEMA_VERSION,
-    SKIP_COLUMNS,
-    ProbeConfig,
-    RunConfig,
-    ScoreBatch,
-    SnapshotConfig,
-    SourceConfig,
-    digest,
-)
+from mimic_core.base.config import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
+from mimic_core.base.identity import digest
+from mimic_core.base.schema import MEASURED_COLUMNS, SCHEMA_VERSION, SKIP_COLUMNS, ScoreBatch
+from mimic_core.runs import record
 from mimic_core.runs import run as runs
 from mimic_core.runs.featureset import FEATURES_DIR, FeatureSet, locate
 from mimic_core.runs.layout import MapConfig, map_method
-from mimic_core.runs.run import DirectionCheck, Run, RunRecord
+from mimic_core.runs.record import DirectionCheck, RunRecord
+from mimic_core.runs.run import Run
 from tests.fake_pool import (
     EMBEDDING_WIDTH,
     SCRIPT_CAPTION,
@@ -184,8 +178,8 @@ def _write_run(
         probe=None if snapshot else ProbeConfig(epochs=epochs, batch_size=32),
         snapshot=SnapshotConfig(repeats=epochs, batch_size=32) if snapshot else None,
     )
-    name = runs.run_id(config, features.id, None)
-    record = RunRecord(
+    name = record.run_id(config, features.id, None)
+    made = RunRecord(
         schema_version=SCHEMA_VERSION,
         run_id=name,
         status="running",
@@ -205,7 +199,7 @@ def _write_run(
         direction_check=_direction_check(),
         timings={"features": 1.5, "probe": 0.25},
     )
-    run = runs.start_run(root, record)
+    run = runs.start_run(root, made)
     for epoch in range(epochs):
         run.write_epoch(epoch, features.samples["uid"], _epoch(draw, epoch))
     files.write_parquet(run.path / "skipped.parquet", features.skipped)

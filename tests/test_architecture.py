@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,87 +17,39 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("mimic_core", "app")
-MODULE_LINES, FUNCTION_LINES, VIEW_LINES = 300, 45, 80
+MODULE_LINES, FUNCTION_LINES, VIEW_LINES = 450, 60, 80
 
-# The modules that compute with torch. Everything else in mimic_core must do without it, except
-# that the command line and the worker call the pipeline from inside a function.
-TORCH_SIDE = {
-    "mimic.adamw",
-    "mimic.contrastive",
-    "scoring.direction",
-    "features.encoders",
-    "features.filling",
-    "scoring.finishing",
-    "mimic.forward_mode",
-    "features.stored",
-    "scoring.inputs",
-    "scoring.labels.class_head",
-    "features.label_encoder",
-    "scoring.labels.logistic",
-    "scoring.training.classifier_pair",
-    "scoring.labels.probe",
-    "scoring.labels.reference_head",
-    "scoring.labels.stored",
-    "scoring.labels.zero_shot",
-    "features.loading",
-    "mimic.losses",
-    "mimic.scores",
-    "models.checkpoints",
-    "models.classifiers",
-    "models.clip",
-    "scoring.training.compiling",
-    "models.open_clip_models",
-    "models.preprocessing",
-    "models.projections",
-    "models.timm_models",
-    "models.load",
-    "scoring.pairs",
-    "scoring.pipeline",
-    "scoring.probe",
-    "scoring.projector",
-    "proofs.prove",
-    "proofs.tasks",
-    "proofs.trainings",
-    "features.rows",
-    "scoring.snapshot",
-    "features.spot_check",
-    "scoring.training.train",
-    "scoring.training.check",
-    "scoring.training.comparison",
-    "scoring.training.data",
-    "scoring.training.distributed",
-    "scoring.training.evaluation",
-    "mimic.geometry",
-    "mimic.grad_match",
-    "scoring.training.objectives",
-    "scoring.training.optimisation",
-    "scoring.training.reference_losses",
-    "scoring.training.setup",
-    "scoring.training.state",
-    "scoring.training.step",
-    "scoring.training.tracing",
-    "scoring.training.trainer",
-    "mimic.weightings",
-    "scoring.tuning",
-    "mimic.widening",
-}
-CALLERS_OF_TORCH = {
-    "mimic_core.cli.prove",
-    "mimic_core.cli.score",
-    "mimic_core.cli.train",
-    "mimic_core.jobs.worker",
-    "app.cache.tables",
-}
+# The rooms of mimic_core from top to bottom: a room imports only from rooms below it.
+ROOMS = (
+    "cli",
+    "jobs",
+    "proofs",
+    "scoring",
+    "features",
+    "export",
+    "filters",
+    "mimic",
+    "models",
+    "sources",
+    "runs",
+    "stats",
+    "base",
+)
+# Torch ends where folders end: these rooms compute with it, and three files of ``proofs``. Nothing
+# else imports them but lazily, from the rooms that start work and from the live tuning of the app.
+TORCH_ROOMS = ("features", "mimic", "models", "scoring")
+TORCH_FILES = tuple(f"mimic_core.proofs.{name}" for name in ("prove", "tasks", "trainings"))
+CALLERS_OF_TORCH = ("mimic_core.cli", "mimic_core.jobs", "app.cache.tables")
+# What is stored knows nobody who makes it, and figures know nothing but arrays.
+ON_BASE_ALONE = ("runs", "stats")
 TORCH_PACKAGES = {"torch", "torchvision", "open_clip", "timm"}
-# The modules that keep results between reruns; app.cache.tables states the rules they follow.
-CACHING = {"app.cache.tables", "app.cache.dynamics", "app.cache.filters", "app.cache.pools"}
-# app modules that draw widgets; all others there are plain functions on frames and figures.
-SCREEN = {"app.main", "app.state.session", "app.components.shared.tiles", *CACHING}
+# Modules of app/ that draw or keep; all others there are plain functions on frames and figures.
+SCREEN = ("app.main", "app.cache", "app.components", "app.state.session", "app.views")
 
 
 @dataclass(frozen=True)
 class Import:
-    """One imported module; ``lazy`` when it stands inside a function."""
+    """One imported module; ``lazy`` when it stands inside a function, or is for type checkers."""
 
     module: str
     lazy: bool
@@ -137,7 +89,9 @@ def _imports(node: ast.AST, *, lazy: bool) -> Iterator[Import]:
             for alias in child.names:
                 full = f"{child.module}.{alias.name}"
                 yield Import(full if full in FILES else child.module, lazy, child.lineno)
-        inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or (
+            isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        )
         yield from _imports(child, lazy=lazy or inside)
 
 
@@ -145,10 +99,20 @@ def top_package(module: str) -> str:
     return module.split(".", maxsplit=1)[0]
 
 
-def is_torch(module: str) -> bool:
+def within(module: str, places: Iterable[str]) -> bool:
+    """Whether ``module`` is one of ``places``, or lies in one of them."""
+    return any(module == place or module.startswith(f"{place}.") for place in places)
+
+
+def room_of(module: str) -> str | None:
+    """The room of mimic_core that a module stands in; None for all else."""
     parts = module.split(".")
-    on_torch_side = parts[0] == "mimic_core" and ".".join(parts[1:]) in TORCH_SIDE
-    return parts[0] in TORCH_PACKAGES or on_torch_side
+    return parts[1] if parts[0] == "mimic_core" and len(parts) > 1 and parts[1] in ROOMS else None
+
+
+def is_torch(module: str) -> bool:
+    own = room_of(module) in TORCH_ROOMS or module in TORCH_FILES
+    return own or top_package(module) in TORCH_PACKAGES
 
 
 def offences(modules: Iterator[str] | list[str], forbidden: object) -> list[str]:
@@ -170,20 +134,94 @@ def test_the_core_knows_nothing_of_the_screen() -> None:
     assert offences(CORE, lambda _, found: top_package(found.module) in screen) == []
 
 
-def test_the_list_of_torch_modules_is_up_to_date() -> None:
-    using = {
-        name.partition(".")[2]
-        for name in CORE
-        for found in imports(name)
-        if top_package(found.module) in TORCH_PACKAGES and name not in CALLERS_OF_TORCH
-    }
-    assert using <= TORCH_SIDE
-    assert {f"mimic_core.{name}" for name in TORCH_SIDE} <= set(FILES)
+def test_every_module_of_the_core_stands_in_a_room() -> None:
+    """And every room exists: the list above is the house."""
+    outside = [name for name in CORE if room_of(name) is None]
+    assert outside == ["mimic_core", "mimic_core.__main__"]
+    assert {room_of(name) for name in CORE} - {None} == set(ROOMS)
 
 
-def test_only_the_torch_side_imports_torch_and_few_call_it_lazily() -> None:
+def test_a_room_imports_only_from_rooms_below_it() -> None:
     def forbidden(module: str, found: Import) -> bool:
-        allowed = found.lazy and module in CALLERS_OF_TORCH
+        here, there = room_of(module), room_of(found.module)
+        if here is None or there is None or here == there:
+            return False
+        return ROOMS.index(there) < ROOMS.index(here)
+
+    assert offences(CORE, forbidden) == []
+
+
+def test_what_is_stored_and_what_is_counted_rest_on_the_base_alone() -> None:
+    def forbidden(module: str, found: Import) -> bool:
+        return room_of(found.module) not in {None, "base", room_of(module)}
+
+    resting = [name for name in CORE if room_of(name) in ON_BASE_ALONE]
+    assert offences(resting, forbidden) == []
+
+
+def test_rooms_use_each_other_through_the_modules_that_a_room_lists() -> None:
+    def forbidden(module: str, found: Import) -> bool:
+        there = room_of(found.module)
+        if there is None or there == room_of(module):
+            return False
+        parts = found.module.split(".")
+        steps = zip(range(2, len(parts)), parts[2:], strict=True)
+        return not all(name in listed(".".join(parts[:end])) for end, name in steps)
+
+    assert offences([*CORE, *APP], forbidden) == []
+
+
+@pytest.mark.parametrize("room", [name for name in FILES if FILES[name].name == "__init__.py"])
+def test_what_a_package_lists_exists_and_it_holds_no_logic(room: str) -> None:
+    if room == "mimic_core":
+        return  # it hands on the public names, when they are first asked for
+    beyond = [
+        node
+        for node in tree_of(FILES[room]).body
+        if not isinstance(node, ast.Expr) and not _is_list_of_names(node)
+    ]
+    assert beyond == []
+    assert [name for name in listed(room) if f"{room}.{name}" not in FILES] == []
+
+
+def _is_list_of_names(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.Assign)
+        and [ast.unparse(target) for target in node.targets] == ["__all__"]
+        and isinstance(node.value, ast.List)
+    )
+
+
+def listed(package: str) -> list[str]:
+    """The modules that a package offers to other rooms: its ``__all__``."""
+    for node in tree_of(FILES[package]).body:
+        if _is_list_of_names(node):
+            return list(ast.literal_eval(node.value))  # type: ignore[attr-defined]
+    return []
+
+
+def test_public_names_lead_where_their_types_say() -> None:
+    import mimic_core
+
+    typed = {
+        alias.name: node.module
+        for node in ast.walk(tree_of(FILES["mimic_core"]))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if (node.module or "").startswith("mimic_core")
+    }
+    assert sorted(typed) == mimic_core.__all__
+    assert typed == {name: f"mimic_core.{where}" for name, where in mimic_core._WHERE.items()}
+    for name in mimic_core.__all__:
+        assert getattr(mimic_core, name) is not None
+
+
+def test_torch_is_imported_on_its_side_of_the_wall_alone() -> None:
+    """Elsewhere only lazily, by what starts work and by the live tuning of the app."""
+
+    def forbidden(module: str, found: Import) -> bool:
+        start = module == "mimic_core" or within(module, CALLERS_OF_TORCH)
+        allowed = found.lazy and start
         return is_torch(found.module) and not is_torch(module) and not allowed
 
     assert offences([*CORE, *APP], forbidden) == []
@@ -205,14 +243,17 @@ print(sorted({TORCH_PACKAGES!r} & set(sys.modules)))
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
-def test_errors_and_schema_depend_on_nothing_else_of_ours() -> None:
-    base = [f"mimic_core.base.{name}" for name in ("errors", "frozen", "training_config", "schema")]
-
-    def forbidden(module: str, found: Import) -> bool:
-        below = base[: base.index(module)]
-        return top_package(found.module) == "mimic_core" and found.module not in below
-
-    assert offences(base, forbidden) == []
+def test_settings_need_pydantic_alone() -> None:
+    """The command line and the app take choices, bounds and help texts from the settings."""
+    script = """
+import sys
+import mimic_core.base.config
+print(sorted({"numpy", "polars", "pyarrow", "torch", "streamlit", "typer"} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
 def test_modules_do_not_import_each_other_in_circles() -> None:
@@ -234,11 +275,7 @@ def test_modules_do_not_import_each_other_in_circles() -> None:
 
 
 def test_figures_and_other_plain_modules_of_the_app_do_without_streamlit() -> None:
-    plain = [
-        name
-        for name in APP
-        if name not in SCREEN and not name.startswith(("app.views", "app.components"))
-    ]
+    plain = [name for name in APP if not within(name, SCREEN)]
     assert "app.drawing.common" in plain
     assert offences(plain, lambda _, found: top_package(found.module) == "streamlit") == []
 
@@ -275,7 +312,9 @@ def test_only_one_module_touches_the_session_state() -> None:
 
 def test_only_the_cache_modules_cache() -> None:
     caches = {"cache_data", "cache_resource"}
-    assert {name for name in APP if caches & attributes_of_streamlit(name)} == CACHING
+    caching = {name for name in APP if caches & attributes_of_streamlit(name)}
+    assert caching
+    assert {name for name in caching if not within(name, ["app.cache"])} == set()
 
 
 def test_streamlit_is_imported_under_its_usual_name() -> None:

@@ -12,11 +12,11 @@ import streamlit as st
 from app.cache import tables
 from app.cache.tables import LARGE, TableKey
 from app.choices import columns, comparing
-from mimic_core.base.schema import ProbeConfig
+from mimic_core.base.config import ProbeConfig
 from mimic_core.filters import library
+from mimic_core.filters.conditions import Condition, EnsembleVote
 from mimic_core.filters.ensembles.config import EnsembleConfig
 from mimic_core.filters.library import RecipeLibrary
-from mimic_core.filters.recipe import Condition, EnsembleVote
 from mimic_core.stats import agreement as agreements
 from mimic_core.stats import detection as detections
 from mimic_core.stats import retention

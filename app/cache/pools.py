@@ -10,7 +10,8 @@ import streamlit as st
 
 from app.drawing import pictures
 from app.drawing.pictures import Picture
-from mimic_core.base.schema import Sample, Skip, SourceConfig, Task
+from mimic_core.base.config import SourceConfig, Task
+from mimic_core.base.schema import Sample, Skip
 
 PREVIEW_SAMPLES = 8
 COUNTED_SAMPLES = 20_000  # reading the index of more would hold up the page
@@ -36,10 +37,11 @@ class Preview:
 @st.cache_data(max_entries=16, show_spinner="Opening the pool…", ttl=600)
 def preview(source_json: str) -> Preview:
     """Open the pool of that ``SourceConfig``, given as JSON, and look at its first samples."""
-    from mimic_core import sources
+    from mimic_core.sources import index
+    from mimic_core.sources.opening import open_source
 
-    source = sources.open_source(SourceConfig.model_validate_json(source_json))
-    found = tuple(sources.preview(source, PREVIEW_SAMPLES))
+    source = open_source(SourceConfig.model_validate_json(source_json))
+    found = tuple(index.preview(source, PREVIEW_SAMPLES))
     seen = (one for shard in source.shards for one in source.index(shard))
     kinds = Counter(isinstance(one, Sample) for one in islice(seen, COUNTED_SAMPLES))
     return Preview(

@@ -18,24 +18,26 @@ import polars as pl
 import streamlit as st
 
 from app.choices import columns, ranking, selecting
+from app.choices.box import Box, box_around
 from app.choices.ranking import GalleryMode, GalleryOrder
 from app.drawing import map_picture as raster
 from app.drawing import pictures
 from app.drawing.colours import DARK, LIGHT, Colouring, colour_by
 from app.drawing.common import HISTOGRAM_BINS, HOVER_POINTS
-from app.drawing.map_picture import Box
 from app.drawing.pictures import Picture
-from mimic_core.base.schema import Locator, ProbeConfig
+from mimic_core.base.config import ProbeConfig
+from mimic_core.base.schema import Locator
 from mimic_core.filters import recipe as filters
-from mimic_core.filters.conditions import EnsembleVote, Leaf
-from mimic_core.filters.recipe import Condition, Recipe, Selection
+from mimic_core.filters.conditions import Condition, EnsembleVote, Leaf
+from mimic_core.filters.recipe import Recipe, Selection
 from mimic_core.filters.table_view import Rows
 from mimic_core.filters.votes import joined
+from mimic_core.filters.votes import votes as leaf_votes
 from mimic_core.proofs.record import Proof, read_proof
 from mimic_core.proofs.trusted import trusted_candidates
-from mimic_core.runs.history import History, history_of, run_history
+from mimic_core.runs.history import History, history_of, in_order, run_history
 from mimic_core.runs.run import Run, open_run
-from mimic_core.stats import cutoffs, detection, dynamics, histograms
+from mimic_core.stats import cutoffs, detection, histograms
 from mimic_core.stats.histograms import Histogram
 
 # Entries of a cache whose values hold a number or more per sample: at a million samples 8 MB each,
@@ -147,9 +149,9 @@ def history(key: TableKey) -> History:
         found = run_history(run(key))
     else:
         batch_size = ProbeConfig.model_validate_json(key.tuned).batch_size
-        # A pool smaller than a batch is one batch (``mimic_core.base.batches.fitting_batch_size``).
+        # A pool smaller than a batch is one batch (``mimic_core.base.draws.fitting_batch_size``).
         found = history_of(tuned_scores(key), min(batch_size, len(table(key))))
-    return dynamics.in_order(found, table(key)["uid"])
+    return in_order(found, table(key)["uid"])
 
 
 @st.cache_resource(max_entries=LARGE, show_spinner=False)
@@ -160,7 +162,7 @@ def rows(key: TableKey, *, voted: bool) -> Rows:
 
 @st.cache_resource(max_entries=96, show_spinner=False)
 def _leaf_votes(key: TableKey, said: str, _leaf: Leaf) -> pl.Series:  # noqa: ARG001 - the key
-    return filters.votes(_leaf, rows(key, voted=isinstance(_leaf, EnsembleVote)))
+    return leaf_votes(_leaf, rows(key, voted=isinstance(_leaf, EnsembleVote)))
 
 
 def votes(key: TableKey, condition: Condition) -> pl.Series:
@@ -274,7 +276,7 @@ def map_picture(
     """The map as a PNG, and the part of the map it shows."""
     frame = table(key)
     x, y = frame["map_x"].to_numpy(), frame["map_y"].to_numpy()
-    box = zoom or raster.box_around(x, y)
+    box = zoom or box_around(x, y)
     png = raster.draw(
         x,
         y,

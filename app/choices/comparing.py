@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from app.choices import editing
-from mimic_core.filters.recipe import AllOf, Condition, Minus, NamedCondition, Not, Recipe, Uids
+from mimic_core.filters.conditions import AllOf, Condition, Minus, Not, Uids
+from mimic_core.filters.recipe import NamedCondition, Recipe
 from mimic_core.stats.agreement import Quadrant
 
 UID_LIMIT = 2_000  # a recipe of more uids is slow to read and too long for the address of the page

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mimic_core.base.errors import FilterError
-from mimic_core.filters.recipe import (
+from mimic_core.filters.conditions import (
     Absolute,
     AllOf,
     AnyOf,
@@ -18,15 +18,14 @@ from mimic_core.filters.recipe import (
     Condition,
     EnsembleVote,
     Minus,
-    NamedCondition,
     Not,
     Percentile,
-    Recipe,
     Region,
     Text,
     TopK,
     Uids,
 )
+from mimic_core.filters.recipe import NamedCondition, Recipe
 
 Step = Literal["keep", "drop", "condition"] | int
 Path = tuple[Step, ...]

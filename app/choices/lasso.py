@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from app.drawing.map_picture import LONG_SIDE, Box
+from app.choices.box import LONG_SIDE, Box
 
 _PER_EXTENT = 4000  # places of a corner along the visible part of the map
 _SCREEN = LONG_SIDE / 2  # pixels of the chart on screen, about

@@ -12,6 +12,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from mimic_core.base.errors import FilterError
+from mimic_core.filters.conditions import (
+    Absolute,
+    Category,
+    Condition,
+    EnsembleVote,
+    Percentile,
+    Text,
+    TopK,
+)
 from mimic_core.filters.ensembles.config import (
     Aggregation,
     AtLeast,
@@ -25,15 +34,6 @@ from mimic_core.filters.ensembles.config import (
     Threshold,
     TopPercent,
     Unanimous,
-)
-from mimic_core.filters.recipe import (
-    Absolute,
-    Category,
-    Condition,
-    EnsembleVote,
-    Percentile,
-    Text,
-    TopK,
 )
 from mimic_core.runs.history import HistoryColumn
 from mimic_core.stats.cutoffs import Cutoff

@@ -12,19 +12,18 @@ from typing import TypeGuard
 
 import numpy as np
 
-from mimic_core.filters.recipe import (
+from mimic_core.filters.conditions import (
     Absolute,
     AnyOf,
     Category,
     Condition,
-    NamedCondition,
     Not,
     Percentile,
-    Recipe,
     Region,
     Text,
     TopK,
 )
+from mimic_core.filters.recipe import NamedCondition, Recipe
 from mimic_core.stats.cutoffs import Cutoff, Keep
 
 MAP_NAME = "map region"

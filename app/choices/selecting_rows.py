@@ -8,24 +8,18 @@ to a limit: a recipe of many thousand uids is slow to read and too long for the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
 
-from app.state.dynamics import Scope
 from app.text import count, spoken
-from mimic_core.filters.recipe import (
-    Absolute,
-    AllOf,
-    AnyOf,
-    Condition,
-    NamedCondition,
-    Not,
-    Percentile,
-    Recipe,
-    Uids,
-)
+from mimic_core.filters.conditions import Absolute, AllOf, AnyOf, Condition, Not, Percentile, Uids
+from mimic_core.filters.recipe import NamedCondition, Recipe
 from mimic_core.stats.cutoffs import rank_below, rank_up_to, sorted_values
+
+Scope = Literal["all", "kept", "dropped"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 ROWS_NAME = "heat map rows"
 BROUGHT_BACK = "with rows brought back"

@@ -13,8 +13,9 @@ from app.components.shared.recipe_file import recipe_code, recipe_upload
 from app.library import expanded, tidy_path
 from app.shown import Shown
 from app.text import count, plain, share
-from mimic_core.base.schema import slug
-from mimic_core.export.export import SUFFIXES, Format, export, export_bytes, manifest_for
+from mimic_core.base.identity import slug
+from mimic_core.export.export import export, export_bytes, manifest_for
+from mimic_core.export.formats import SUFFIXES, Format
 
 _FORMATS: dict[Format, tuple[str, str, str]] = {
     "parquet": ("Parquet", "All columns, compressed.", "application/vnd.apache.parquet"),

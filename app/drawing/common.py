@@ -10,8 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 import polars as pl
 
+from app.choices.box import Box
 from app.drawing.colours import Colouring, Theme
-from app.drawing.map_picture import Box
 from app.text import number, spoken
 
 HISTOGRAM_BINS = 80

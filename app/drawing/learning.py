@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from app.library import DEMO_POOL, located
-from mimic_core.base.schema import TrainConfig
+from mimic_core.base.config import TrainConfig
 from mimic_core.runs.run import Run
 
 MEASURES: dict[str, str] = {

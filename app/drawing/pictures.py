@@ -10,7 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from mimic_core.base.schema import SKIP_REASONS, Locator
-from mimic_core.sources import ImageError, decode_image, read_image
+from mimic_core.sources.images import ImageError, decode_image
+from mimic_core.sources.reading import read_image
 
 THUMB_SIDE = 240  # pixels: a tile is about 160 wide, and many screens have two pixels in one
 FULL_SIDE = 1400  # a larger picture would only be shrunk by the browser

@@ -6,16 +6,15 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from app.choices.leafform import LeafForm, ensemble_form
+from app.choices.selecting_rows import Scope
 from app.text import spoken
+from mimic_core.filters.conditions import EnsembleVote
 from mimic_core.filters.ensembles.config import EnsembleConfig
-from mimic_core.filters.recipe import EnsembleVote
 from mimic_core.runs.history import HistoryColumn
 
 Show = Literal["mimic_score", "mimic_weight", "loss", "vote"]
-Scope = Literal["all", "kept", "dropped"]
 Source = Literal["rows", "undecided", "flips"]
 SHOWS: tuple[Show, ...] = get_args(Show)
-SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 # What the heat map can be sorted by beside the table's number columns, and how people say it.
 # The mean score is the table's column ``mimic_score``, which a recipe can name.

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from app.choices.editing import Path
 from app.choices.leafform import LeafForm
-from mimic_core.filters.recipe import Condition
+from mimic_core.filters.conditions import Condition
 from mimic_core.stats.agreement import Quadrant
 
 Task = Literal["add", "or", "minus", "edit"]

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from app.text import spoken
-from mimic_core.base.schema import slug
-from mimic_core.filters.recipe import Percentile, Recipe
+from mimic_core.base.identity import slug
+from mimic_core.filters.conditions import Percentile
+from mimic_core.filters.recipe import Recipe
 from mimic_core.proofs.record import ProofRequest, ProveConfig
 from mimic_core.runs.run import Run
 

@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 import streamlit as st
 
+from app.choices.box import Box
 from app.choices.ranking import GalleryMode, GalleryOrder
-from app.drawing.map_picture import Box
 from app.state import address
 from app.state.dynamics import DynamicsState
 from app.state.filters import FiltersState
 from app.state.prove import ProveForm
+from mimic_core.base.config import ProbeConfig
 from mimic_core.base.errors import FilterError
-from mimic_core.base.schema import ProbeConfig
 from mimic_core.filters.recipe import Recipe
 from mimic_core.stats.cutoffs import Keep
 

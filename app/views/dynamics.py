@@ -14,9 +14,7 @@ from app.components.explore.header import metrics
 from app.components.explore.tune import tune_panel
 from app.components.shared.conditions import condition_bar
 from app.components.shared.errors import errors_shown
-from app.components.shared.shell import active_run
-from app.shown import shown
-from app.shown_dynamics import dynamics_of, steps_of
+from app.shown import active_run, dynamics_of, shown, steps_of
 
 run = active_run()
 if run is None:

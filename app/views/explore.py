@@ -13,8 +13,7 @@ from app.components.explore.tune import tune_panel
 from app.components.shared.conditions import condition_bar
 from app.components.shared.errors import empty_state, errors_shown
 from app.components.shared.gallery import gallery
-from app.components.shared.shell import active_run
-from app.shown import shown
+from app.shown import active_run, shown
 
 run = active_run()
 if run is None:

@@ -10,8 +10,7 @@ from app.components.filters.outcome import curve_panel, outcome
 from app.components.filters.shelf import recipe_bar, repair_bar
 from app.components.filters.take_away import take_away
 from app.components.shared.errors import empty_state, errors_shown
-from app.components.shared.shell import active_run
-from app.shown import shown
+from app.shown import active_run, shown
 
 if active_run() is None:
     st.title("Filters", anchor=False)

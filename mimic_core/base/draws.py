@@ -7,12 +7,13 @@ the M < N smallest: a smaller sample is always part of a larger one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from mimic_core.base.errors import MimicError
+from mimic_core.base.errors import ConfigError, MimicError, ScoreError
 
 UID_DIGITS = 32
 
@@ -106,3 +107,68 @@ def _mix_int(value: int) -> int:
     value = ((value ^ (value >> 30)) * _FIRST) & _MASK
     value = ((value ^ (value >> 27)) * _SECOND) & _MASK
     return value ^ (value >> 31)
+
+
+def draw_clean(
+    uids: pl.Series, rows: np.ndarray, *, seed: int, each: int, classes: pl.Series | None
+) -> np.ndarray:
+    """Up to ``each`` of ``rows`` from each class, drawn by uid; positions (K,) in order.
+
+    Args:
+        uids, classes: Of all samples (N,); without classes all are one class.
+
+    Raises:
+        ConfigError: There are no rows to draw from.
+    """
+    if len(rows) == 0:
+        raise ConfigError(
+            "all clean samples are held out",
+            got="0 samples",
+            allowed="clean samples that are not held out",
+            next_step="hold out other samples, or call others clean",
+        )
+    drawn = rows[order(uids.gather(rows), seed)]
+    if classes is None:
+        return np.sort(drawn[:each])
+    frame = pl.DataFrame({"row": drawn, "class": classes.gather(drawn)})
+    kept = frame.group_by("class", maintain_order=True).head(each)
+    return np.sort(kept["row"].to_numpy())
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Positions ``rows`` (B,) int64 in the pool; the scores of the first ``scored`` count."""
+
+    step: int
+    rows: np.ndarray
+    scored: int
+
+
+def draw_batches(words: np.ndarray, *, batch_size: int, seed: int, epoch: int) -> Iterator[Draw]:
+    """The batches of one epoch, or of one repeat.
+
+    Args:
+        words: Parsed uids (N, 2) uint64 of the pool (``mimic_core.base.draws.uid_words``).
+        batch_size: B, at most N (see ``fitting_batch_size``).
+    """
+    order = order_words(words, seed, epoch)
+    for step, start in enumerate(range(0, len(order), batch_size)):
+        rows = order[start : start + batch_size]
+        scored = len(rows)
+        yield Draw(step, np.concatenate([rows, order[: batch_size - scored]]), scored)
+
+
+def fitting_batch_size(wanted: int, samples: int) -> int:
+    """``wanted``, or the whole pool as one batch where the pool is smaller.
+
+    Raises:
+        ScoreError: Fewer than two samples: a contrastive loss needs another sample to compare with.
+    """
+    if samples < 2:
+        raise ScoreError(
+            "the pool has too few readable samples for a contrastive loss",
+            got=samples,
+            allowed="at least 2",
+            next_step="look at skipped.parquet for the samples that could not be read",
+        )
+    return min(wanted, samples)

@@ -7,7 +7,7 @@ next step. The pieces are arguments, so that none can be forgotten and the app c
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 _MISSING = object()
 
@@ -91,3 +91,18 @@ class JobError(MimicError):
 
 class Interrupted(Exception):
     """The user asked to stop; what is finished stays on disk and the same command resumes."""
+
+
+def require_layer(name: str, parameters: Mapping[str, object]) -> None:
+    """Raise a ``ModelError`` listing near matches unless ``name`` is one of ``parameters``."""
+    if name in parameters:
+        return
+    tail = name.removesuffix(".weight").split(".")[-1]
+    near = difflib.get_close_matches(name, parameters, n=5, cutoff=0.5)
+    near += [other for other in parameters if tail and tail in other and other not in near]
+    raise ModelError(
+        "the model has no parameter of that name",
+        got=name,
+        allowed="near matches: " + (", ".join(near[:5]) or ", ".join(list(parameters)[-5:])),
+        next_step="give the exact name of a parameter as --mimic-layer",
+    )

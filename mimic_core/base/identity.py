@@ -7,11 +7,18 @@ here assumes that order: it is read off the uids themselves, or off stored bytes
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
+
+from mimic_core.base.draws import uid_words
+
+PLACE = ("image_kind", "image_path", "image_offset", "image_member")
 
 _COMPARED_ROWS = 1 << 20  # of a file in memory at a time
 
@@ -114,3 +121,48 @@ def rows_of(uids: pl.Series, wanted: pl.Series) -> np.ndarray:
     places = pl.DataFrame({"uid": uids}).with_row_index("row").unique("uid", keep="first")
     found = wanted.alias("uid").to_frame().join(places, on="uid", how="left", maintain_order="left")
     return np.asarray(found["row"].cast(pl.Int64).fill_null(-1).to_numpy())
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(value: Any, *, length: int = 12) -> str:
+    """First ``length`` hex digits of the SHA-256 of ``value``'s canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def slug(text: str, *, limit: int = 32) -> str:
+    """``text`` as a short lower-case name that is safe in any file system."""
+    kept = "".join(c if c.isalnum() and c.isascii() else "-" for c in Path(text).stem.lower())
+    return "-".join(part for part in kept.split("-") if part)[:limit] or "pool"
+
+
+def uids_digest(uids: pl.Series) -> str:
+    """SHA-256 of sorted uids, one per line, as in an export's manifest."""
+    return hashlib.sha256("".join(f"{uid}\n" for uid in uids).encode()).hexdigest()
+
+
+def image_numbers(samples: pl.DataFrame) -> np.ndarray:
+    """Which image each sample has (N,) int64: equal numbers, equal images.
+
+    A sample without an image has a number of its own.
+    """
+    places = samples.select(place=pl.struct(PLACE).rank("dense"))["place"].to_numpy()
+    alone = len(samples) + np.arange(len(samples))
+    return np.where(samples[PLACE[0]].is_null().to_numpy(), alone, places).astype(np.int64)
+
+
+def image_words(samples: pl.DataFrame) -> np.ndarray:
+    """128 bits (N, 2) uint64 from each sample's image, to hash in the place of its uid.
+
+    They depend on the place alone, not on the other samples; without an image, on the uid.
+    """
+    words = uid_words(samples["uid"])
+    there = np.flatnonzero(samples[PLACE[0]].is_not_null().to_numpy())
+    # Polars' own hash may change from version to version, and with it would the draw.
+    places = samples[there].select(PLACE).iter_rows()
+    digests = [hashlib.blake2b(repr(place).encode(), digest_size=16).digest() for place in places]
+    words[there] = np.frombuffer(b"".join(digests), ">u8").reshape(-1, 2)
+    return words

@@ -10,8 +10,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from mimic_core.base.config import HeadConfig, RunConfig, SourceConfig, TrainConfig
 from mimic_core.base.errors import ConfigError
-from mimic_core.base.schema import HeadConfig, RunConfig, SourceConfig, TrainConfig
 from mimic_core.jobs.record import JobOptions
 
 _INDENT = " \\\n  "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from mimic_core.base.schema import HeadConfig, SourceConfig
+    from mimic_core.base.config import HeadConfig, SourceConfig
     from mimic_core.runs.run import Run
 
 # The choices of mimic_core.base.schema, which is too slow to import for a mere --help (it brings
@@ -108,7 +108,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 def source_config(options: dict[str, Any]) -> SourceConfig:
     """The pool that the options ``given`` name."""
-    from mimic_core.base.schema import SourceConfig
+    from mimic_core.base.config import SourceConfig
 
     fields = {name: options[name] for name in _SOURCE_FIELDS if name in options}
     config: SourceConfig = SourceConfig.parse(
@@ -119,7 +119,7 @@ def source_config(options: dict[str, Any]) -> SourceConfig:
 
 def head_config(options: dict[str, Any]) -> HeadConfig | None:
     """The reference head that the options ``given`` ask for; None without any of them."""
-    from mimic_core.base.schema import HeadConfig
+    from mimic_core.base.config import HeadConfig
 
     fields = {field: options[name] for name, field in _HEAD_FIELDS.items() if name in options}
     return HeadConfig.parse(fields) if fields else None

@@ -66,7 +66,7 @@ def prove(
     recipes = named_recipes(recipe or [])
     with watched() as progress:
         from mimic_core.base import files
-        from mimic_core.models.load import pick_device
+        from mimic_core.models.devices import pick_device
         from mimic_core.proofs import words
         from mimic_core.proofs.prove import prove as prove_recipes
         from mimic_core.proofs.record import ProveConfig, proof_file

@@ -11,7 +11,7 @@ from mimic_core.base.errors import ConfigError
 from mimic_core.cli import options
 
 if TYPE_CHECKING:
-    from mimic_core.base.schema import RunConfig
+    from mimic_core.base.config import RunConfig
     from mimic_core.runs.run import Run
 
 ScoreMode = Literal["probe", "snapshot"]
@@ -109,7 +109,7 @@ def run_config(mode: ScoreMode, given: dict[str, Any]) -> RunConfig:
     Raises:
         ConfigError: A value is not allowed, or an option belongs to the other mode.
     """
-    from mimic_core.base.schema import ProbeConfig, RunConfig, SnapshotConfig, default_temperature
+    from mimic_core.base.config import ProbeConfig, RunConfig, SnapshotConfig, default_temperature
 
     config_of: dict[ScoreMode, type[ProbeConfig | SnapshotConfig]] = {
         "probe": ProbeConfig,

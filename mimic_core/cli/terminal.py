@@ -18,10 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
-from mimic_core.base import meter
+from mimic_core.base import progress as meter
 from mimic_core.base.errors import Interrupted
-from mimic_core.base.meter import Meter, duration
-from mimic_core.base.progress import Progress
+from mimic_core.base.progress import Meter, Progress, duration
 
 STOPPING = b"\nstopping at the next safe place; press Ctrl-C again to stop at once\n"
 PLAIN_SECONDS = 5.0  # between two lines where no bar can be drawn

@@ -10,10 +10,10 @@ import typer
 from mimic_core.cli import options
 
 if TYPE_CHECKING:
-    from mimic_core.base.schema import RunConfig
+    from mimic_core.base.config import RunConfig
     from mimic_core.runs.run import Run
 
-# The choices of mimic_core.base.training_config, as in mimic_core.cli.options;
+# The choices of mimic_core.base.config, as in mimic_core.cli.options;
 # tests/core/test_cli_train.py holds them, and the defaults in the help texts, to be equal.
 Reweight = Literal["layers", "all"]
 Optimiser = Literal["adamw", "sgd"]
@@ -159,7 +159,7 @@ def run_config(given: dict[str, Any]) -> RunConfig:
     Raises:
         ConfigError: A value is not allowed.
     """
-    from mimic_core.base.schema import RunConfig, TrainConfig
+    from mimic_core.base.config import RunConfig, TrainConfig
 
     training = {name: given[name] for name in TrainConfig.model_fields if name in given}
     if "mimic_layer" in given:

@@ -1,1 +1,3 @@
 """A selection as files, each with a manifest that replays."""
+
+__all__ = ["export", "formats"]

@@ -18,17 +18,6 @@ from mimic_core.filters.selections import select
 from mimic_core.runs.run import Run, now, open_run
 from mimic_core.runs.table import map_config
 
-__all__ = [
-    "SUFFIXES",
-    "ExportResult",
-    "Format",
-    "export",
-    "export_bytes",
-    "manifest_for",
-    "replay",
-    "selected_rows",
-]
-
 MANIFEST_SUFFIX = ".manifest.json"
 
 

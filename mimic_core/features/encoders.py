@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mimic_core.base.config import Precision, Side
 from mimic_core.base.errors import ScoreError
-from mimic_core.base.schema import Precision, Side
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.mimic.contrastive import Embedded
 from mimic_core.mimic.forward_mode import directional_derivative
 from mimic_core.mimic.scores import TaskVector
-from mimic_core.models import clip
-from mimic_core.models.load import autocast
+from mimic_core.models import classifiers, clip
+from mimic_core.models.devices import autocast
 from mimic_core.models.projections import find_projection, without_projection
 
 
@@ -211,3 +211,58 @@ def half(what: str, values: Tensor) -> Tensor:
             next_step="use --precision fp32; if it persists, use snapshot mode",
         )
     return half
+
+
+@dataclass(frozen=True, eq=False)
+class ImageEncoder:
+    """What a linear head sees of an image, in float16.
+
+    Of a CLIP model ``image_embedding`` (B, D), unit length, on which its zero-shot head is linear;
+    column ``clip_score`` is the cosine to the class of the sample's label. Of classifiers
+    ``image_features`` (B, F): what their last layer sees.
+
+    Args:
+        classes: Unit text embedding (D,) of each label; None for models without a text tower.
+    """
+
+    module: nn.Module
+    device: torch.device
+    precision: Precision
+    classes: dict[str, Tensor] | None
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """The name of the one stored array."""
+        return ("image_features",) if self.classes is None else ("image_embedding",)
+
+    def encode(self, batch: LoadedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """See ``encoders.Encoder``."""
+        with torch.no_grad():
+            features = self._features(batch)[batch.image_of]
+            columns = {}
+            if self.classes is not None:
+                named = torch.stack([self.classes[str(label)] for label in batch.labels])
+                columns["clip_score"] = (features * named).sum(1)
+        return {self.arrays[0]: half("image features", features)}, columns
+
+    def _features(self, batch: LoadedBatch) -> Tensor:
+        """(U, F) float32."""
+        with autocast(self.device, self.precision):
+            if self.classes is None:
+                return classifiers.features(self.module, batch.images).float()
+            raw = clip.encode_image(self.module, batch.images)
+        return F.normalize(raw.float(), dim=-1)
+
+    def difference(self, batch: LoadedBatch) -> float:
+        """Largest relative difference between classifier on features and the model's own logits.
+
+        Runs in float32 whatever the run's precision; 0 where there is no linear classifier.
+        """
+        layer = None if self.classes is not None else classifiers.linear_head(self.module)
+        if layer is None:
+            return 0.0
+        with torch.no_grad():
+            exact = replace(self, precision="fp32")
+            ours = layer(exact._features(batch))  # noqa: SLF001
+            own: Tensor = self.module(batch.images)
+        return float((ours - own).abs().max() / own.abs().max().clamp(min=1e-30))

@@ -19,17 +19,11 @@ import torch
 from torch import Tensor
 
 from mimic_core.base import files
+from mimic_core.base.config import Precision, SourceConfig
 from mimic_core.base.errors import ScoreError
+from mimic_core.base.identity import digest, slug
 from mimic_core.base.progress import Progress
-from mimic_core.base.schema import (
-    MEASURED_COLUMNS,
-    SCHEMA_VERSION,
-    SKIP_COLUMNS,
-    Precision,
-    SourceConfig,
-    digest,
-    slug,
-)
+from mimic_core.base.schema import MEASURED_COLUMNS, SCHEMA_VERSION, SKIP_COLUMNS
 from mimic_core.features.encoders import Encoder
 from mimic_core.features.loading import (
     BatchDataset,
@@ -42,7 +36,9 @@ from mimic_core.features.loading import (
 from mimic_core.models.load import LoadedModel
 from mimic_core.models.preprocessing import image_transform
 from mimic_core.runs.featureset import FEATURES_DIR, FeatureSet, locate
-from mimic_core.sources import DECODER, Source, build_index
+from mimic_core.sources.images import DECODER
+from mimic_core.sources.index import build_index
+from mimic_core.sources.source import Source
 
 # Samples per forward pass. Part of the result's bytes (float sums depend on it), so not a setting.
 ENCODE_BATCH = {"cpu": 64, "mps": 128, "cuda": 512}

@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from mimic_core.base.schema import Locator, Skip
 from mimic_core.models.open_clip_models import Tokenizer
-from mimic_core.sources import ImageError, decode_image, read_image
+from mimic_core.sources.images import ImageError, decode_image
+from mimic_core.sources.reading import read_image
 
 # Below this many samples, starting worker processes costs more than they save.
 MIN_SAMPLES_FOR_WORKERS = 4096

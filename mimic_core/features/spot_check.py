@@ -13,7 +13,7 @@ from mimic_core.features.filling import loader_for
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.models.load import LoadedModel
 from mimic_core.runs.featureset import FeatureSet
-from mimic_core.sources import Source
+from mimic_core.sources.source import Source
 
 
 def load_some(

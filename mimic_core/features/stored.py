@@ -6,19 +6,26 @@ Letters: F feature width, D embedding width.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mimic_core.base import files
+from mimic_core.base.config import Side
 from mimic_core.base.errors import RunError
-from mimic_core.base.schema import Side
 from mimic_core.mimic.contrastive import Head
+from mimic_core.mimic.losses import widened
 from mimic_core.models import clip
 from mimic_core.models.projections import Projection, find_projection
 from mimic_core.runs.featureset import FeatureSet
+
+# Features up to this size are held in memory (as float16); larger ones are read batch by batch.
+IN_MEMORY_BYTES = 2 << 30
+_BLOCK = 65_536
 
 _FILE = "head.safetensors"
 # One entry: safetensors writes several in a random order, and equal runs would differ in bytes.
@@ -94,3 +101,33 @@ def read_head(features: FeatureSet) -> ReferenceHead:
             if side in names
         },
     )
+
+
+def features_array(features: FeatureSet) -> str:
+    """The name of the array that a labelled feature set's heads work on."""
+    return "image_features" if features.has_array("image_features") else "image_embedding"
+
+
+class Rows:
+    """Rows of the array ``name`` of a finished feature set as float32 tensors on the device."""
+
+    def __init__(self, features: FeatureSet, name: str, device: torch.device) -> None:
+        array = features.array(name)
+        size = len(array) * array.width * array.dtype.itemsize
+        self._device = device
+        self.width = array.width
+        # What is held in memory needs no map, and a map keeps a file open for every shard.
+        self._rows = torch.from_numpy(array.read()).to(device) if size <= IN_MEMORY_BYTES else array
+
+    def take(self, rows: np.ndarray) -> Tensor:
+        """Rows (B,) as (B, width) float32."""
+        if isinstance(self._rows, Tensor):
+            return self._rows[torch.from_numpy(rows).to(self._device)].float()
+        return torch.from_numpy(self._rows.take(rows)).to(self._device).float()
+
+    def mean_length(self, rows: np.ndarray) -> float:
+        """Root mean square of the lengths of ``rows`` (M,); 1 where all are zero."""
+        squares = 0.0
+        for start in range(0, len(rows), _BLOCK):
+            squares += float(widened(self.take(rows[start : start + _BLOCK])).square().sum())
+        return math.sqrt(squares / len(rows)) or 1.0

@@ -1,1 +1,12 @@
-"""What recipes are made of, and how a table is voted on."""
+"""A recipe becomes votes, and votes a selection."""
+
+__all__ = [
+    "conditions",
+    "ensembles",
+    "library",
+    "needs",
+    "recipe",
+    "selections",
+    "table_view",
+    "votes",
+]

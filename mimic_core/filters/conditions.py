@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from mimic_core.base.schema import Frozen
+from mimic_core.base.config import Frozen
 from mimic_core.filters.ensembles.config import (
     Aggregation,
     Binarisation,

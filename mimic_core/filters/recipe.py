@@ -17,53 +17,16 @@ import polars as pl
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
+from mimic_core.base.config import Frozen
 from mimic_core.base.errors import FilterError
 from mimic_core.base.identity import sorted_uids
-from mimic_core.base.schema import Frozen
 from mimic_core.filters.conditions import (
-    Absolute,
-    AllOf,
-    AnyOf,
-    Category,
     Condition,
-    EnsembleVote,
-    Minus,
-    Not,
-    Percentile,
-    Region,
-    Text,
-    TopK,
-    Uids,
 )
 from mimic_core.filters.needs import columns_of, ensembles_in
 from mimic_core.filters.table_view import Rows, Table
 from mimic_core.filters.votes import votes
 from mimic_core.runs.history import HISTORY_COLUMNS, History, HistoryColumn
-
-__all__ = [
-    "Absolute",
-    "AllOf",
-    "AnyOf",
-    "Category",
-    "Condition",
-    "EnsembleVote",
-    "Minus",
-    "NamedCondition",
-    "Not",
-    "Percentile",
-    "Recipe",
-    "Region",
-    "Selection",
-    "Text",
-    "TopK",
-    "Uids",
-    "apply",
-    "needed_columns",
-    "needed_history",
-    "selection_of",
-    "votes",
-]
-
 
 _CONDITIONS_AT_ONCE = 2  # each holds a column or two in memory
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
+from mimic_core.base.config import Frozen, RunConfig
 from mimic_core.base.errors import MimicError
-from mimic_core.base.schema import Frozen, RunConfig
 from mimic_core.proofs.record import ProofRequest
 
 JobStatus = Literal["queued", "running", "done", "failed", "cancelled", "stale"]

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from mimic_core.base.errors import JobError
-from mimic_core.base.schema import canonical_json, digest
+from mimic_core.base.identity import canonical_json, digest
 from mimic_core.jobs.record import (
     ACTIVE,
     Failure,
@@ -26,16 +26,6 @@ from mimic_core.jobs.record import (
     Report,
     parse_config,
 )
-
-__all__ = [
-    "JOBS_FILE",
-    "Failure",
-    "Job",
-    "JobOptions",
-    "JobStatus",
-    "JobStore",
-    "Report",
-]
 
 JOBS_FILE = "jobs.sqlite"
 JOBS_VERSION = 1

@@ -18,30 +18,15 @@ from typing import Self
 
 import polars as pl
 
-from mimic_core.base import meter
+from mimic_core.base import progress as meter
+from mimic_core.base.config import RunConfig
 from mimic_core.base.errors import Interrupted, JobError, MimicError
-from mimic_core.base.meter import Meter
-from mimic_core.base.progress import Progress
-from mimic_core.base.schema import RunConfig
+from mimic_core.base.progress import Meter, Progress
 from mimic_core.jobs.processes import environment
 from mimic_core.jobs.record import Failure, Job, JobConfig, JobOptions, JobStatus, Report
-from mimic_core.jobs.store import JOBS_FILE, JobStore
+from mimic_core.jobs.store import JobStore
 from mimic_core.proofs.record import ProofRequest
 from mimic_core.runs.run import Run
-
-__all__ = [
-    "JOBS_FILE",
-    "Failure",
-    "Job",
-    "JobOptions",
-    "JobProgress",
-    "JobStatus",
-    "JobStore",
-    "Report",
-    "resume",
-    "start_job",
-    "work",
-]
 
 BEAT_SECONDS = 1.0
 NOTES_KEPT = 5

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mimic_core.base.schema import LossName, Side
+from mimic_core.base.config import LossName, Side
 
 # A block of logits and the arrays derived from it stay within this many elements (64 MiB each).
 BLOCK_ELEMENTS = 1 << 24

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mimic_core.base.errors import ScoreError
-from mimic_core.mimic.widening import widened
+from mimic_core.mimic.losses import widened
 
 # Directions in which the batch's gradients extend less than this share of the longest are rounding.
 _NEGLIGIBLE = 1e-10

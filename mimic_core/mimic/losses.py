@@ -16,6 +16,9 @@ from torch import Tensor
 
 from mimic_core.base.errors import ScoreError
 
+# Apple's GPUs compute in float32 at most; to ask for more there is an error.
+_WITHOUT_FLOAT64 = frozenset({"mps"})
+
 
 def clip_losses(image: Tensor, text: Tensor, logit_scale: Tensor | float) -> Tensor:
     """In-batch contrastive loss of each pair, half over its row and half over its column.
@@ -101,3 +104,9 @@ def _full_precision(values: Tensor) -> AbstractContextManager[object]:
 
 def _wide(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """``tensor`` in float64 without its graph; on the CPU where its device has no float64."""
+    kept = tensor.detach()
+    return (kept.cpu() if kept.device.type in _WITHOUT_FLOAT64 else kept).double()

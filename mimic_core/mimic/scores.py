@@ -17,7 +17,6 @@ Letters: B batch. Pure functions on torch modules; nothing here knows of files o
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +24,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mimic_core.base.errors import ModelError, ScoreError
-from mimic_core.base.schema import Method
+from mimic_core.base.config import Method
+from mimic_core.base.errors import ModelError, ScoreError, require_layer
 from mimic_core.mimic.forward_mode import directional_derivative
 from mimic_core.mimic.losses import require_finite
 
@@ -177,21 +176,6 @@ def mimic_weights(scores: Tensor, *, temperature: float) -> Tensor:
     # The highest score becomes 0 first, so that a low temperature cannot overflow.
     divisor = max(temperature, torch.finfo(scores.dtype).tiny)
     return torch.softmax((scores - scores.max()) / divisor, dim=0)
-
-
-def require_layer(name: str, parameters: Mapping[str, object]) -> None:
-    """Raise a ``ModelError`` listing near matches unless ``name`` is one of ``parameters``."""
-    if name in parameters:
-        return
-    tail = name.removesuffix(".weight").split(".")[-1]
-    near = difflib.get_close_matches(name, parameters, n=5, cutoff=0.5)
-    near += [other for other in parameters if tail and tail in other and other not in near]
-    raise ModelError(
-        "the model has no parameter of that name",
-        got=name,
-        allowed="near matches: " + (", ".join(near[:5]) or ", ".join(list(parameters)[-5:])),
-        next_step="give the exact name of a parameter as --mimic-layer",
-    )
 
 
 def _cosine_scores(

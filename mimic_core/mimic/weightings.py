@@ -28,8 +28,8 @@ from typing import Literal, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from mimic_core.base.config import Method, WeightingName
 from mimic_core.base.errors import ScoreError
-from mimic_core.base.training_config import Method, WeightingName
 from mimic_core.mimic.grad_match import match_weights
 from mimic_core.mimic.losses import require_finite
 from mimic_core.mimic.scores import TaskVector, cosines, mimic_weights

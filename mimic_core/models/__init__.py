@@ -1,1 +1,14 @@
-"""From a model's name to a module: checkpoints, architectures, preprocessing, last projections."""
+"""A name becomes a frozen module: loading, layers, devices, preprocessing, projections."""
+
+__all__ = [
+    "checkpoints",
+    "class_names",
+    "classifiers",
+    "clip",
+    "devices",
+    "layers",
+    "load",
+    "open_clip_models",
+    "preprocessing",
+    "projections",
+]

@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mimic_core.base.schema import LossName
-from mimic_core.mimic.losses import clip_losses, siglip_losses
+from mimic_core.base.config import LossName
 
 
 def encode_image(module: nn.Module, images: Tensor, *, normalize: bool = False) -> Tensor:
@@ -43,11 +42,3 @@ def logit_bias(module: nn.Module) -> Tensor | None:
 def loss_name(module: nn.Module) -> LossName:
     """The contrastive loss a model was made for: SigLIP models have a logit bias."""
     return "clip" if logit_bias(module) is None else "siglip"
-
-
-def pair_losses(module: nn.Module, image: Tensor, text: Tensor) -> Tensor:
-    """Losses (B,) of normalised embeddings (B, D) under the model's own scale and bias."""
-    bias = logit_bias(module)
-    if bias is None:
-        return clip_losses(image, text, logit_scale(module))
-    return siglip_losses(image, text, logit_scale(module), bias)

@@ -7,10 +7,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import re
-from contextlib import AbstractContextManager, nullcontext
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mimic_core.base.errors import ConfigError, ModelError
-from mimic_core.base.schema import LossName, Precision, digest
-from mimic_core.mimic.scores import require_layer
+from mimic_core.base.config import LossName
+from mimic_core.base.errors import ModelError
+from mimic_core.base.identity import digest
 from mimic_core.models import classifiers, clip, timm_models
 from mimic_core.models.checkpoints import ModelSpec, architecture, parse_spec, read_state_dict
 from mimic_core.models.class_names import written_names
@@ -32,11 +28,6 @@ from mimic_core.models.open_clip_models import (
     quiet_open_clip,
 )
 from mimic_core.models.preprocessing import resolve_preprocessing
-
-# The last linear map of an MLP block, as open_clip's and timm's towers name it; an attention pool's
-# output projection stands in for towers without MLPs (ResNet).
-MLP_OUTPUT = re.compile(r"\.mlp\.(c_proj|fc2|w3)\.weight$")
-_POOL_OUTPUT = re.compile(r"\.attnpool\.c_proj\.weight$")
 
 
 @dataclass(frozen=True)
@@ -128,90 +119,6 @@ def weights_identity(module: nn.Module) -> str:
         checksum.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         checksum.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return checksum.hexdigest()[:16]
-
-
-def default_mimic_layers(module: nn.Module) -> tuple[str, ...]:
-    """The last MLP projection of the image tower (for a ResNet its attention pool's projection).
-
-    Raises:
-        ModelError: The image tower has neither.
-    """
-    names = [name for name, _ in module.named_parameters() if name.startswith("visual.")]
-    if not names:
-        names = [name for name, _ in module.named_parameters()]
-    for pattern in (MLP_OUTPUT, _POOL_OUTPUT):
-        found = [name for name in names if pattern.search(name)]
-        if found:
-            return (found[-1],)
-    raise ModelError(
-        "no default mimic layer: the image tower has no MLP projection",
-        got=type(module).__name__,
-        allowed=f"any parameter, for example {', '.join(names[-4:])}",
-        next_step="name the mimic layers with --mimic-layer",
-    )
-
-
-def reinitialised(module: nn.Module, layers: tuple[str, ...], *, seed: int) -> nn.Module:
-    """A copy of ``module`` whose parameters ``layers`` are drawn afresh (method.md section 6).
-
-    Matrices: normal with standard deviation fan_in^-1/2 (open_clip's own for projections). Vectors:
-    ones for weights, zeros for biases and the rest.
-    """
-    copy = deepcopy(module)
-    generator = torch.Generator().manual_seed(seed)
-    parameters = dict(copy.named_parameters())
-    for name in layers:
-        require_layer(name, parameters)
-        parameter = parameters[name]
-        parameter.data.copy_(fresh_weight(name, tuple(parameter.shape), generator))
-    return copy
-
-
-def fresh_weight(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Freshly drawn values for the parameter ``name`` of ``shape``, on the CPU."""
-    if len(shape) < 2:
-        return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
-    # nn.Linear and convolutions store (out, in, ...); CLIP's bare projections store (in, out).
-    fan_in = math.prod(shape[1:]) if name.endswith("weight") else shape[0]
-    return torch.randn(shape, generator=generator) / math.sqrt(fan_in)
-
-
-def pick_device(name: str | None = None) -> torch.device:
-    """The device to compute on: ``name``, else CUDA, else MPS, else the CPU.
-
-    Raises:
-        ConfigError: The named device does not exist here.
-    """
-    if name is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"the device cannot be used ({str(error).splitlines()[0]})",
-            got=name,
-            allowed="cuda, cuda:N, mps or cpu, as far as this machine has them",
-            next_step="leave --device away to let Mimicscope choose",
-        ) from error
-    if device.type not in ("cuda", "mps", "cpu"):
-        raise ConfigError(
-            "Mimicscope does not compute on devices of this kind",
-            got=name,
-            allowed="cuda, cuda:N, mps or cpu",
-            next_step="leave --device away to let Mimicscope choose",
-        )
-    return device
-
-
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """The context in which a forward pass runs at ``precision``."""
-    if precision == "fp32":
-        return nullcontext()
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
-    return torch.autocast(device.type, dtype=dtype)
 
 
 def _require_finite_weights(module: nn.Module, spec: ModelSpec) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mimic_core.base.config import Side
 from mimic_core.base.errors import ModelError
-from mimic_core.base.schema import Side
 
 
 @dataclass(frozen=True)

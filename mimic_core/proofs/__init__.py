@@ -1,1 +1,3 @@
-"""What a proof is made of: arms, held-out samples, trainings, intervals, words."""
+"""Does a recipe help? Arms, held-out samples, trainings, intervals, words."""
+
+__all__ = ["prove", "record", "trusted", "words"]

@@ -18,8 +18,8 @@ import torch
 
 from mimic_core.base.draws import uid_words
 from mimic_core.base.errors import ConfigError
+from mimic_core.base.identity import digest, uids_digest
 from mimic_core.base.progress import Progress, Silent
-from mimic_core.base.schema import digest
 from mimic_core.filters import recipe as filters
 from mimic_core.filters.recipe import Recipe, Selection
 from mimic_core.proofs.arms import ArmPlan, check_names, plan_arms, smallest_half
@@ -32,7 +32,7 @@ from mimic_core.proofs.record import (
     read_proof,
     store_proof,
 )
-from mimic_core.proofs.split import Split, split_pool, uids_digest
+from mimic_core.proofs.split import Split, split_pool
 from mimic_core.proofs.tasks import Task, open_task
 from mimic_core.proofs.trainings import train_arms
 from mimic_core.proofs.trusted import held_out_mask, need_trust, trusted_mask

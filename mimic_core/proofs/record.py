@@ -14,8 +14,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from mimic_core.base import files
+from mimic_core.base.config import Frozen, RunConfig, Side
 from mimic_core.base.errors import RunError
-from mimic_core.base.schema import Frozen, RunConfig, Side
 from mimic_core.filters.recipe import Recipe
 
 PROOFS_DIR = "proofs"

@@ -8,7 +8,6 @@ Letters: N samples, H held-out samples, C samples that may train, D embedding wi
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ import polars as pl
 
 from mimic_core.base.draws import order_words, uid_words
 from mimic_core.base.errors import ConfigError
-from mimic_core.base.places import PLACE
+from mimic_core.base.identity import PLACE, uids_digest
 from mimic_core.proofs.record import MAX_HELD_OUT, HeldOut, Leakage, ProveConfig
 from mimic_core.runs.featureset import FeatureSet, ShardedArray
 
@@ -101,11 +100,6 @@ def split_pool(
         leakage=leakage,
     )
     return Split(held_out, trainable, groups, record)
-
-
-def uids_digest(uids: pl.Series) -> str:
-    """SHA-256 of sorted uids, one per line, as in an export's manifest."""
-    return hashlib.sha256("".join(f"{uid}\n" for uid in uids).encode()).hexdigest()
 
 
 def _require(held_out: int, good: int, share: float) -> None:

@@ -17,18 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mimic_core.base.batches import draw_batches
-from mimic_core.base.draws import uid_words
+from mimic_core.base.draws import draw_batches, uid_words
 from mimic_core.base.errors import ConfigError
-from mimic_core.features.label_encoder import features_array
-from mimic_core.features.rows import Rows
+from mimic_core.features.stored import Rows, features_array
 from mimic_core.mimic.adamw import AdamW
-from mimic_core.mimic.losses import require_finite
-from mimic_core.mimic.widening import widened
-from mimic_core.models.load import fresh_weight
+from mimic_core.mimic.losses import require_finite, widened
+from mimic_core.models.layers import fresh_weight
 from mimic_core.proofs import metrics
-from mimic_core.proofs.classes import class_numbers, trusted_labels
 from mimic_core.proofs.record import ProveConfig
+from mimic_core.proofs.trusted import class_numbers, trusted_labels
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring.projector import Projector, reference_projection, stored_pairs
 
@@ -73,7 +70,7 @@ class Task(Protocol):
 
 
 class TakesRows(Protocol):
-    """Features (N, F), such as ``mimic_core.features.rows.Rows``."""
+    """Features (N, F), such as ``mimic_core.features.stored.Rows``."""
 
     def take(self, rows: np.ndarray) -> Tensor:
         """Rows (B,) as (B, F) float32."""

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from mimic_core.base.config import HeadConfig
 from mimic_core.base.errors import ConfigError
 from mimic_core.base.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS
-from mimic_core.sources.marks import marked_rows
+from mimic_core.sources.marks import marked_rows, trusted_samples
 
 MAX_VALUES = 12  # a column with more values is no candidate for a mark of good samples
-MAX_SHOWN = 12
+MAX_SHOWN = 12  # columns or classes named in an error
 _NOISY_MARK = "is_noisy"  # the glossary's own column, in which true means noisy
 
 
@@ -130,3 +131,33 @@ def _uids_in(path: Path) -> pl.Series:
             return pl.Series([f"{int(high):016x}{int(low):016x}" for high, low in halves])
     lines = path.read_text(encoding="utf-8").splitlines()
     return pl.Series([line.strip() for line in lines if line.strip()], dtype=pl.String)
+
+
+def class_numbers(names: pl.Series, known: pl.Series) -> np.ndarray:
+    """Class numbers (N,) int64 of names, -1 where there is none."""
+    numbers = names.replace_strict(known, range(len(known)), default=None)
+    return np.asarray(numbers.fill_null(-1).to_numpy().astype(np.int64))
+
+
+def trusted_labels(samples: pl.DataFrame, column: str, known: pl.Series) -> pl.Series:
+    """The labels (N,) of that column, null where there is none.
+
+    Args:
+        known: The classes of the pool.
+
+    Raises:
+        ConfigError: There is no such column, or one of its labels is no class of the pool.
+    """
+    found = trusted_samples(samples, HeadConfig(trusted_label_column=column))
+    strange = sorted(set(found.labels) - set(known))
+    if strange:
+        raise ConfigError(
+            "a trusted label is no class of the pool, so that nothing could learn it",
+            got=strange[0],
+            allowed=", ".join(known.head(MAX_SHOWN)) + (", ..." if len(known) > MAX_SHOWN else ""),
+            next_step="correct --trusted-label-column, or the labels in it",
+        )
+    names: list[str | None] = [None] * len(samples)
+    for row, label in zip(found.rows, found.labels, strict=True):
+        names[row] = label
+    return pl.Series("label", names, pl.String)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mimic_core.proofs.record import (
-    ALL_SAMPLES,
     Arm,
     ArmKind,
     Comparison,
@@ -207,18 +206,3 @@ def interval_text(interval: Interval, metric: str) -> str:
         return f"{interval.value:.4g} ({interval.low:.4g} to {interval.high:.4g})"
     value, low, high = (100 * number for number in (interval.value, interval.low, interval.high))
     return f"{value:.1f} % ({low:.1f} to {high:.1f})"
-
-
-__all__ = [
-    "ALL_SAMPLES",
-    "as_lines",
-    "comparison_text",
-    "held_out_text",
-    "interval_text",
-    "loss_text",
-    "random_name",
-    "recipe_text",
-    "settings_text",
-    "times_seen",
-    "verdict_text",
-]

@@ -9,7 +9,7 @@ same order, which is verified (``mimic_core.base.identity``), they are stacked w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -192,3 +192,23 @@ def _checked(history: History) -> History:
                     next_step="score the pool again, with a higher precision or temperature",
                 )
     return history
+
+
+def in_order(history: History, uids: pl.Series) -> History:
+    """The same history with its samples in the order of ``uids`` (N), such as those of a table.
+
+    Raises:
+        RunError: The two do not hold the same uids.
+    """
+    places = rows_of(history.uids, uids)
+    if len(places) != history.samples or (places < 0).any():
+        raise RunError(
+            "the history and the table do not hold the same samples",
+            got=f"{history.samples} and {len(uids)} samples",
+            next_step="score the pool again: a part of the run was exchanged",
+        )
+    if (places == np.arange(len(places))).all():
+        return history
+    arrays = {name: getattr(history, name) for name in HISTORY_COLUMNS}
+    read = {name: array[:, places] for name, array in arrays.items() if array.shape[1]}
+    return replace(history, uids=uids, **read)

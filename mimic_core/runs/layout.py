@@ -14,9 +14,9 @@ import polars as pl
 from pydantic import Field
 
 from mimic_core.base import draws, files
+from mimic_core.base.config import Frozen
 from mimic_core.base.errors import MimicError
 from mimic_core.base.progress import Progress, Silent
-from mimic_core.base.schema import Frozen
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.table import MAP_CONFIG_FILE, MAP_FILE, map_config
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import polars as pl
 
-from mimic_core.base.schema import Frozen
+from mimic_core.base.config import Frozen
 from mimic_core.runs.means import run_summary
 from mimic_core.runs.metrics import as_sentence
-from mimic_core.runs.run import Run, RunRecord
+from mimic_core.runs.record import RunRecord
+from mimic_core.runs.run import Run
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 

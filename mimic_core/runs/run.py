@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -33,96 +33,16 @@ from mimic_core.base.schema import (
     SCHEMA_VERSION,
     SCORE_COLUMNS,
     TRAINED_COLUMNS,
-    Frozen,
-    HeadConfig,
-    RunConfig,
     ScoreBatch,
-    digest,
-    slug,
 )
 from mimic_core.runs.featureset import FEATURES_DIR, FeatureSet
-from mimic_core.runs.head_record import HeadRecord
+from mimic_core.runs.record import RunRecord
 
 _STORED = {**SCORE_COLUMNS, **TRAINED_COLUMNS}
 _MEASURED = [name for name in _STORED if name not in ("uid", "epoch")]
 _NUMPY = {pl.Int32(): np.int32, pl.Float32(): np.float32, pl.Boolean(): np.bool_}
 
 REFERENCE_LABELS_FILE = "reference_labels.parquet"
-RunStatus = Literal["running", "done"]
-CheckLevel = Literal["good", "caution", "bad"]
-
-
-class LayerSweep(Frozen):
-    """What one candidate mimic layer would give on a small part of the pool."""
-
-    mimic_layers: tuple[str, ...]
-    samples: int
-    share_positive: float
-    rank_with_clip_score: float | None
-    rank_with_loss: float | None
-    mean_score: float
-
-
-class DirectionCheck(Frozen):
-    """Is the reference better on this pool, and do the scores say so (method.md section 6)?
-
-    ``segment`` holds (position, mean loss) from the model (0) to the reference (1) on the mimic
-    layers. Rank agreements are Spearman's; None where one side is constant.
-    """
-
-    segment: tuple[tuple[float, float], ...]
-    share_positive: float
-    rank_with_clip_score: float | None
-    rank_with_loss: float | None
-    level: CheckLevel
-    verdict: str
-    sweep: tuple[LayerSweep, ...] = ()
-
-
-class RunRecord(Frozen):
-    """The content of ``run.json``; ``samples`` have scores, ``held_out`` are readable without."""
-
-    schema_version: int
-    run_id: str
-    status: RunStatus
-    created_at: str
-    finished_at: str | None = None
-    config: RunConfig
-    feature_set: str
-    tangent_set: str | None = None
-    mimic_layers: tuple[str, ...] = ()
-    batch_size: int = 0
-    samples: int = 0
-    skipped: int = 0
-    held_out: int = 0
-    epochs: int = 0
-    device: str = "cpu"
-    versions: dict[str, str] = {}
-    preprocessing: dict[str, Any] = {}
-    preprocessing_sha256: str = ""
-    decoder: str = ""
-    reference_head: HeadRecord | None = None
-    self_check: dict[str, float] = {}
-    direction_check: DirectionCheck | None = None
-    timings: dict[str, float] = {}
-
-
-def run_id(config: RunConfig, feature_set: str, model: str | None) -> str:
-    """Name of the run: the same pool, models and settings always give the same one.
-
-    The feature sets' own names hold what they depend on: pool, weights, preprocessing, precision.
-
-    Args:
-        model: What distinguishes the model from others where it is not the reference's own: the
-            name of its tangents, the weights that training starts from, or the content of the
-            reference head's file.
-    """
-    settings = config.scorer.model_dump(mode="json", exclude={"model"})
-    parts = [SCHEMA_VERSION, feature_set, model, config.mode, settings]
-    if config.head not in (None, HeadConfig()):
-        parts.append(config.head.model_dump(mode="json", exclude={"file"}))
-    identity = digest(parts)
-    return f"{slug(config.source.path)}-{config.mode}-{identity}"
 
 
 def now() -> str:

@@ -30,21 +30,6 @@ from mimic_core.runs.means import (
 )
 from mimic_core.runs.run import REFERENCE_LABELS_FILE, Run
 
-__all__ = [
-    "CORRECT_SHARE",
-    "LABEL_COLUMNS",
-    "MAP_COLUMNS",
-    "MAP_CONFIG_FILE",
-    "MAP_FILE",
-    "SUMMARY_COLUMNS",
-    "map_config",
-    "require_finite",
-    "run_table",
-    "sample_table",
-    "scan_run",
-    "score_summary",
-]
-
 MAP_FILE = "map.parquet"
 MAP_CONFIG_FILE = "map.json"  # mimic_core.runs.layout writes both
 MAP_COLUMNS = ("map_x", "map_y")

@@ -14,15 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mimic_core.base import files
 from mimic_core.base.errors import ModelError, ScoreError
 from mimic_core.features.encoders import embed_with_tangents
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.mimic import scores as mimic
 from mimic_core.mimic.contrastive import score_logits
 from mimic_core.models import clip
-from mimic_core.models.load import MLP_OUTPUT, reinitialised
+from mimic_core.models.layers import MLP_OUTPUT, reinitialised
 from mimic_core.models.projections import find_projection
-from mimic_core.runs.run import CheckLevel, DirectionCheck, LayerSweep
+from mimic_core.runs.featureset import FeatureSet
+from mimic_core.runs.means import score_summary
+from mimic_core.runs.record import CheckLevel, DirectionCheck, LayerSweep
+from mimic_core.runs.run import Run
 from mimic_core.scoring.snapshot import head_with_tangents, module_losses
 from mimic_core.stats.agreement import rank_agreement
 
@@ -177,3 +181,42 @@ def _clip_scores(module: nn.Module, batch: LoadedBatch) -> Tensor:
     image = clip.encode_image(module, batch.images, normalize=True)[batch.image_of]
     text = clip.encode_text(module, batch.tokens, normalize=True)
     return (image * text).sum(1)
+
+
+def finish_scores(
+    run: Run,
+    features: FeatureSet,
+    segment: list[float],
+    *,
+    self_check: float,
+    sweep: Sequence[LayerSweep] = (),
+) -> Run:
+    """Who was skipped, who has no score, and whether the scores can be trusted.
+
+    Args:
+        segment: Mean losses on the way from the model to the reference.
+        self_check: Relative difference between two ways to compute the same.
+        sweep: What other mimic layers would have given.
+    """
+    uids = features.samples.select("uid", "clip_score")
+    scores = score_summary(run.stored_scores())
+    summary = uids.join(scores, on="uid", how="inner", maintain_order="left")
+    left = uids.select("uid").join(scores, on="uid", how="anti", maintain_order="left")
+    files.write_parquet(run.path / "skipped.parquet", features.skipped)
+    if len(left):
+        files.write_parquet(run.path / "held_out.parquet", left)
+    measured = summary["clip_score"].null_count() == 0  # an image model gives no CLIP score
+    check = direction_check(
+        segment,
+        summary["mimic_score"].to_numpy(),
+        clip_scores=summary["clip_score"].to_numpy() if measured else None,
+        losses=summary["loss"].to_numpy(),
+        sweep=sweep,
+    )
+    return run.update(
+        samples=len(summary),
+        held_out=len(left),
+        skipped=len(features.skipped),
+        self_check={"relative_difference": self_check},
+        direction_check=check.model_dump(),
+    )

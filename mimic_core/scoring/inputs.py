@@ -10,21 +10,25 @@ from pathlib import Path
 
 import torch
 
+from mimic_core.base.config import RunConfig, Side, Task
 from mimic_core.base.errors import ConfigError, ModelError
 from mimic_core.base.progress import Progress
-from mimic_core.base.schema import RunConfig, Side, Task
 from mimic_core.features import filling
-from mimic_core.features.encoders import CheckedEncoder, ReferenceEncoder
-from mimic_core.features.label_encoder import ImageEncoder
+from mimic_core.features.encoders import CheckedEncoder, ImageEncoder, ReferenceEncoder
 from mimic_core.features.stored import store_head
 from mimic_core.mimic import scores
 from mimic_core.models.load import LoadedModel, load_model
 from mimic_core.models.projections import find_projection
 from mimic_core.runs.featureset import FeatureSet
-from mimic_core.scoring.labels.reference_head import require_origin
-from mimic_core.scoring.labels.zero_shot import DEFAULT_PROMPTS, class_embeddings
-from mimic_core.scoring.pairs import Pair, prepare_pair
-from mimic_core.sources import DECODER, Source, open_source
+from mimic_core.scoring.labels.reference_head import (
+    DEFAULT_PROMPTS,
+    class_embeddings,
+    require_origin,
+)
+from mimic_core.scoring.snapshot import Pair, prepare_pair
+from mimic_core.sources.images import DECODER
+from mimic_core.sources.opening import open_source
+from mimic_core.sources.source import Source
 
 
 @dataclass(frozen=True)

@@ -15,23 +15,24 @@ from pathlib import Path
 import polars as pl
 import torch
 
+from mimic_core.base.config import ProbeConfig, RunConfig
 from mimic_core.base.errors import ConfigError, ScoreError
 from mimic_core.base.progress import Progress, Silent
-from mimic_core.base.schema import SCHEMA_VERSION, ProbeConfig, RunConfig, ScoreBatch
+from mimic_core.base.schema import SCHEMA_VERSION, ScoreBatch
 from mimic_core.features import filling, spot_check
 from mimic_core.features.loading import LoadedBatch
-from mimic_core.models.load import pick_device
-from mimic_core.runs.head_record import HeadRecord
-from mimic_core.runs.run import LayerSweep, Run, RunRecord, now, run_id, start_run
+from mimic_core.models.devices import pick_device
+from mimic_core.runs.record import HeadRecord, LayerSweep, RunRecord, run_id
+from mimic_core.runs.run import Run, now, start_run
 from mimic_core.scoring import direction
 from mimic_core.scoring import snapshot as score
-from mimic_core.scoring.finishing import finish_scores
+from mimic_core.scoring.direction import finish_scores
 from mimic_core.scoring.inputs import Inputs, open_inputs
 from mimic_core.scoring.labels import stored
 from mimic_core.scoring.labels.probe import LabelProbe
-from mimic_core.scoring.pairs import require_same_samples
 from mimic_core.scoring.probe import Probe
-from mimic_core.sources import DECODER
+from mimic_core.scoring.snapshot import require_same_samples
+from mimic_core.sources.images import DECODER
 
 # Our scores and reverse mode agree to about 1e-6; a difference beyond this is a defect, not noise.
 SELF_CHECK_TOLERANCE = 1e-3

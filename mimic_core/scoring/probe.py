@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mimic_core.base.batches import Draw, draw_batches, fitting_batch_size
-from mimic_core.base.draws import uid_words
+from mimic_core.base.config import ProbeConfig
+from mimic_core.base.draws import Draw, draw_batches, fitting_batch_size, uid_words
 from mimic_core.base.errors import ConfigError, ScoreError
-from mimic_core.base.schema import ProbeConfig, ScoreBatch
+from mimic_core.base.schema import ScoreBatch
 from mimic_core.mimic import scores as mimic
 from mimic_core.mimic.contrastive import Embedded, ScoredLogits, score_logits
 from mimic_core.mimic.losses import clip_losses, require_finite, siglip_losses

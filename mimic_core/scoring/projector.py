@@ -11,10 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mimic_core.base.config import Side
 from mimic_core.base.errors import ConfigError
-from mimic_core.base.schema import Side
-from mimic_core.features.rows import Rows
-from mimic_core.features.stored import ReferenceHead, read_head
+from mimic_core.features.stored import ReferenceHead, Rows, read_head
 from mimic_core.mimic.adamw import AdamW
 from mimic_core.mimic.contrastive import (
     Embedded,
@@ -26,7 +25,7 @@ from mimic_core.mimic.contrastive import (
     through_normalise,
 )
 from mimic_core.mimic.losses import require_finite
-from mimic_core.models.load import fresh_weight
+from mimic_core.models.layers import fresh_weight
 from mimic_core.models.projections import Projection
 from mimic_core.runs.featureset import FeatureSet
 

@@ -7,25 +7,28 @@ their derivatives along ``v / ||v||``; here batches of any size meet as matrices
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mimic_core.base.batches import draw_batches, fitting_batch_size
-from mimic_core.base.draws import uid_words
-from mimic_core.base.errors import ConfigError
-from mimic_core.base.schema import ScoreBatch, SnapshotConfig
-from mimic_core.features.encoders import embed_with_tangents
+from mimic_core.base.config import RunConfig, SnapshotConfig
+from mimic_core.base.draws import draw_batches, fitting_batch_size, uid_words
+from mimic_core.base.errors import ConfigError, ModelError, RunError
+from mimic_core.base.schema import ScoreBatch
+from mimic_core.features.encoders import TangentEncoder, embed_with_tangents
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.features.stored import contrastive_head
 from mimic_core.mimic import scores
 from mimic_core.mimic.contrastive import Embedded, Head, score_logits
-from mimic_core.mimic.losses import require_finite
+from mimic_core.mimic.losses import clip_losses, require_finite, siglip_losses, widened
 from mimic_core.mimic.scores import TaskVector
-from mimic_core.mimic.widening import widened
 from mimic_core.models import clip
+from mimic_core.models.clip import logit_bias, logit_scale
+from mimic_core.models.layers import default_mimic_layers, reinitialised
+from mimic_core.models.load import LoadedModel, load_model, weights_identity
 from mimic_core.runs.featureset import FeatureSet
 
 
@@ -159,7 +162,7 @@ def module_losses(module: nn.Module, batch: LoadedBatch) -> Tensor:
     """Losses (B,) of a batch by an ordinary forward pass of the whole model."""
     image = clip.encode_image(module, batch.images, normalize=True)[batch.image_of]
     text = clip.encode_text(module, batch.tokens, normalize=True)
-    return clip.pair_losses(module, image, text)
+    return pair_losses(module, image, text)
 
 
 def _reverse_score(loss: Tensor, parameters: list[nn.Parameter], vector: TaskVector) -> float:
@@ -169,3 +172,93 @@ def _reverse_score(loss: Tensor, parameters: list[nn.Parameter], vector: TaskVec
         if gradient is not None:
             total -= float((widened(gradient).cpu() * widened(direction).cpu()).sum())
     return total / vector.norm
+
+
+def pair_losses(module: nn.Module, image: Tensor, text: Tensor) -> Tensor:
+    """Losses (B,) of normalised embeddings (B, D) under the model's own scale and bias."""
+    bias = logit_bias(module)
+    if bias is None:
+        return clip_losses(image, text, logit_scale(module))
+    return siglip_losses(image, text, logit_scale(module), bias)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The scored model, its task vector to the reference, and the encoder of its tangents."""
+
+    module: nn.Module
+    vector: scores.TaskVector
+    encoder: TangentEncoder
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What distinguishes its tangents from another pair's on the same reference."""
+        return {
+            "scored_model": weights_identity(self.module),
+            "mimic_layers": list(self.vector.layers),
+        }
+
+
+def prepare_pair(
+    config: RunConfig,
+    snapshot: SnapshotConfig,
+    reference: LoadedModel,
+    device: torch.device,
+    note: Callable[[str], None],
+) -> Pair:
+    """Load or make the scored model and check that it goes with ``reference``.
+
+    Raises:
+        ModelError: It cannot be loaded, differs in architecture, or a mimic layer does not exist.
+        ScoreError: Model and reference are equal on the mimic layers.
+    """
+    layers = snapshot.mimic_layers or default_mimic_layers(reference.module)
+    if snapshot.model is None:
+        module = reinitialised(reference.module, layers, seed=snapshot.seed)
+        note("model: the reference with its mimic layers re-initialised")
+    else:
+        # Both models see the reference's images, so the model's own preprocessing is not asked for.
+        loaded = load_model(snapshot.model, preprocess=config.preprocess or "openai")
+        require_same_architecture(loaded.module, reference.module)
+        module = loaded.module.to(device)
+        note(f"model: {snapshot.model}")
+    note(f"mimic layers: {', '.join(layers)}")
+    vector = scores.task_vector(module, reference.module, layers)
+    return Pair(module, vector, TangentEncoder(module, vector, device, config.precision))
+
+
+def require_same_architecture(model: nn.Module, reference: nn.Module) -> None:
+    """Raise a ``ModelError`` that names the first differing parameters of two modules."""
+    ours = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    theirs = {name: tuple(p.shape) for name, p in reference.named_parameters()}
+    kinds = [sorted({type(m).__name__ for m in both.modules()}) for both in (model, reference)]
+    if kinds[0] != kinds[1]:
+        raise ModelError(
+            "model and reference differ in architecture: they are built of different layers",
+            got=", ".join(sorted(set(kinds[0]) ^ set(kinds[1]))),
+            allowed="the same kinds of layers in both (GELU and QuickGELU are two kinds)",
+            next_step="choose a model and a reference of one architecture",
+        )
+    differing = [
+        f"{name} {ours.get(name, 'missing')} against {theirs.get(name, 'missing')}"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
+    if differing:
+        raise ModelError(
+            "model and reference differ in architecture",
+            got=f"{len(differing)} parameters, first: {'; '.join(differing[:3])}",
+            allowed="the same parameter names and shapes in both",
+            next_step="choose a model and a reference of one architecture",
+        )
+
+
+def require_same_samples(features: FeatureSet, tangents: FeatureSet) -> None:
+    """Raise a ``RunError`` unless both feature sets hold the same samples in the same order."""
+    if not features.samples["uid"].equals(tangents.samples["uid"]):
+        raise RunError(
+            "the images of the pool have changed between two passes over them",
+            got=f"{features.samples.height} and {tangents.samples.height} readable samples",
+            allowed="the same readable samples in both",
+            next_step=f"delete {tangents.path} and {features.path}, then run the command again",
+        )

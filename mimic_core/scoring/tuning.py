@@ -8,9 +8,8 @@ import polars as pl
 import torch
 import torch.nn.functional as F
 
-from mimic_core.base.schema import ProbeConfig
-from mimic_core.features.label_encoder import features_array
-from mimic_core.features.stored import read_head
+from mimic_core.base.config import ProbeConfig
+from mimic_core.features.stored import features_array, read_head
 from mimic_core.mimic.losses import clip_losses
 from mimic_core.mimic.scores import gradient_norms, require_cosine_batch
 from mimic_core.runs.featureset import FeatureSet

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from mimic_core.base.config import SourceConfig, Task
 from mimic_core.base.errors import SourceError
-from mimic_core.base.schema import SourceConfig, Task
 
 IMAGE_NAMES = (
     "file_name",  # Hugging Face imagefolder

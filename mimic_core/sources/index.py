@@ -20,9 +20,10 @@ import numpy as np
 import polars as pl
 
 from mimic_core.base import draws, files
+from mimic_core.base.config import SourceConfig
 from mimic_core.base.errors import SourceError
 from mimic_core.base.progress import Progress, Silent
-from mimic_core.base.schema import SAMPLE_COLUMNS, SKIP_COLUMNS, Sample, Skip, SourceConfig
+from mimic_core.base.schema import SAMPLE_COLUMNS, SKIP_COLUMNS, Sample, Skip
 from mimic_core.sources.source import Source
 from mimic_core.sources.tables.columns import (
     CHUNK_ROWS,

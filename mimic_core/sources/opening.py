@@ -15,8 +15,9 @@ import os
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
+from mimic_core.base.config import SourceConfig, Task
 from mimic_core.base.errors import SourceError
-from mimic_core.base.schema import Sample, SourceConfig, Task
+from mimic_core.base.schema import Sample
 from mimic_core.sources.archive import open_archive
 from mimic_core.sources.folder import FolderFiles, require_utf8
 from mimic_core.sources.guess import ambiguous_task, chosen_task, guess_image, guess_text

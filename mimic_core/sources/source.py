@@ -19,8 +19,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
+from mimic_core.base.config import Task
 from mimic_core.base.errors import SourceError
-from mimic_core.base.schema import Locator, Sample, Skip, Task, digest
+from mimic_core.base.identity import digest
+from mimic_core.base.schema import Locator, Sample, Skip
 
 # In the order in which one of several images of the same key is chosen.
 IMAGE_SUFFIXES = ("jpg", "png", "jpeg", "webp", "gif", "bmp", "tif", "tiff")

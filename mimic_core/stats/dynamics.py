@@ -8,16 +8,13 @@ never by N, except where a function gives one number per sample.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
-import polars as pl
 
-from mimic_core.base.errors import RunError, ScoreError
-from mimic_core.base.identity import rows_of
-from mimic_core.runs.history import HISTORY_COLUMNS, History
+from mimic_core.base.errors import ScoreError
 
 Measure = Literal["mean", "last", "first", "change", "spread"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
@@ -248,23 +245,3 @@ def ascending(values: np.ndarray, by_uid: np.ndarray) -> np.ndarray:
     """
     order: np.ndarray = by_uid[np.argsort(values[by_uid], kind="stable")]
     return order
-
-
-def in_order(history: History, uids: pl.Series) -> History:
-    """The same history with its samples in the order of ``uids`` (N), such as those of a table.
-
-    Raises:
-        RunError: The two do not hold the same uids.
-    """
-    places = rows_of(history.uids, uids)
-    if len(places) != history.samples or (places < 0).any():
-        raise RunError(
-            "the history and the table do not hold the same samples",
-            got=f"{history.samples} and {len(uids)} samples",
-            next_step="score the pool again: a part of the run was exchanged",
-        )
-    if (places == np.arange(len(places))).all():
-        return history
-    arrays = {name: getattr(history, name) for name in HISTORY_COLUMNS}
-    read = {name: array[:, places] for name, array in arrays.items() if array.shape[1]}
-    return replace(history, uids=uids, **read)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from app.state import address
 from mimic_core.base.errors import FilterError
-from mimic_core.filters.recipe import Absolute, NamedCondition, Not, Recipe, Text, Uids
+from mimic_core.filters.conditions import Absolute, Not, Text, Uids
+from mimic_core.filters.recipe import NamedCondition, Recipe
 
 
 def recipe(*conditions: object) -> Recipe:

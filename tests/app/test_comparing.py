@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from app.choices import comparing
 from app.state.filters import QUADRANTS
-from mimic_core.filters.recipe import Absolute, Condition, Minus, Not, Recipe, Text, apply
+from mimic_core.filters.conditions import Absolute, Condition, Minus, Not, Text
+from mimic_core.filters.recipe import Recipe, apply
 from mimic_core.stats import agreement
 
 N = 12

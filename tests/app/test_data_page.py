@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mimic_core.base.schema import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
-from mimic_core.jobs.store import JOBS_FILE, Failure, Job, JobOptions, JobStore, Report
+from mimic_core.base.config import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
+from mimic_core.jobs.record import Failure, Job, JobOptions, Report
+from mimic_core.jobs.store import JOBS_FILE, JobStore
 from mimic_core.runs.run import Run
 from tests.app.conftest import OpenApp
 from tests.app.test_pages import metric, state, texts, tiles

@@ -15,10 +15,12 @@ from streamlit.testing.v1 import AppTest
 from app.cache import tables
 from app.state.dynamics import DynamicsState, over
 from app.state.session import AppState
-from mimic_core.base.schema import ProbeConfig
-from mimic_core.filters.ensembles.ensemble import Ensemble, EnsembleConfig, ensemble
-from mimic_core.filters.recipe import EnsembleVote, Percentile, Recipe, Uids
-from mimic_core.runs.history import History, run_history
+from mimic_core.base.config import ProbeConfig
+from mimic_core.filters.conditions import EnsembleVote, Percentile, Uids
+from mimic_core.filters.ensembles.config import EnsembleConfig
+from mimic_core.filters.ensembles.ensemble import Ensemble, ensemble
+from mimic_core.filters.recipe import Recipe
+from mimic_core.runs.history import History, in_order, run_history
 from mimic_core.runs.run import Run
 from mimic_core.runs.table import run_table
 from mimic_core.stats import dynamics
@@ -30,7 +32,7 @@ N, EPOCHS = 130, 3
 
 @pytest.fixture(scope="module")
 def history(run: Run) -> History:
-    return dynamics.in_order(run_history(run), run_table(run)["uid"])
+    return in_order(run_history(run), run_table(run)["uid"])
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.choices import editing
 from mimic_core.base.errors import FilterError
-from mimic_core.filters.recipe import (
+from mimic_core.filters.conditions import (
     Absolute,
     AllOf,
     AnyOf,
@@ -18,16 +18,15 @@ from mimic_core.filters.recipe import (
     Condition,
     EnsembleVote,
     Minus,
-    NamedCondition,
     Not,
     Percentile,
-    Recipe,
     Region,
     Text,
     TopK,
     Uids,
-    votes,
 )
+from mimic_core.filters.recipe import NamedCondition, Recipe
+from mimic_core.filters.votes import votes
 
 A = Percentile(column="a", lower=50)
 B = Absolute(column="b", min=3)

@@ -9,10 +9,11 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from app.choices import box
+from app.choices.box import Box
 from app.drawing import colours, common, map_picture
 from app.drawing.colours import DARK, LIGHT, Theme
 from app.drawing.common import Span
-from app.drawing.map_picture import Box
 
 EDGES = np.array([0.0, 1.0, 2.0, 3.0])
 TOTAL = np.array([5, 7, 2])
@@ -108,15 +109,15 @@ def test_the_picture_does_not_grow_with_the_pool() -> None:
 
 def test_the_box_holds_all_points_in_its_middle() -> None:
     x, y = np.array([0.0, 10.0]), np.array([1.0, 2.0])
-    box = map_picture.box_around(x, y)
-    assert box.holds(x, y).all()
-    assert ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2) == (5.0, 1.5)
-    assert (box.x1 - box.x0) / (box.y1 - box.y0) == pytest.approx(map_picture.ASPECT)
+    around = box.box_around(x, y)
+    assert around.holds(x, y).all()
+    assert ((around.x0 + around.x1) / 2, (around.y0 + around.y1) / 2) == (5.0, 1.5)
+    assert (around.x1 - around.x0) / (around.y1 - around.y0) == pytest.approx(box.ASPECT)
 
 
 def test_one_point_has_a_box_too() -> None:
-    box = map_picture.box_around(np.array([3.0]), np.array([3.0]))
-    assert box.x0 < 3.0 < box.x1
+    around = box.box_around(np.array([3.0]), np.array([3.0]))
+    assert around.x0 < 3.0 < around.x1
 
 
 def map_figure(captions: list[str], **columns: list[object]) -> common.go.Figure:

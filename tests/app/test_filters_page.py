@@ -18,8 +18,7 @@ from app.state.address import pack
 from app.state.filters import BEFORE, EVERYTHING, FiltersState
 from app.state.session import AppState
 from mimic_core.filters import recipe as filters
-from mimic_core.filters.library import list_recipes, save_recipe
-from mimic_core.filters.recipe import (
+from mimic_core.filters.conditions import (
     Absolute,
     AllOf,
     AnyOf,
@@ -29,13 +28,13 @@ from mimic_core.filters.recipe import (
     Minus,
     Not,
     Percentile,
-    Recipe,
     Region,
     Text,
     TopK,
     Uids,
-    apply,
 )
+from mimic_core.filters.library import list_recipes, save_recipe
+from mimic_core.filters.recipe import Recipe, apply
 from mimic_core.runs.history import run_history
 from mimic_core.runs.run import Run
 from mimic_core.runs.table import run_table

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mimic_core.base.schema import HeadConfig, RunConfig, SourceConfig
+from mimic_core.base.config import HeadConfig, RunConfig, SourceConfig
 from mimic_core.runs.run import Run
 from mimic_core.runs.table import run_table
 from mimic_core.scoring.pipeline import score_pool

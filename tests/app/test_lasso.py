@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from app.choices.box import Box
 from app.choices.lasso import Corner, simplified
 from app.choices.selecting import drop_region, keep_region, regions
 from app.components.explore import map as mapview
-from app.drawing.map_picture import Box
 from app.state import address
 from app.state.session import AppState
 from mimic_core.filters.polygon import inside_polygon

@@ -11,18 +11,7 @@ from hypothesis import strategies as st
 
 from app.choices.leafform import LeafForm, as_kind, form_of, votes_by
 from mimic_core.base.errors import MimicError
-from mimic_core.filters.ensembles.config import (
-    AtLeast,
-    GaussianMixture,
-    KMeans,
-    LabelModel,
-    Majority,
-    MeanRank,
-    Threshold,
-    TopPercent,
-    Unanimous,
-)
-from mimic_core.filters.recipe import (
+from mimic_core.filters.conditions import (
     Absolute,
     AnyOf,
     Category,
@@ -33,6 +22,17 @@ from mimic_core.filters.recipe import (
     Text,
     TopK,
     Uids,
+)
+from mimic_core.filters.ensembles.config import (
+    AtLeast,
+    GaussianMixture,
+    KMeans,
+    LabelModel,
+    Majority,
+    MeanRank,
+    Threshold,
+    TopPercent,
+    Unanimous,
 )
 
 VALUES = np.arange(10, dtype=np.float64)

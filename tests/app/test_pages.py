@@ -13,11 +13,12 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.choices.selecting import keep_region, set_kept
-from app.components.explore.histogram import drags
 from app.components.explore.map import corners
+from app.components.shared.controls import drags
 from app.state.session import AppState
-from mimic_core.base.schema import ProbeConfig
-from mimic_core.filters.recipe import EnsembleVote, Recipe, Uids
+from mimic_core.base.config import ProbeConfig
+from mimic_core.filters.conditions import EnsembleVote, Uids
+from mimic_core.filters.recipe import Recipe
 from mimic_core.runs.run import Run
 from tests.app.conftest import STATE, OpenApp
 from tests.fakes import SCRIPT_CAPTION, fake_run

@@ -24,11 +24,12 @@ from app.state.prove import (
     uids_from,
     with_recipe,
 )
+from mimic_core.filters.conditions import Percentile
 from mimic_core.filters.library import save_recipe
-from mimic_core.filters.recipe import Percentile, Recipe
+from mimic_core.filters.recipe import Recipe
 from mimic_core.jobs import worker
-from mimic_core.jobs.record import parse_config
-from mimic_core.jobs.store import JOBS_FILE, JobOptions, JobStore
+from mimic_core.jobs.record import JobOptions, parse_config
+from mimic_core.jobs.store import JOBS_FILE, JobStore
 from mimic_core.proofs.prove import prove
 from mimic_core.proofs.record import Proof, ProofRequest, ProveConfig, is_share
 from mimic_core.runs.run import Run

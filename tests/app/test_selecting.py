@@ -8,16 +8,8 @@ from hypothesis import strategies as st
 
 from app.choices import selecting
 from mimic_core.base.errors import MimicError
-from mimic_core.filters.recipe import (
-    Absolute,
-    Category,
-    Not,
-    Percentile,
-    Recipe,
-    Region,
-    TopK,
-    apply,
-)
+from mimic_core.filters.conditions import Absolute, Category, Not, Percentile, Region, TopK
+from mimic_core.filters.recipe import Recipe, apply
 
 VALUES = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0])
 TABLE = pl.DataFrame({"uid": [f"{i:032x}" for i in range(10)], "score": VALUES})

@@ -19,7 +19,8 @@ from app.choices.selecting_rows import (
 from app.components.dynamics.charts import clicked_bar
 from app.components.dynamics.heatmap import dragged_ranks
 from app.state.dynamics import Order, over, sort_name, sorts
-from mimic_core.filters.recipe import Absolute, Percentile, Recipe, Uids, apply
+from mimic_core.filters.conditions import Absolute, Percentile, Uids
+from mimic_core.filters.recipe import Recipe, apply
 
 scores = st.lists(
     st.one_of(st.none(), st.integers(0, 4), st.floats(-2, 2, width=32)), min_size=1, max_size=30

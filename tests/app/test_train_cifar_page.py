@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mimic_core.base.schema import HeadConfig
+from mimic_core.base.config import HeadConfig
 from mimic_core.scoring.training.train import train_pool
 from tests.app.conftest import OpenApp
 from tests.app.test_pages import texts

@@ -13,11 +13,11 @@ from streamlit.testing.v1 import AppTest
 from app.components.train.form import FRESH_RATE, WEIGHTINGS
 from app.components.train.update import BATCH, HELD_OUT
 from mimic_core.__main__ import app as command_line
-from mimic_core.base.schema import HeadConfig, RunConfig, SourceConfig, TrainConfig
-from mimic_core.base.training_config import WeightingName
+from mimic_core.base.config import HeadConfig, RunConfig, SourceConfig, TrainConfig, WeightingName
 from mimic_core.cli.options import given
 from mimic_core.cli.train import run_config
-from mimic_core.jobs.store import JOBS_FILE, Job, JobOptions, JobStore, Report
+from mimic_core.jobs.record import Job, JobOptions, Report
+from mimic_core.jobs.store import JOBS_FILE, JobStore
 from mimic_core.runs.run import Run
 from tests.app.conftest import OpenApp
 from tests.app.test_pages import state, texts

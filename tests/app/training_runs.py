@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mimic_core.base import files
-from mimic_core.base.schema import RunConfig, TrainConfig
+from mimic_core.base.config import RunConfig, TrainConfig
+from mimic_core.runs import record
 from mimic_core.runs import run as runs
 from mimic_core.runs.metrics import MetricsFile
 from mimic_core.runs.run import Run
@@ -31,9 +32,9 @@ def fake_training(
     base = fake_run(root, n=n, epochs=epochs)
     training = TrainConfig(model="ViT-B-32:random:1", epochs=epochs, **settings)
     config = RunConfig(source=base.record.config.source, reference="ref", training=training)
-    name = runs.run_id(config, base.record.feature_set, "weights")
+    name = record.run_id(config, base.record.feature_set, "weights")
     changes = {"run_id": name, "config": config, "created_at": created_at, "status": "running"}
-    run = runs.start_run(root, runs.RunRecord(**{**base.record.model_dump(), **changes}))
+    run = runs.start_run(root, record.RunRecord(**{**base.record.model_dump(), **changes}))
     for file in base.epoch_files():
         files.write_bytes(run.path / "scores" / file.name, file.read_bytes())
     files.write_bytes(run.path / "skipped.parquet", (base.path / "skipped.parquet").read_bytes())

@@ -9,8 +9,9 @@ from typing import Any
 import polars as pl
 import pytest
 
+from mimic_core.filters.conditions import Minus, Percentile
 from mimic_core.filters.library import list_recipes
-from mimic_core.filters.recipe import Minus, Percentile, Recipe, apply
+from mimic_core.filters.recipe import Recipe, apply
 from mimic_core.runs.run import Run
 from mimic_core.runs.table import run_table
 from tests.browser import steps

@@ -11,7 +11,8 @@ import polars as pl
 from mimic_core.base import files
 from mimic_core.base.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION, SKIP_COLUMNS
 from mimic_core.features.stored import store_head
-from mimic_core.filters.recipe import Category, Recipe
+from mimic_core.filters.conditions import Category
+from mimic_core.filters.recipe import Recipe
 from mimic_core.runs.featureset import FeatureSet
 from tests.core.scoring_pool import Towers, uid_of
 

@@ -12,8 +12,11 @@ from typing import Any
 import polars as pl
 from PIL import Image
 
-from mimic_core.base.schema import Sample, Skip, SourceConfig
-from mimic_core.sources import Source, build_index, open_source
+from mimic_core.base.config import SourceConfig
+from mimic_core.base.schema import Sample, Skip
+from mimic_core.sources.index import build_index
+from mimic_core.sources.opening import open_source
+from mimic_core.sources.source import Source
 
 RED = (200, 30, 40)
 

@@ -19,9 +19,9 @@ import typer
 
 from mimic_core.__main__ import app, main
 from mimic_core.base import schema
+from mimic_core.base.config import HeadConfig, ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
 from mimic_core.base.errors import Interrupted
 from mimic_core.base.progress import Progress
-from mimic_core.base.schema import HeadConfig, ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
 from mimic_core.cli import options, runs, score
 from mimic_core.export import formats
 from mimic_core.jobs.processes import environment

@@ -12,10 +12,10 @@ import pytest
 import typer
 
 from mimic_core.__main__ import app, main
-from mimic_core.base import training_config
+from mimic_core.base import config as training_config
+from mimic_core.base.config import HeadConfig, RunConfig, SourceConfig, TrainConfig
 from mimic_core.base.errors import Interrupted
 from mimic_core.base.progress import Progress
-from mimic_core.base.schema import HeadConfig, RunConfig, SourceConfig, TrainConfig
 from mimic_core.cli import train
 from mimic_core.runs.run import Run
 from tests.fakes import fake_run

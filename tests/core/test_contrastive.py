@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from mimic_core.base.schema import LossName, Side
+from mimic_core.base.config import LossName, Side
 from mimic_core.mimic import contrastive
 from mimic_core.mimic.contrastive import (
     Embedded,

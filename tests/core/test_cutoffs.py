@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mimic_core.base.errors import FilterError
-from mimic_core.filters.recipe import Absolute, Percentile, Recipe, apply
+from mimic_core.filters.conditions import Absolute, Percentile
+from mimic_core.filters.recipe import Recipe, apply
 from mimic_core.stats.cutoffs import Cutoff, Keep, rank_below, rank_up_to, sorted_values
 
 TIED = np.array([1.0, 2.0, 2.0, 2.0, 5.0])

@@ -9,7 +9,7 @@ from torch import nn
 
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.mimic.scores import mimic_scores, task_vector
-from mimic_core.models.load import reinitialised
+from mimic_core.models.layers import reinitialised
 from mimic_core.scoring.direction import (
     POSITIONS,
     candidate_layers,

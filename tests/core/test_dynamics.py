@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mimic_core.base.errors import RunError, ScoreError
-from mimic_core.runs.history import History
+from mimic_core.runs.history import History, in_order
 from mimic_core.stats import dynamics
 
 # Three steps of four samples.
@@ -233,7 +233,7 @@ def history(uids: list[str]) -> History:
 
 
 def test_a_history_follows_the_order_of_a_table() -> None:
-    found = dynamics.in_order(history(["a", "b", "c", "d"]), pl.Series("uid", ["d", "b", "a", "c"]))
+    found = in_order(history(["a", "b", "c", "d"]), pl.Series("uid", ["d", "b", "a", "c"]))
     assert found.uids.to_list() == ["d", "b", "a", "c"]
     assert found.mimic_score.tolist() == VALUES[:, [3, 1, 0, 2]].tolist()
     assert found.loss.tolist() == (VALUES[:, [3, 1, 0, 2]] + 20).tolist()
@@ -242,10 +242,10 @@ def test_a_history_follows_the_order_of_a_table() -> None:
 
 def test_a_history_in_order_is_left_alone() -> None:
     one = history(["a", "b", "c", "d"])
-    assert dynamics.in_order(one, one.uids) is one
+    assert in_order(one, one.uids) is one
 
 
 @pytest.mark.parametrize("uids", [["a", "b", "c"], ["a", "b", "c", "x"]])
 def test_a_history_of_other_samples_is_refused(uids: list[str]) -> None:
     with pytest.raises(RunError, match="do not hold the same samples"):
-        dynamics.in_order(history(["a", "b", "c", "d"]), pl.Series("uid", uids))
+        in_order(history(["a", "b", "c", "d"]), pl.Series("uid", uids))

@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 
 from mimic_core.base.errors import FilterError, RunError, ScoreError
 from mimic_core.filters.ensembles.binarise import step_cutoffs, step_votes
-from mimic_core.filters.ensembles.ensemble import (
+from mimic_core.filters.ensembles.config import (
     AtLeast,
     EnsembleConfig,
     GaussianMixture,
@@ -24,9 +24,8 @@ from mimic_core.filters.ensembles.ensemble import (
     Threshold,
     TopPercent,
     Unanimous,
-    ensemble,
-    ensemble_of,
 )
+from mimic_core.filters.ensembles.ensemble import ensemble, ensemble_of
 from mimic_core.filters.ensembles.label_model import dawid_skene
 from mimic_core.runs.history import History
 from tests.core.histories import history, made_up_votes, voting

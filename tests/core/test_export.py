@@ -17,17 +17,10 @@ from hypothesis import strategies as st
 
 from mimic_core.base import files
 from mimic_core.base.errors import ExportError, MimicError, RunError
-from mimic_core.export.export import (
-    SUFFIXES,
-    Format,
-    export,
-    export_bytes,
-    manifest_for,
-    replay,
-    selected_rows,
-)
-from mimic_core.export.formats import datacomp_bytes
-from mimic_core.filters.recipe import Absolute, Percentile, Recipe, Region, Selection, Uids, apply
+from mimic_core.export.export import export, export_bytes, manifest_for, replay, selected_rows
+from mimic_core.export.formats import SUFFIXES, Format, datacomp_bytes
+from mimic_core.filters.conditions import Absolute, Percentile, Region, Uids
+from mimic_core.filters.recipe import Recipe, Selection, apply
 from mimic_core.runs.run import Run
 from mimic_core.runs.table import run_table
 from tests.fakes import SCRIPT_CAPTION, TRICKY_CAPTION, fake_run

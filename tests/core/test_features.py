@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from mimic_core.base.config import Precision, ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
 from mimic_core.base.errors import Interrupted, RunError
 from mimic_core.base.progress import Silent
-from mimic_core.base.schema import Precision, ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
 from mimic_core.features import filling as features
 from mimic_core.features.loading import default_workers, plan_batches
 from mimic_core.models.load import load_model

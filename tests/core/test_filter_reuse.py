@@ -9,20 +9,10 @@ import polars as pl
 import pytest
 
 from mimic_core.filters import votes as counting
-from mimic_core.filters.conditions import Leaf
-from mimic_core.filters.recipe import (
-    AllOf,
-    Minus,
-    Not,
-    Percentile,
-    Recipe,
-    Text,
-    TopK,
-    apply,
-    selection_of,
-    votes,
-)
+from mimic_core.filters.conditions import AllOf, Leaf, Minus, Not, Percentile, Text, TopK
+from mimic_core.filters.recipe import Recipe, apply, selection_of
 from mimic_core.filters.table_view import Rows
+from mimic_core.filters.votes import votes
 
 N = 40
 RANDOM = np.random.default_rng(0)

@@ -11,25 +11,22 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mimic_core.base.errors import ConfigError, FilterError
-from mimic_core.filters.recipe import (
+from mimic_core.filters.conditions import (
     Absolute,
     AllOf,
     AnyOf,
     Category,
     Condition,
     Minus,
-    NamedCondition,
     Not,
     Percentile,
-    Recipe,
     Region,
-    Selection,
     Text,
     TopK,
     Uids,
-    apply,
-    votes,
 )
+from mimic_core.filters.recipe import NamedCondition, Recipe, Selection, apply
+from mimic_core.filters.votes import votes
 
 TABLE = pl.DataFrame(
     {

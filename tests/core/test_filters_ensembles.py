@@ -12,7 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimic_core.base.errors import FilterError
-from mimic_core.filters.ensembles.ensemble import (
+from mimic_core.filters.conditions import (
+    Absolute,
+    AllOf,
+    AnyOf,
+    Category,
+    Condition,
+    EnsembleVote,
+    Minus,
+    Not,
+    Percentile,
+    Region,
+    Text,
+    TopK,
+    Uids,
+)
+from mimic_core.filters.ensembles.config import (
     AtLeast,
     EnsembleConfig,
     KMeans,
@@ -22,29 +37,10 @@ from mimic_core.filters.ensembles.ensemble import (
     Threshold,
     TopPercent,
     Unanimous,
-    ensemble,
 )
-from mimic_core.filters.recipe import (
-    Absolute,
-    AllOf,
-    AnyOf,
-    Category,
-    Condition,
-    EnsembleVote,
-    Minus,
-    NamedCondition,
-    Not,
-    Percentile,
-    Recipe,
-    Region,
-    Text,
-    TopK,
-    Uids,
-    apply,
-    needed_columns,
-    needed_history,
-    votes,
-)
+from mimic_core.filters.ensembles.ensemble import ensemble
+from mimic_core.filters.recipe import NamedCondition, Recipe, apply, needed_columns, needed_history
+from mimic_core.filters.votes import votes
 from mimic_core.runs.history import History
 from tests.core.histories import history
 

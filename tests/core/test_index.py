@@ -12,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimic_core.base import draws
+from mimic_core.base.config import SourceConfig
 from mimic_core.base.errors import Interrupted, SourceError
 from mimic_core.base.progress import Silent
-from mimic_core.base.schema import SAMPLE_COLUMNS, SKIP_COLUMNS, Locator, Sample, Skip, SourceConfig
-from mimic_core.sources import build_index, index, read_image
+from mimic_core.base.schema import SAMPLE_COLUMNS, SKIP_COLUMNS, Locator, Sample, Skip
+from mimic_core.sources import index
+from mimic_core.sources.index import build_index
+from mimic_core.sources.reading import read_image
 from mimic_core.sources.tables import columns
 from mimic_core.sources.tables.columns import column, column_dtype, stored_names
 from tests.core.sources_pools import (

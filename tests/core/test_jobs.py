@@ -17,11 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mimic_core.base.config import ProbeConfig, RunConfig, SourceConfig
 from mimic_core.base.errors import Interrupted, JobError, ModelError
 from mimic_core.base.progress import Progress
-from mimic_core.base.schema import ProbeConfig, RunConfig, SourceConfig
 from mimic_core.jobs import worker as jobs
-from mimic_core.jobs.worker import Failure, JobOptions, JobProgress, JobStore, Report
+from mimic_core.jobs.record import Failure, JobOptions, Report
+from mimic_core.jobs.store import JobStore
+from mimic_core.jobs.worker import JobProgress
 
 OPTIONS = JobOptions(device="cpu", workers=0)
 

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from open_clip import build_zero_shot_classifier
 
+from mimic_core.base.config import RunConfig
 from mimic_core.base.errors import ConfigError, ModelError, SourceError
 from mimic_core.base.progress import Silent
-from mimic_core.base.schema import RunConfig
 from mimic_core.export import export
 from mimic_core.filters.recipe import Recipe, apply
 from mimic_core.models.load import load_model

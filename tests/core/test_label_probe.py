@@ -11,15 +11,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mimic_core.base.config import (
+    CLEAN_PER_CLASS,
+    HeadConfig,
+    Method,
+    ProbeConfig,
+    TrainConfig,
+    WeightingName,
+)
 from mimic_core.base.errors import ConfigError, ModelError, ScoreError
-from mimic_core.base.schema import HeadConfig, Method, ProbeConfig, ScoreBatch
-from mimic_core.base.training_config import CLEAN_PER_CLASS, TrainConfig, WeightingName
+from mimic_core.base.schema import ScoreBatch
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.run import epoch_frame
 from mimic_core.scoring.labels.class_head import ClassHead
 from mimic_core.scoring.labels.probe import MIMIC_LAYER, LabelProbe
 from mimic_core.scoring.training.splitting import split_samples
-from mimic_core.sources.trusted import trusted_samples
+from mimic_core.sources.marks import trusted_samples
 from tests.core.labelled_pool import labelled_features, some_head
 from tests.core.oracle import reverse_mode
 

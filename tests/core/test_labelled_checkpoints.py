@@ -11,8 +11,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from mimic_core.base.config import HeadConfig, RunConfig, SourceConfig, TrainConfig
 from mimic_core.base.errors import ConfigError, ModelError
-from mimic_core.base.schema import HeadConfig, RunConfig, SourceConfig, TrainConfig
 from mimic_core.models import classifiers
 from mimic_core.models.class_names import names_metadata
 from mimic_core.models.load import load_model

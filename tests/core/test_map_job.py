@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from mimic_core.base.errors import SourceError
-from mimic_core.jobs.worker import JobOptions, JobStore, work
+from mimic_core.jobs.record import JobOptions
+from mimic_core.jobs.store import JobStore
+from mimic_core.jobs.worker import work
 from mimic_core.runs.table import run_table
 from tests.fakes import fake_run
 

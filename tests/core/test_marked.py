@@ -5,12 +5,11 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
+from mimic_core.base.config import HeadConfig, TrainConfig
 from mimic_core.base.errors import ConfigError
-from mimic_core.base.schema import HeadConfig, TrainConfig
 from mimic_core.proofs.trusted import trusted_mask
 from mimic_core.scoring.training.splitting import split_samples
-from mimic_core.sources.marks import marked_rows
-from mimic_core.sources.trusted import trusted_samples
+from mimic_core.sources.marks import marked_rows, trusted_samples
 from tests.core.scoring_pool import uid_of
 
 # A pool scored by its column `noisy`, whose own column `label` is kept as `source_label`.

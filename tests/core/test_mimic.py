@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from mimic_core.base.config import Method
 from mimic_core.base.errors import ModelError, ScoreError
-from mimic_core.base.schema import Method
 from mimic_core.mimic import scores as mimic
 from mimic_core.mimic.forward_mode import directional_derivative
 from mimic_core.mimic.losses import clip_losses

@@ -17,19 +17,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mimic_core.base.config import Side
 from mimic_core.base.errors import ConfigError, ModelError
-from mimic_core.base.schema import Side
 from mimic_core.models.checkpoints import parse_spec
-from mimic_core.models.load import (
-    LoadedModel,
-    autocast,
-    default_mimic_layers,
-    fresh_weight,
-    load_model,
-    pick_device,
-    reinitialised,
-    weights_identity,
-)
+from mimic_core.models.devices import autocast, pick_device
+from mimic_core.models.layers import default_mimic_layers, fresh_weight, reinitialised
+from mimic_core.models.load import LoadedModel, load_model, weights_identity
 from mimic_core.models.preprocessing import image_transform, resolve_preprocessing
 from mimic_core.models.projections import find_projection, without_projection
 from tests.core import checkpoints_on_disk as disk

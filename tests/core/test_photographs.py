@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from mimic_core.base.schema import RunConfig
+from mimic_core.base.config import RunConfig
 from mimic_core.features.loading import locator_of
 from mimic_core.models.checkpoints import needs_quick_gelu, parse_spec
 from mimic_core.runs.run import open_run
 from mimic_core.runs.table import run_table
 from mimic_core.scoring.pipeline import score_pool
-from mimic_core.sources import decode_image, read_image
+from mimic_core.sources.images import decode_image
+from mimic_core.sources.reading import read_image
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTOGRAPHS = ROOT.parent / "shared" / "data" / "flickr8k_1k"

@@ -19,14 +19,15 @@ import torch
 from PIL import Image
 
 from mimic_core.base import files
+from mimic_core.base.config import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
 from mimic_core.base.errors import ConfigError, Interrupted, MimicError, ModelError, ScoreError
 from mimic_core.base.progress import Silent
-from mimic_core.base.schema import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
 from mimic_core.features import filling as features
 from mimic_core.mimic import scores as mimic
 from mimic_core.mimic.losses import clip_losses
 from mimic_core.mimic.scores import mimic_scores, task_vector
-from mimic_core.models.load import load_model, reinitialised
+from mimic_core.models.layers import reinitialised
+from mimic_core.models.load import load_model
 from mimic_core.models.preprocessing import image_transform
 from mimic_core.runs.run import Run, open_run
 from mimic_core.scoring.pipeline import score_pool

@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from mimic_core.base.config import RunConfig, SourceConfig, TrainConfig
 from mimic_core.base.draws import uid_words
-from mimic_core.base.places import PLACE, image_numbers, image_words
-from mimic_core.base.schema import SAMPLE_COLUMNS, RunConfig, SourceConfig, TrainConfig
+from mimic_core.base.identity import PLACE, image_numbers, image_words
+from mimic_core.base.schema import SAMPLE_COLUMNS
 from mimic_core.scoring.training.splitting import split_samples
 from mimic_core.scoring.training.train import train_pool
 from tests.core import checkpoints_on_disk as disk

@@ -10,11 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mimic_core.base.batches import draw_batches, fitting_batch_size
-from mimic_core.base.draws import uid_words
+from mimic_core.base.config import LossName, Method, ProbeConfig, Side, WeightingName
+from mimic_core.base.draws import draw_batches, fitting_batch_size, uid_words
 from mimic_core.base.errors import ConfigError, RunError, ScoreError
-from mimic_core.base.schema import LossName, Method, ProbeConfig, ScoreBatch, Side
-from mimic_core.base.training_config import WeightingName
+from mimic_core.base.schema import ScoreBatch
 from mimic_core.features.stored import read_head, store_head
 from mimic_core.mimic import scores as mimic
 from mimic_core.mimic.contrastive import ScoredLogits
@@ -272,7 +271,7 @@ def test_reading_batch_by_batch_gives_the_same_bytes(
     sets: dict[LossName, FeatureSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = tune(sets["clip"], CONFIG)
-    monkeypatch.setattr("mimic_core.features.rows.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("mimic_core.features.stored.IN_MEMORY_BYTES", 0)
     assert tune(sets["clip"], CONFIG).equals(held)
 
 

@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from mimic_core.__main__ import main
+from mimic_core.base.config import ProbeConfig, RunConfig, SourceConfig
 from mimic_core.base.draws import uid_words
 from mimic_core.base.errors import ConfigError, FilterError, Interrupted, RunError
 from mimic_core.base.progress import Silent
-from mimic_core.base.schema import ProbeConfig, RunConfig, SourceConfig
-from mimic_core.filters.recipe import Percentile, Recipe
+from mimic_core.features.stored import Rows
+from mimic_core.filters.conditions import Percentile
+from mimic_core.filters.recipe import Recipe
 from mimic_core.proofs import prove as proving
 from mimic_core.proofs.arms import MAX_RECIPES, ArmPlan, plan_arms, seed_rows, split_halves
 from mimic_core.proofs.prove import prove
@@ -25,7 +27,6 @@ from mimic_core.proofs.tasks import PairsTask
 from mimic_core.proofs.words import as_lines, loss_text
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.run import Run
-from mimic_core.scoring.projector import Rows
 from tests.core.labelled_pool import labelled_features
 from tests.core.proving_pool import keeping, spoiled_set
 from tests.fakes import fake_run
@@ -375,7 +376,7 @@ def test_what_cannot_be_proved_is_refused(
 
 
 def test_a_recipe_that_keeps_too_few_is_named(features: FeatureSet) -> None:
-    from mimic_core.filters.recipe import TopK
+    from mimic_core.filters.conditions import TopK
 
     tiny = Recipe().with_condition("few", TopK(column="number", k=10))
     features.__dict__["samples"] = features.samples.with_columns(

@@ -11,9 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mimic_core.base.config import ProbeConfig, Side
 from mimic_core.base.draws import uid_words
 from mimic_core.base.errors import ConfigError
-from mimic_core.base.schema import ProbeConfig, Side
 from mimic_core.proofs import tasks
 from mimic_core.proofs.record import ProveConfig
 from mimic_core.proofs.tasks import LabelsTask, PairsTask, batches, judged_batches, open_task

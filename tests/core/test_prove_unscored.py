@@ -13,8 +13,9 @@ import pytest
 
 from mimic_core.__main__ import main
 from mimic_core.base import files
-from mimic_core.base.schema import RunConfig
-from mimic_core.filters.recipe import Percentile, Recipe
+from mimic_core.base.config import RunConfig
+from mimic_core.filters.conditions import Percentile
+from mimic_core.filters.recipe import Recipe
 from mimic_core.proofs import prove as proving
 from mimic_core.proofs.prove import prove
 from mimic_core.proofs.record import ProveConfig

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mimic_core.filters.recipe import Absolute, Percentile, Recipe
+from mimic_core.filters.conditions import Absolute, Percentile
+from mimic_core.filters.recipe import Recipe
 from mimic_core.proofs.record import (
     Arm,
     ArmKind,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from mimic_core.base.errors import FilterError
 from mimic_core.filters import library
-from mimic_core.filters.recipe import Absolute, NamedCondition, Percentile, Recipe, Text, apply
+from mimic_core.filters.conditions import Absolute, Percentile, Text
+from mimic_core.filters.recipe import NamedCondition, Recipe, apply
 from mimic_core.runs.table import run_table
 from tests.fakes import fake_run
 

@@ -13,9 +13,9 @@ from open_clip import build_zero_shot_classifier
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
+from mimic_core.base.config import HeadConfig
 from mimic_core.base.errors import ConfigError, ModelError, ScoreError
-from mimic_core.base.schema import HeadConfig
-from mimic_core.features.rows import Rows
+from mimic_core.features.stored import Rows
 from mimic_core.models.load import load_model
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring.labels.class_head import (
@@ -25,9 +25,8 @@ from mimic_core.scoring.labels.class_head import (
     store_class_head,
 )
 from mimic_core.scoring.labels.logistic import fit_logistic
-from mimic_core.scoring.labels.reference_head import make_reference
-from mimic_core.scoring.labels.zero_shot import class_embeddings, spoken_class
-from mimic_core.sources.trusted import trusted_samples
+from mimic_core.scoring.labels.reference_head import class_embeddings, make_reference, spoken_class
+from mimic_core.sources.marks import trusted_samples
 from tests.core import checkpoints_on_disk as disk
 from tests.core.labelled_pool import CLASSES, labelled_features, some_head
 

@@ -15,11 +15,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mimic_core.base.schema import RunConfig, SourceConfig, TrainConfig
+from mimic_core.base.config import RunConfig, SourceConfig, TrainConfig
 from mimic_core.features.filling import loader_for
 from mimic_core.models.load import load_model
 from mimic_core.scoring.training.train import train_pool
-from mimic_core.sources import open_source
+from mimic_core.sources.opening import open_source
 from tests.core import checkpoints_on_disk as disk
 from tests.core import scoring_pool as pool
 

@@ -11,17 +11,23 @@ import torch
 from torch import nn
 
 from mimic_core.base import files
+from mimic_core.base.config import SnapshotConfig
 from mimic_core.base.errors import ConfigError, ScoreError
-from mimic_core.base.schema import SCHEMA_VERSION, SKIP_COLUMNS, SnapshotConfig
+from mimic_core.base.schema import SCHEMA_VERSION, SKIP_COLUMNS
 from mimic_core.features.encoders import TangentEncoder, embed_with_tangents, tangent_sides
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.features.stored import contrastive_head
 from mimic_core.mimic.contrastive import score_logits
 from mimic_core.mimic.scores import mimic_scores, mimic_weights, task_vector
-from mimic_core.models.clip import pair_losses
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring import snapshot as score
-from mimic_core.scoring.snapshot import Snapshot, head_with_tangents, module_losses, self_check
+from mimic_core.scoring.snapshot import (
+    Snapshot,
+    head_with_tangents,
+    module_losses,
+    pair_losses,
+    self_check,
+)
 from tests.core import oracle, tiny
 from tests.core.scoring_pool import uid_of
 

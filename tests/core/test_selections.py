@@ -15,8 +15,9 @@ from mimic_core.__main__ import main
 from mimic_core.base import files
 from mimic_core.base.errors import ExportError, FilterError, RunError
 from mimic_core.filters import selections
+from mimic_core.filters.conditions import Absolute, EnsembleVote, Text
 from mimic_core.filters.ensembles.ensemble import ensemble
-from mimic_core.filters.recipe import Absolute, EnsembleVote, Recipe, Text, apply
+from mimic_core.filters.recipe import Recipe, apply
 from mimic_core.jobs.processes import environment
 from mimic_core.runs.history import run_history
 from mimic_core.runs.run import Run

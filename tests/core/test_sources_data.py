@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from mimic_core.base.errors import SourceError
-from mimic_core.sources import decode_image, read_image
+from mimic_core.sources.images import decode_image
+from mimic_core.sources.reading import read_image
 from tests.core.sources_pools import indexed, opened, samples
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -17,7 +17,9 @@ import pytest
 from PIL import Image, ImageFile
 
 from mimic_core.base.schema import SKIP_REASONS, Locator
-from mimic_core.sources import DECODER, ImageError, decode_image, images, read_image
+from mimic_core.sources import images
+from mimic_core.sources.images import DECODER, ImageError, decode_image
+from mimic_core.sources.reading import read_image
 from tests.core.sources_pools import RED, image_bytes
 
 

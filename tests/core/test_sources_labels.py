@@ -13,8 +13,10 @@ import pytest
 
 from mimic_core.base.errors import SourceError
 from mimic_core.base.schema import Sample
-from mimic_core.sources import Source, decode_image, read_image
-from mimic_core.sources.labels import label_of
+from mimic_core.sources.images import decode_image
+from mimic_core.sources.reading import read_image
+from mimic_core.sources.source import Source
+from mimic_core.sources.texts import label_of
 from tests.core.sources_pools import (
     image_bytes,
     indexed,

@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mimic_core.base.errors import SourceError
-from mimic_core.base.schema import Locator, Skip, digest
-from mimic_core.sources import ImageError, read_image
+from mimic_core.base.identity import digest
+from mimic_core.base.schema import Locator, Skip
+from mimic_core.sources.images import ImageError
 from mimic_core.sources.layouts import parquet
+from mimic_core.sources.reading import read_image
 from mimic_core.sources.tables import arrow
 from tests.core.sources_pools import (
     captions,

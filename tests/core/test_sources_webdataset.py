@@ -14,8 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimic_core.base.errors import SourceError
-from mimic_core.base.schema import Locator, Sample, Skip, digest
-from mimic_core.sources import ImageError, preview, read_image
+from mimic_core.base.identity import digest
+from mimic_core.base.schema import Locator, Sample, Skip
+from mimic_core.sources.images import ImageError
+from mimic_core.sources.index import preview
+from mimic_core.sources.reading import read_image
 from mimic_core.sources.source import MAX_FIELDS, MAX_TEXT_BYTES
 from mimic_core.sources.texts import split_key
 from tests.core.sources_pools import (

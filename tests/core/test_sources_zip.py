@@ -11,7 +11,9 @@ import pytest
 
 from mimic_core.base.errors import SourceError
 from mimic_core.base.schema import Locator
-from mimic_core.sources import ImageError, archive, read_image
+from mimic_core.sources import archive
+from mimic_core.sources.images import ImageError
+from mimic_core.sources.reading import read_image
 from tests.core.sources_pools import (
     captions,
     image_bytes,

@@ -17,13 +17,14 @@ from sklearn.metrics import (
 
 from mimic_core.base.errors import FilterError, ScoreError
 from mimic_core.filters import selections
+from mimic_core.filters.conditions import Absolute
 from mimic_core.filters.ensembles.config import EnsembleConfig, MeanRank, TopPercent
 from mimic_core.filters.ensembles.ensemble import (
     ensemble,
     refitted_retention,
     share_is_fixed,
 )
-from mimic_core.filters.recipe import Absolute, Recipe, apply
+from mimic_core.filters.recipe import Recipe, apply
 from mimic_core.stats import agreement, detection, histograms, retention
 from tests.core.histories import history
 

@@ -14,15 +14,9 @@ from mimic_core.base import files
 from mimic_core.base.errors import RunError
 from mimic_core.base.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS, SCORE_COLUMNS
 from mimic_core.runs.featureset import FeatureSet
+from mimic_core.runs.means import SUMMARY_COLUMNS, require_finite, score_summary
 from mimic_core.runs.run import Run
-from mimic_core.runs.table import (
-    MAP_COLUMNS,
-    SUMMARY_COLUMNS,
-    require_finite,
-    run_table,
-    sample_table,
-    score_summary,
-)
+from mimic_core.runs.table import MAP_COLUMNS, run_table, sample_table
 from tests.fakes import fake_run
 
 

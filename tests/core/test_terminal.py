@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from mimic_core.base import meter
+from mimic_core.base import progress as meter
 from mimic_core.base.errors import Interrupted
-from mimic_core.base.meter import duration
+from mimic_core.base.progress import duration
 from mimic_core.cli.terminal import (
     BarProgress,
     PlainProgress,

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 import torch
 
-from mimic_core.base.batches import draw_batches
-from mimic_core.base.draws import uid_words
+from mimic_core.base.config import ProbeConfig, RunConfig, SourceConfig, TrainConfig
+from mimic_core.base.draws import draw_batches, uid_words
 from mimic_core.base.errors import (
     ConfigError,
     Interrupted,
@@ -21,7 +21,6 @@ from mimic_core.base.errors import (
     ScoreError,
 )
 from mimic_core.base.progress import Silent
-from mimic_core.base.schema import ProbeConfig, RunConfig, SourceConfig, TrainConfig
 from mimic_core.features import filling
 from mimic_core.features.loading import load_batches
 from mimic_core.mimic.losses import clip_losses
@@ -34,7 +33,8 @@ from mimic_core.scoring.pipeline import score_pool
 from mimic_core.scoring.training.data import SampleReader
 from mimic_core.scoring.training.state import weights_file
 from mimic_core.scoring.training.train import train_pool
-from mimic_core.sources import Source, open_source
+from mimic_core.sources.opening import open_source
+from mimic_core.sources.source import Source
 from tests.core import checkpoints_on_disk as disk
 from tests.core import oracle, tiny
 from tests.core import scoring_pool as pool

@@ -12,9 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimic_core.__main__ import app
+from mimic_core.base.config import (
+    HeadConfig,
+    ProbeConfig,
+    RunConfig,
+    SourceConfig,
+    TrainConfig,
+    fresh_weights,
+)
 from mimic_core.base.errors import ConfigError
-from mimic_core.base.fresh import fresh_weights
-from mimic_core.base.schema import HeadConfig, ProbeConfig, RunConfig, SourceConfig, TrainConfig
 from mimic_core.cli import options as cli
 from mimic_core.cli.commands import train_arguments, train_command
 from mimic_core.cli.train import run_config

@@ -15,11 +15,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mimic_core.base.batches import draw_batches
-from mimic_core.base.draws import uid_words
+from mimic_core.base.config import HeadConfig, RunConfig, SourceConfig, TrainConfig
+from mimic_core.base.draws import draw_batches, uid_words
 from mimic_core.base.errors import ConfigError, Interrupted, ModelError
 from mimic_core.base.progress import Silent
-from mimic_core.base.schema import HeadConfig, RunConfig, SourceConfig, TrainConfig
 from mimic_core.features import filling
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.mimic.scores import task_vector
@@ -38,7 +37,7 @@ from mimic_core.scoring.training.state import weights_file
 from mimic_core.scoring.training.step import add_gradients
 from mimic_core.scoring.training.tracing import is_head_alone, trace_batch, trace_graph
 from mimic_core.scoring.training.train import train_pool
-from mimic_core.sources import open_source
+from mimic_core.sources.opening import open_source
 from tests.core import checkpoints_on_disk as disk
 from tests.core import oracle, tiny
 from tests.core.two_processes import assert_alike, train_by_two

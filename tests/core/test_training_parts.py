@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from mimic_core.base.config import RunConfig, SourceConfig, TrainConfig
 from mimic_core.base.errors import ConfigError, RunError
 from mimic_core.base.progress import Silent, Unheard
-from mimic_core.base.schema import RunConfig, ScoreBatch, SourceConfig, TrainConfig
+from mimic_core.base.schema import ScoreBatch
 from mimic_core.jobs import worker
 from mimic_core.runs import run as runs
 from mimic_core.runs.metrics import METRIC_COLUMNS, MetricsFile, as_sentence

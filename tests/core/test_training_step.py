@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mimic_core.base.config import TrainConfig
 from mimic_core.base.errors import ScoreError
-from mimic_core.base.schema import TrainConfig
 from mimic_core.mimic.scores import TaskVector, task_vector
 from mimic_core.scoring.training.check import self_check
 from mimic_core.scoring.training.distributed import Group

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mimic_core.base.config import ProbeConfig
 from mimic_core.base.errors import ScoreError
-from mimic_core.base.schema import ProbeConfig
 from mimic_core.scoring import tuning
 from tests.fakes import fake_run
 

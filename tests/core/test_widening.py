@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from mimic_core.features.rows import Rows
-from mimic_core.mimic import widening
+from mimic_core.features.stored import Rows
+from mimic_core.mimic import losses as widening
 from mimic_core.mimic.grad_match import match_weights
+from mimic_core.mimic.losses import widened
 from mimic_core.mimic.scores import task_vector
-from mimic_core.mimic.widening import widened
 from mimic_core.scoring.labels.logistic import fit_logistic
 from mimic_core.scoring.training.check import self_check
 from mimic_core.scoring.training.evaluation import evaluate

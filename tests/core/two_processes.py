@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from mimic_core.base.schema import RunConfig
+from mimic_core.base.config import RunConfig
 from mimic_core.jobs.processes import environment
 from mimic_core.runs.run import Run, open_run
 from mimic_core.scoring.training.state import weights_file

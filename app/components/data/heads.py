@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from app.components.shared.missing import Missing
+from app.components.shared.errors import Missing
+from mimic_core.base.config import HeadConfig
 from mimic_core.base.errors import ConfigError
-from mimic_core.base.schema import HeadConfig
 
 _Kind = Literal["From the model", "Trusted samples", "File"]
 _KINDS: dict[_Kind, str] = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from mimic_core.base.schema import Task
-from mimic_core.jobs.store import JobOptions
+from mimic_core.base.config import Task
+from mimic_core.jobs.record import JobOptions
 
 _AUTOMATIC = "automatic"
 

@@ -14,7 +14,9 @@ from app.components.shared.tiles import Tile, tile_grid
 from app.library import DEMO_POOL, expanded, runs_root, tidy_path
 from app.state import session
 from app.text import count, plain
-from mimic_core.base.schema import Sample, SourceConfig, Task, slug
+from mimic_core.base.config import SourceConfig, Task
+from mimic_core.base.identity import slug
+from mimic_core.base.schema import Sample
 
 _CHUNK = 1 << 20
 _Kind = Literal["Demo pool", "On this machine", "Upload a zip"]

@@ -6,7 +6,7 @@ from typing import Literal
 
 import streamlit as st
 
-from app.components.shared.missing import Missing
+from app.components.shared.errors import Missing
 from app.library import DEMO_REFERENCE, tidy_path
 from mimic_core.base.errors import ConfigError
 

@@ -9,9 +9,9 @@ import streamlit as st
 from app.components.data.heads import head_form
 from app.components.data.machine import options_form
 from app.components.data.reference import reference_field
-from app.components.shared.missing import Missing, missing_hint
+from app.components.shared.errors import Missing, missing_hint
 from app.text import count
-from mimic_core.base.schema import (
+from mimic_core.base.config import (
     Method,
     Mode,
     Precision,
@@ -20,10 +20,10 @@ from mimic_core.base.schema import (
     SnapshotConfig,
     SourceConfig,
     Task,
+    WeightingName,
     default_temperature,
 )
-from mimic_core.base.training_config import WeightingName
-from mimic_core.jobs.store import JobOptions
+from mimic_core.jobs.record import JobOptions
 
 SEED_HELP = "Decides the batches and the fresh weights: the same seed gives the same scores."
 TEMPERATURE_HELP = (

@@ -8,13 +8,13 @@ from typing import Any
 import streamlit as st
 
 from app.components.shared.ensemble_form import ensemble_controls
-from app.shown_dynamics import Dynamics
+from app.shown import Dynamics
 from app.state import session
 from app.state.dynamics import SHOWS, DynamicsState, Show
 from app.text import count, plain, share
 from mimic_core.base.errors import MimicError
+from mimic_core.filters.conditions import EnsembleVote
 from mimic_core.filters.ensembles.config import TopPercent
-from mimic_core.filters.recipe import EnsembleVote
 from mimic_core.stats.retention import quality_estimate
 
 ENSEMBLE_NAME = "ensemble"

@@ -12,7 +12,7 @@ from app.components.shared.shell import theme
 from app.drawing import dynamics as figures_dynamics
 from app.drawing import history
 from app.drawing.history import Ridge
-from app.shown_dynamics import Dynamics
+from app.shown import Dynamics
 from app.state import session
 from app.state.dynamics import measured
 from app.text import count, plain, share, spoken

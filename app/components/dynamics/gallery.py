@@ -10,7 +10,7 @@ from app.choices.ranking import page_of
 from app.components.shared.errors import empty_state
 from app.components.shared.gallery import tiles_of
 from app.components.shared.tiles import tile_grid
-from app.shown_dynamics import Dynamics
+from app.shown import Dynamics
 from app.state import session
 from app.state.dynamics import Source
 from app.text import count, number

@@ -5,9 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from app.components.shared.errors import empty_state
-from app.components.shared.shell import library, pool_title, run_label
-from app.shown import Shown
-from app.shown_dynamics import step_unit, steps_of
+from app.components.shared.shell import pool_title, run_label
+from app.shown import Shown, library, step_unit, steps_of
 from app.state import session
 from app.text import count, plain
 

@@ -10,16 +10,17 @@ import streamlit as st
 
 from app.cache import dynamics, tables
 from app.choices import selecting_rows
-from app.components.explore.histogram import drags
+from app.choices.selecting_rows import SCOPES, Scope
+from app.components.shared.controls import drags
 from app.components.shared.errors import empty_state
 from app.components.shared.shell import theme
 from app.drawing import dynamics as figures_dynamics
 from app.drawing.common import hover_text
 from app.drawing.dynamics import Hover
 from app.drawing.heat_picture import Painted
-from app.shown_dynamics import Dynamics
+from app.shown import Dynamics
 from app.state import session
-from app.state.dynamics import SCOPES, Scope, sort_name, sorts
+from app.state.dynamics import sort_name, sorts
 from app.text import count, plain, spoken
 
 _KEY = "dyn_heat"

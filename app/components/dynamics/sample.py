@@ -12,7 +12,7 @@ from app.components.shared.images import PLACE, picture_of, source_root
 from app.components.shared.shell import theme
 from app.drawing import history, pictures
 from app.drawing.history import Track
-from app.shown_dynamics import Dynamics
+from app.shown import Dynamics
 from app.state import session
 from app.text import count, number, plain
 from mimic_core.runs.history import HISTORY_COLUMNS

@@ -12,8 +12,9 @@ from app.components.shared.shell import model_title, pool_title, reference_title
 from app.drawing import common
 from app.shown import Shown
 from app.text import count, number, plain, share
-from mimic_core.base.schema import Mode
-from mimic_core.runs.run import CheckLevel, Run
+from mimic_core.base.config import Mode
+from mimic_core.runs.record import CheckLevel
+from mimic_core.runs.run import Run
 
 _MODES: dict[Mode, str] = {
     "probe": ":material/bolt:",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,6 +11,7 @@ import streamlit as st
 from app.cache import tables
 from app.choices import selecting
 from app.choices.selecting import Band
+from app.components.shared.controls import drags
 from app.components.shared.shell import theme
 from app.drawing import common
 from app.drawing.common import Span
@@ -126,14 +126,6 @@ def _dragged(recipe: Recipe, column: str, axis: tuple[float, float]) -> Callable
             session.set_recipe(selecting.paint(recipe, column, (low, high), axis=axis))
 
     return store
-
-
-def drags(event: Any, shape: str) -> list[dict[str, Any]]:
-    """The boxes or lassos of a chart's event; a redrawn chart sends an event without any."""
-    if not event:
-        return []
-    found: list[dict[str, Any]] = event["selection"].get(shape) or []
-    return found
 
 
 def _typed(shown: Shown, column: str, values: np.ndarray, ends: Band) -> None:

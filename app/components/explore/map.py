@@ -10,18 +10,20 @@ import streamlit as st
 
 from app.cache import tables
 from app.choices import selecting
+from app.choices.box import Box, box_around
 from app.choices.lasso import simplified
 from app.choices.selecting import Corner
-from app.components.explore.histogram import drags
+from app.components.shared.controls import drags
 from app.components.shared.errors import empty_state
+from app.components.shared.jobs import watch, watched_job, watching
 from app.components.shared.shell import theme
-from app.components.shared.worker import watch, watched_job, watching
-from app.drawing import common, map_picture
+from app.drawing import common
 from app.library import BUNDLED_ROOT, tidy_path
 from app.shown import Shown
 from app.state import session
 from app.text import spoken
-from mimic_core.jobs.store import JOBS_FILE, JobOptions, JobStore
+from mimic_core.jobs.record import JobOptions
+from mimic_core.jobs.store import JOBS_FILE, JobStore
 from mimic_core.jobs.worker import start_job
 
 _KEY = "map"
@@ -102,12 +104,12 @@ def _controls(shown: Shown) -> None:
             )
 
 
-def _box_of_selection(shown: Shown) -> map_picture.Box:
+def _box_of_selection(shown: Shown) -> Box:
     x, y = shown.table["map_x"].to_numpy(), shown.table["map_y"].to_numpy()
-    return map_picture.box_around(x[shown.selected], y[shown.selected])
+    return box_around(x[shown.selected], y[shown.selected])
 
 
-def _lassoed(box: map_picture.Box) -> Callable[[], None]:
+def _lassoed(box: Box) -> Callable[[], None]:
     """Turn the newest lasso or box, drawn on that part of the map, into a condition."""
 
     def store() -> None:

@@ -12,12 +12,13 @@ from app.components.data.settings import (
     SIDE_HELP,
     TEMPERATURE_HELP,
 )
-from app.components.shared.worker import watch, watched_job, watching
+from app.components.shared.jobs import watch, watched_job, watching
 from app.library import located, runs_root
 from app.state import session
 from app.text import duration
-from mimic_core.base.schema import ProbeConfig
-from mimic_core.jobs.store import JOBS_FILE, JobOptions, JobStore
+from mimic_core.base.config import ProbeConfig
+from mimic_core.jobs.record import JobOptions
+from mimic_core.jobs.store import JOBS_FILE, JobStore
 from mimic_core.jobs.worker import start_job
 from mimic_core.runs.run import Run
 

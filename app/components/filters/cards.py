@@ -18,14 +18,8 @@ from app.shown import Shown
 from app.state import session
 from app.state.filters import Editor
 from app.text import count, plain, share
-from mimic_core.filters.recipe import (
-    Condition,
-    EnsembleVote,
-    Minus,
-    NamedCondition,
-    Percentile,
-    Recipe,
-)
+from mimic_core.filters.conditions import Condition, EnsembleVote, Minus, Percentile
+from mimic_core.filters.recipe import NamedCondition, Recipe
 
 _EXAMPLES: dict[str, tuple[str, Condition]] = {
     "CLIP score top 30 % minus mimic score lowest 15 %": (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,11 @@ import streamlit as st
 
 from app.cache import filters, tables
 from app.choices.leafform import KINDS, SIDES, Kind, LeafForm, as_kind
+from app.components.shared.controls import Put, bound
 from app.shown import Shown
 from app.state import session
 from app.text import plain, spoken
 
-Put = Callable[..., None]
 WHOLE_TABLE = ""  # no grouping; a column cannot be called so
 _KINDS: dict[Kind, str] = {
     "percentile": "Percentile",
@@ -25,21 +24,6 @@ _KINDS: dict[Kind, str] = {
     "text": "Text",
 }
 _SIDES = {"top": "Top", "lowest": "Lowest", "between": "Between"}
-
-
-def bound(field: str, value: Any, put: Put, *, optional: bool = False) -> dict[str, Any]:
-    """Key and callback of a control that shows ``value`` and changes ``field`` of the form.
-
-    An emptied control changes nothing, unless the field is optional.
-    """
-    key = f"leaf_{field}"
-
-    def store() -> None:
-        found = session.value(key)
-        if found is not None or optional:
-            put(**{field: found})
-
-    return {"key": session.bind(key, value), "on_change": store}
 
 
 def kind_control(shown: Shown, form: LeafForm, put: Put) -> None:

@@ -23,7 +23,8 @@ from app.state import session
 from app.state.filters import Editor, Task
 from app.text import count, plain, share
 from mimic_core.base.errors import MimicError
-from mimic_core.filters.recipe import Condition, Recipe
+from mimic_core.filters.conditions import Condition
+from mimic_core.filters.recipe import Recipe
 
 _HEADS: dict[Task, str] = {
     "add": "New condition",

@@ -16,9 +16,9 @@ from app.shown import Shown
 from app.state import session
 from app.state.filters import CONFIDENCE
 from app.text import count, plain, share, spoken
+from mimic_core.filters.conditions import EnsembleVote
 from mimic_core.filters.ensembles.config import EnsembleConfig
 from mimic_core.filters.needs import ensembles_in
-from mimic_core.filters.recipe import EnsembleVote
 from mimic_core.stats.retention import RetentionCurve
 
 _KIND = "noise_kind"

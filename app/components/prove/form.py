@@ -28,7 +28,8 @@ from app.state.prove import (
 )
 from app.text import count, plain
 from mimic_core.filters.recipe import Recipe
-from mimic_core.jobs.store import JOBS_FILE, Job, JobOptions, JobStore
+from mimic_core.jobs.record import Job, JobOptions
+from mimic_core.jobs.store import JOBS_FILE, JobStore
 from mimic_core.jobs.worker import start_job
 from mimic_core.proofs.record import ProofRequest
 

@@ -12,7 +12,8 @@ from app.choices import selecting
 from app.shown import Shown
 from app.state import session
 from app.text import count, plain
-from mimic_core.filters.recipe import Category, Recipe
+from mimic_core.filters.conditions import Category
+from mimic_core.filters.recipe import Recipe
 
 
 def condition_bar(shown: Shown, *, hint: str = "Drag on the histogram or the map.") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app.choices.leafform import AGGREGATIONS, BINARISATIONS, LeafForm, votes_by
-from app.components.filters.leaf_controls import Put, bound
+from app.components.shared.controls import Put, bound
 from app.state import session
 from app.text import count, spoken
 

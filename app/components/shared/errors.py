@@ -10,7 +10,9 @@ from contextlib import contextmanager
 import streamlit as st
 
 from app.text import plain
-from mimic_core.base.errors import MimicError
+from mimic_core.base.errors import ConfigError, MimicError
+
+Missing = list[ConfigError]
 
 _log = logging.getLogger(__name__)
 
@@ -76,3 +78,12 @@ def empty_state(title: str, body: str, *, icon: str) -> None:
     with st.container(border=True, horizontal_alignment="center", key=f"empty-{title}"):
         st.markdown(f"#### {icon} {plain(title)}", text_alignment="center")
         st.markdown(plain(body), text_alignment="center")
+
+
+def missing_hint(missing: Missing) -> None:
+    """What to fill in next: a hint and no error, since nobody has done anything wrong yet."""
+    first = missing[0]
+    st.info(
+        f"{plain(first.problem[:1].upper() + first.problem[1:])}: {plain(first.next_step)}.",
+        icon=":material/edit:",
+    )

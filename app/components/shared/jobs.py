@@ -9,9 +9,10 @@ import streamlit as st
 from app.components.shared.errors import empty_state, errors_shown, show_failure
 from app.state import session
 from app.text import count, duration, per_second, plain
-from mimic_core.base.schema import Mode
+from mimic_core.base.config import Mode
 from mimic_core.jobs import worker
-from mimic_core.jobs.store import Job, JobStatus, JobStore
+from mimic_core.jobs.record import Job, JobStatus
+from mimic_core.jobs.store import JobStore
 from mimic_core.proofs.record import ProofRequest
 
 POLL_SECONDS = 1.0
@@ -160,3 +161,32 @@ def _buttons(store: JobStore, job: Job) -> None:
         session.choose_run(job.run_dir.name)
         proof = isinstance(job.config, ProofRequest)
         st.switch_page("views/prove.py" if proof else "views/explore.py")
+
+
+def watch(job_id: str) -> None:
+    """Let this tab wait for the job and then look at its run."""
+    session.change(watched=job_id)
+
+
+def watching(store: JobStore) -> Job | None:
+    """The job that this tab waits for, if it is one of ``store``."""
+    wanted = session.state().watched
+    return next((job for job in store.jobs() if job.job_id == wanted), None)
+
+
+def watched_job(store: JobStore) -> None:
+    """Show the job that this tab waits for; once it is done, show its run."""
+    if watching(store) is not None:
+        st.fragment(run_every=POLL_SECONDS)(_poll_watched)(store)
+
+
+def _poll_watched(store: JobStore) -> None:
+    with errors_shown():  # a fragment runs outside of the page's own
+        job = watching(store)
+        if job is None:
+            return
+        if job.status == "done" and job.run_dir is not None:
+            session.go_on_with(job.run_dir.name)
+            st.rerun()
+        with st.container(border=True, key=f"watched-{job.job_id}"):
+            show_job(store, job, notes=0)

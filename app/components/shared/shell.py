@@ -7,11 +7,11 @@ from pathlib import Path
 
 import streamlit as st
 
-from app.cache import tables
 from app.components.shared.errors import errors_shown
 from app.drawing import colours
 from app.drawing.colours import Theme
-from app.library import DEMO_POOL, DEMO_REFERENCE, Library, located, open_library, runs_root
+from app.library import DEMO_POOL, DEMO_REFERENCE, located
+from app.shown import library
 from app.state import session
 from app.text import plain
 from mimic_core.runs.run import Run
@@ -27,11 +27,6 @@ def page_style() -> None:
 def theme() -> Theme:
     """The tones for the theme that the browser shows."""
     return colours.DARK if st.context.theme.type == "dark" else colours.LIGHT
-
-
-def library() -> Library:
-    """The runs there are now."""
-    return open_library(runs_root(), opener=tables.run_at)
 
 
 def sidebar() -> None:
@@ -97,8 +92,3 @@ def model_title(model: str) -> str:
     if fresh:
         return f"fresh weights, seed {seed.removeprefix(':') or 0}"
     return Path(start).name or start
-
-
-def active_run() -> Run | None:
-    """The run that the pages show."""
-    return library().find(session.state().run_id)

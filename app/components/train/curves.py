@@ -6,10 +6,11 @@ import streamlit as st
 
 from app.components.shared.errors import empty_state, errors_shown
 from app.components.shared.jobs import any_active
-from app.components.shared.shell import library, theme
+from app.components.shared.shell import theme
 from app.drawing import learning
 from app.drawing.learning import Curve
 from app.drawing.training import MAX_CURVES, in_words, learning_curves
+from app.shown import library
 from app.state import session
 from app.text import plain
 from mimic_core.jobs.store import JobStore

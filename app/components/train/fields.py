@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from app.cache.pools import Preview
-from app.components.shared.missing import Missing
+from app.components.shared.errors import Missing
 from mimic_core.base.errors import ConfigError
 from mimic_core.base.schema import Sample
 

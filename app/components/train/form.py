@@ -14,14 +14,20 @@ from app.cache.pools import Preview
 from app.components.data.heads import head_form
 from app.components.data.reference import reference_field
 from app.components.data.settings import model_settings
-from app.components.shared.missing import Missing
+from app.components.shared.errors import Missing
 from app.components.train.fields import Columns, columns_of, condition_field, number, text
 from app.components.train.update import machine_form, optimiser_form, passes_form
+from mimic_core.base.config import (
+    Method,
+    RunConfig,
+    SourceConfig,
+    TrainConfig,
+    WeightingName,
+    default_temperature,
+    fresh_weights,
+)
 from mimic_core.base.errors import ConfigError
-from mimic_core.base.fresh import fresh_weights
-from mimic_core.base.schema import RunConfig, SourceConfig, TrainConfig, default_temperature
-from mimic_core.base.training_config import Method, WeightingName
-from mimic_core.jobs.store import JobOptions
+from mimic_core.jobs.record import JobOptions
 
 WEIGHTINGS: dict[WeightingName, tuple[str, str]] = {
     "mimic": ("Grad-Mimic", "softmax of the mimic score: who pulls towards the reference model"),

@@ -8,9 +8,10 @@ from app.components.shared.errors import errors_shown
 from app.components.shared.jobs import any_active
 from app.library import runs_root, tidy_path
 from app.state import session
-from mimic_core.base.schema import RunConfig
+from mimic_core.base.config import RunConfig
 from mimic_core.cli.commands import train_command
-from mimic_core.jobs.store import JobOptions, JobStore
+from mimic_core.jobs.record import JobOptions
+from mimic_core.jobs.store import JobStore
 from mimic_core.jobs.worker import start_job
 
 NEW, CURVES = "New training", "Learning curves"

@@ -7,11 +7,10 @@ from typing import Any, get_args
 import streamlit as st
 
 from app.components.data.machine import device_field
-from app.components.shared.missing import Missing
+from app.components.shared.errors import Missing
 from app.components.train.fields import Columns, condition_field, number, switch, text
-from mimic_core.base.schema import TrainConfig
-from mimic_core.base.training_config import Optimiser, Schedule
-from mimic_core.jobs.store import JobOptions
+from mimic_core.base.config import Optimiser, Schedule, TrainConfig
+from mimic_core.jobs.record import JobOptions
 
 _PLAIN = TrainConfig(model="")
 HELD_OUT, BATCH = 0.2, 64

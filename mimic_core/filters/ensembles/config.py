@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from mimic_core.base.schema import Frozen
+from mimic_core.base.config import Frozen
 
 Column = Literal["mimic_score", "mimic_weight", "loss"]
 Scope = Literal["epoch", "all"]

@@ -17,41 +17,17 @@ import polars as pl
 from mimic_core.base.errors import FilterError
 from mimic_core.filters.ensembles.binarise import LOW_IS_GOOD, each_step, step_cutoffs, step_votes
 from mimic_core.filters.ensembles.config import (
-    Aggregation,
     AtLeast,
-    Binarisation,
     EnsembleConfig,
-    GaussianMixture,
-    KMeans,
     LabelModel,
     Majority,
     MeanRank,
-    Threshold,
     TopPercent,
     Unanimous,
 )
 from mimic_core.filters.ensembles.label_model import DawidSkene, dawid_skene
 from mimic_core.runs.history import History, HistoryColumn
 from mimic_core.stats.retention import QualityEstimate, resampled_interval
-
-__all__ = [
-    "Aggregation",
-    "AnyAggregation",
-    "AtLeast",
-    "Binarisation",
-    "Ensemble",
-    "EnsembleConfig",
-    "GaussianMixture",
-    "KMeans",
-    "LabelModel",
-    "Majority",
-    "MeanRank",
-    "Threshold",
-    "TopPercent",
-    "Unanimous",
-    "ensemble",
-    "ensemble_of",
-]
 
 AnyAggregation = Majority | AtLeast | Unanimous | MeanRank | LabelModel
 _REMEMBERED = 8  # ensembles of one history

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mimic_core.base.errors import ScoreError
-from mimic_core.mimic.widening import widened
+from mimic_core.mimic.losses import widened
 
 BLOCK = 65_536
 MAX_ITERATIONS = 500

@@ -19,13 +19,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mimic_core.base.batches import Draw, draw_batches, fitting_batch_size
-from mimic_core.base.draws import uid_words
+from mimic_core.base.config import CLEAN_PER_CLASS, ProbeConfig
+from mimic_core.base.draws import Draw, draw_batches, draw_clean, fitting_batch_size, uid_words
 from mimic_core.base.errors import ConfigError, ScoreError
-from mimic_core.base.schema import ProbeConfig, ScoreBatch
-from mimic_core.base.training_config import CLEAN_PER_CLASS
-from mimic_core.features.label_encoder import features_array
-from mimic_core.features.rows import Rows
+from mimic_core.base.schema import ScoreBatch
+from mimic_core.features.stored import Rows, features_array
 from mimic_core.mimic import scores as mimic
 from mimic_core.mimic import weightings
 from mimic_core.mimic.adamw import AdamW
@@ -33,8 +31,7 @@ from mimic_core.mimic.geometry import LinearGeometry, cross_entropy_geometry
 from mimic_core.mimic.losses import cross_entropy_losses, require_finite
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring.labels.class_head import ClassHead
-from mimic_core.scoring.training.splitting import draw_clean
-from mimic_core.sources.trusted import Trusted
+from mimic_core.sources.marks import Trusted
 
 MIMIC_LAYER = "head.weight"
 # Standard deviation of the fresh head's logits, whatever the length of the features: predictions

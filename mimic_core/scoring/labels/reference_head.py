@@ -14,15 +14,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
+from mimic_core.base.config import HeadConfig
 from mimic_core.base.errors import ConfigError, ModelError
-from mimic_core.base.schema import HeadConfig
-from mimic_core.features.label_encoder import features_array
-from mimic_core.features.rows import Rows
+from mimic_core.features.stored import Rows, features_array
 from mimic_core.models import clip
 from mimic_core.models.load import LoadedModel
 from mimic_core.runs.featureset import FeatureSet
-from mimic_core.runs.head_record import HeadOrigin, HeadRecord
+from mimic_core.runs.record import HeadOrigin, HeadRecord
 from mimic_core.scoring.labels.class_head import (
     ClassHead,
     own_head,
@@ -31,8 +32,10 @@ from mimic_core.scoring.labels.class_head import (
     trained_classifier,
 )
 from mimic_core.scoring.labels.logistic import fit_logistic
-from mimic_core.scoring.labels.zero_shot import DEFAULT_PROMPTS, class_embeddings
-from mimic_core.sources.trusted import Trusted, trusted_samples
+from mimic_core.sources.marks import Trusted, trusted_samples
+
+DEFAULT_PROMPTS = ("a photo of a {}",)
+_BATCH = 256  # texts in one forward pass
 
 _BLOCK = 65_536
 
@@ -218,3 +221,33 @@ def _predictions(head: ClassHead, rows: Rows, of: np.ndarray) -> np.ndarray:
         for start in range(0, len(of), _BLOCK)
     ]
     return np.concatenate(parts)
+
+
+def spoken_class(label: str) -> str:
+    """A label as it is put into a prompt: underscores are read as spaces."""
+    return " ".join(label.replace("_", " ").split())
+
+
+def class_embeddings(
+    model: LoadedModel, classes: Sequence[str], prompts: Sequence[str], device: torch.device
+) -> Tensor:
+    """Unit embeddings (C, D), float32: of each class, the mean over the prompts' unit embeddings.
+
+    Raises:
+        ModelError: The model has no text tower.
+    """
+    if model.tokenizer is None:
+        raise ModelError(
+            "a model without a text tower cannot describe classes in words",
+            got=model.spec.text,
+            allowed="an open_clip model",
+            next_step="leave --prompt out, and give --trusted or --reference-head",
+        )
+    texts = [prompt.format(spoken_class(name)) for name in classes for prompt in prompts]
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(texts), _BATCH):
+            tokens = model.tokenizer(texts[start : start + _BATCH]).to(device)
+            parts.append(clip.encode_text(model.module, tokens, normalize=True).float())
+        embeddings = torch.cat(parts).view(len(classes), len(prompts), -1).mean(1)
+    return F.normalize(embeddings, dim=-1)

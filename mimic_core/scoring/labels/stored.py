@@ -14,17 +14,17 @@ import polars as pl
 import torch
 
 from mimic_core.base import files
+from mimic_core.base.config import HeadConfig, ProbeConfig
 from mimic_core.base.errors import RunError
-from mimic_core.base.schema import HeadConfig, ProbeConfig
-from mimic_core.features.label_encoder import features_array
+from mimic_core.features.stored import features_array
 from mimic_core.models.load import LoadedModel
 from mimic_core.runs.featureset import FeatureSet
-from mimic_core.runs.head_record import HeadRecord
+from mimic_core.runs.record import HeadRecord
 from mimic_core.runs.run import Run
 from mimic_core.scoring.labels.class_head import HEAD_FILE, read_class_head, store_class_head
 from mimic_core.scoring.labels.probe import LabelProbe
 from mimic_core.scoring.labels.reference_head import Reference, make_reference
-from mimic_core.sources.trusted import trusted_samples
+from mimic_core.sources.marks import trusted_samples
 
 
 def file_identity(config: HeadConfig | None) -> str | None:

@@ -1,1 +1,13 @@
-"""What a training run is made of: batches, steps, weightings, evaluation, checkpoints."""
+"""Training runs: batches, steps, evaluation, checkpoints."""
+
+__all__ = [
+    "check",
+    "comparison",
+    "data",
+    "distributed",
+    "evaluation",
+    "objectives",
+    "optimisation",
+    "step",
+    "train",
+]

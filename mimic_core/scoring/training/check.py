@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from mimic_core.features.loading import LoadedBatch
+from mimic_core.mimic.losses import widened
 from mimic_core.mimic.scores import TaskVector
-from mimic_core.mimic.widening import widened
 from mimic_core.scoring.training.distributed import Group
 from mimic_core.scoring.training.objectives import Objective
 from mimic_core.scoring.training.tracing import only_trainable, trace_batch

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mimic_core.base.errors import ModelError
-from mimic_core.mimic.scores import require_layer
+from mimic_core.base.errors import ModelError, require_layer
 from mimic_core.models import classifiers
 from mimic_core.models.classifiers import TowerClassifier
-from mimic_core.models.load import LoadedModel, fresh_weight
+from mimic_core.models.layers import fresh_weight
+from mimic_core.models.load import LoadedModel
 from mimic_core.scoring.labels.class_head import ClassHead, own_head
-from mimic_core.scoring.pairs import require_same_architecture
+from mimic_core.scoring.snapshot import require_same_architecture
 
 
 @dataclass(frozen=True)

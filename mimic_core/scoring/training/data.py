@@ -1,7 +1,7 @@
 """What training reads: the batches of every epoch, drawn by hash, loaded in worker processes.
 
 Which samples meet in which batch is decided by pool, seed, epoch and batch size alone
-(``mimic_core.base.batches``); each process of a group loads its own part of every batch.
+(``mimic_core.base.draws``); each process of a group loads its own part of every batch.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import polars as pl
 import torch
 from torch.utils.data import Dataset, Subset
 
-from mimic_core.base.batches import Draw, draw_batches
-from mimic_core.base.draws import hash_words, uid_words
+from mimic_core.base.draws import Draw, draw_batches, hash_words, uid_words
 from mimic_core.base.errors import RunError
 from mimic_core.features.loading import LoadedBatch, SampleLoader, load_batches
 from mimic_core.runs.featureset import FeatureSet

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mimic_core.base.batches import draw_batches
+from mimic_core.base.draws import draw_batches
 from mimic_core.features.loading import LoadedBatch
-from mimic_core.mimic.widening import widened
+from mimic_core.mimic.losses import widened
 from mimic_core.scoring.training.objectives import Objective
 
 _BLOCK_ELEMENTS = 1 << 24  # of a block of the similarity matrix

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimic_core.base.schema import Precision
+from mimic_core.base.config import Precision
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.mimic.losses import clip_losses, cross_entropy_losses, siglip_losses
 from mimic_core.models import classifiers, clip
-from mimic_core.models.load import autocast
+from mimic_core.models.devices import autocast
 
 
 class Objective(Protocol):

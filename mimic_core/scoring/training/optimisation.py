@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mimic_core.base.schema import Precision, TrainConfig
+from mimic_core.base.config import Precision, TrainConfig
 
 # CLIP keeps its logits' multiplier at most this (Radford et al., arXiv 2103.00020, section 2.5).
 MAX_LOGIT_SCALE = 100.0

@@ -11,9 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mimic_core.features.label_encoder import features_array
-from mimic_core.features.rows import Rows
-from mimic_core.features.stored import read_head
+from mimic_core.features.stored import Rows, features_array, read_head
 from mimic_core.mimic.contrastive import Embedded, score_logits
 from mimic_core.mimic.losses import cross_entropy_losses
 from mimic_core.runs.featureset import FeatureSet

@@ -16,20 +16,22 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
+from mimic_core.base.config import RunConfig, TrainConfig, default_temperature
+from mimic_core.base.draws import draw_clean
 from mimic_core.base.errors import ConfigError, ModelError
 from mimic_core.base.progress import Progress
-from mimic_core.base.schema import RunConfig, TrainConfig, default_temperature
 from mimic_core.features import filling as features
 from mimic_core.features import spot_check
 from mimic_core.features.loading import LoadedBatch, SampleLoader
 from mimic_core.mimic import scores
 from mimic_core.mimic.weightings import needs_comparison
-from mimic_core.models.load import LoadedModel, default_mimic_layers, load_model, weights_identity
+from mimic_core.models.layers import default_mimic_layers
+from mimic_core.models.load import LoadedModel, load_model, weights_identity
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring import direction
 from mimic_core.scoring.inputs import Inputs, open_inputs
 from mimic_core.scoring.labels.reference_head import Reference, make_reference
-from mimic_core.scoring.pairs import require_same_architecture
+from mimic_core.scoring.snapshot import require_same_architecture
 from mimic_core.scoring.training.check import objective_losses, self_check
 from mimic_core.scoring.training.classifier_pair import pair_classifiers, require_layers
 from mimic_core.scoring.training.compiling import compile_plain_parts
@@ -37,7 +39,6 @@ from mimic_core.scoring.training.distributed import Group
 from mimic_core.scoring.training.objectives import LabelObjective, Objective, PairObjective
 from mimic_core.scoring.training.splitting import (
     Split,
-    draw_clean,
     held_out_rows,
     judged_by_column,
     require_division,

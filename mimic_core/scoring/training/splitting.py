@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from mimic_core.base.draws import hash_words, order
+from mimic_core.base.config import HeadConfig, TrainConfig
+from mimic_core.base.draws import draw_clean, hash_words
 from mimic_core.base.errors import ConfigError
-from mimic_core.base.places import image_words
-from mimic_core.base.schema import HeadConfig, TrainConfig
+from mimic_core.base.identity import image_words
 from mimic_core.runs.featureset import FeatureSet
-from mimic_core.sources.marks import marked_rows
-from mimic_core.sources.trusted import labels_in, trusted_samples
+from mimic_core.sources.marks import labels_in, marked_rows, trusted_samples
 
 # Key of the hash, beside the seed: who is held out must not go together with who is drawn first.
 _HELD_OUT = 0x4E1D
@@ -136,29 +135,3 @@ def judged_by_column(
         )
     rows = np.array(list(judged), np.int64)
     return replace(split, held_out=rows, held_out_labels=list(judged.values()))
-
-
-def draw_clean(
-    uids: pl.Series, rows: np.ndarray, *, seed: int, each: int, classes: pl.Series | None
-) -> np.ndarray:
-    """Up to ``each`` of ``rows`` from each class, drawn by uid; positions (K,) in order.
-
-    Args:
-        uids, classes: Of all samples (N,); without classes all are one class.
-
-    Raises:
-        ConfigError: There are no rows to draw from.
-    """
-    if len(rows) == 0:
-        raise ConfigError(
-            "all clean samples are held out",
-            got="0 samples",
-            allowed="clean samples that are not held out",
-            next_step="hold out other samples, or call others clean",
-        )
-    drawn = rows[order(uids.gather(rows), seed)]
-    if classes is None:
-        return np.sort(drawn[:each])
-    frame = pl.DataFrame({"row": drawn, "class": classes.gather(drawn)})
-    kept = frame.group_by("class", maintain_order=True).head(each)
-    return np.sort(kept["row"].to_numpy())

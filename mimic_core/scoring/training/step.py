@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from mimic_core.base.schema import TrainConfig
+from mimic_core.base.config import TrainConfig
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.mimic.scores import cosines, mimic_weights, vector_towards
 from mimic_core.mimic.weightings import Weighed, batch_weights

@@ -18,21 +18,23 @@ from pathlib import Path
 
 import torch
 
+from mimic_core.base.config import RunConfig
 from mimic_core.base.errors import ConfigError, Interrupted
 from mimic_core.base.progress import Progress, Silent, Unheard
-from mimic_core.base.schema import SCHEMA_VERSION, RunConfig, ScoreBatch
+from mimic_core.base.schema import SCHEMA_VERSION, ScoreBatch
 from mimic_core.features import filling
-from mimic_core.models.load import pick_device
+from mimic_core.models.devices import pick_device
 from mimic_core.runs.metrics import as_sentence
-from mimic_core.runs.run import Run, RunRecord, now, run_id, start_run
-from mimic_core.scoring.finishing import finish_scores
+from mimic_core.runs.record import RunRecord, run_id
+from mimic_core.runs.run import Run, now, start_run
+from mimic_core.scoring.direction import finish_scores
 from mimic_core.scoring.labels import stored
 from mimic_core.scoring.labels.stored import store_reference
 from mimic_core.scoring.pipeline import exact_convolutions, require_agreement
 from mimic_core.scoring.training.distributed import Group, joined, own_device
 from mimic_core.scoring.training.setup import Setup, prepare
 from mimic_core.scoring.training.trainer import Trainer
-from mimic_core.sources import DECODER
+from mimic_core.sources.images import DECODER
 
 
 def train_pool(

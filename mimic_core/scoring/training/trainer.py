@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mimic_core.base.batches import Draw, fitting_batch_size
-from mimic_core.base.places import image_numbers
+from mimic_core.base.draws import Draw, fitting_batch_size
+from mimic_core.base.identity import image_numbers
 from mimic_core.base.schema import ScoreBatch
 from mimic_core.features.filling import ENCODE_BATCH
 from mimic_core.features.loading import LoadedBatch, default_workers, load_batches

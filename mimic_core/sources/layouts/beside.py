@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from mimic_core.base.schema import Sample, Skip, Task
+from mimic_core.base.config import Task
+from mimic_core.base.schema import Sample, Skip
 from mimic_core.sources.source import (
     IMAGE_SUFFIXES,
     Files,

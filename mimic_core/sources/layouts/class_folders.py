@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from mimic_core.base.schema import Sample, Skip, Task
-from mimic_core.sources.labels import require_text_of
+from mimic_core.base.config import Task
+from mimic_core.base.schema import Sample, Skip
 from mimic_core.sources.source import (
     IMAGE_SUFFIXES,
     Files,
@@ -26,6 +26,7 @@ from mimic_core.sources.source import (
     row_shards,
 )
 from mimic_core.sources.tables.loading import table_suffix
+from mimic_core.sources.texts import require_text_of
 
 SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval")
 

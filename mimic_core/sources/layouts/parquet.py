@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from mimic_core.base.config import SourceConfig, Task
 from mimic_core.base.errors import SourceError
-from mimic_core.base.schema import Locator, Sample, Skip, SourceConfig, Task
+from mimic_core.base.schema import Locator, Sample, Skip
 from mimic_core.sources.guess import IMAGE_NAMES, guess_column, guess_text
-from mimic_core.sources.labels import require_text_of
 from mimic_core.sources.layouts.table import row_meta
 from mimic_core.sources.source import (
     Lean,
@@ -41,6 +41,7 @@ from mimic_core.sources.tables.loading import (
     require_labels,
     require_text,
 )
+from mimic_core.sources.texts import require_text_of
 
 ROWS_PER_SHARD = 8192
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import polars as pl
 
-from mimic_core.base.schema import Sample, Skip, Task
+from mimic_core.base.config import Task
+from mimic_core.base.schema import Sample, Skip
 from mimic_core.sources.guess import Columns
-from mimic_core.sources.labels import require_text_of
 from mimic_core.sources.source import (
     Files,
     Lean,
@@ -28,7 +28,7 @@ from mimic_core.sources.source import (
 )
 from mimic_core.sources.tables.columns import OWN
 from mimic_core.sources.tables.loading import load_table
-from mimic_core.sources.texts import cell
+from mimic_core.sources.texts import cell, require_text_of
 
 _HASH_BLOCK = 1024 * 1024
 

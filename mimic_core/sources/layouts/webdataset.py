@@ -13,13 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from mimic_core.base.schema import Locator, Sample, Skip, Task
-from mimic_core.sources.labels import (
-    DEFAULT_LABEL,
-    LABEL_SUFFIXES,
-    read_label,
-    require_text_of,
-)
+from mimic_core.base.config import Task
+from mimic_core.base.schema import Locator, Sample, Skip
 from mimic_core.sources.source import (
     IMAGE_SUFFIXES,
     Lean,
@@ -36,9 +31,13 @@ from mimic_core.sources.source import (
 from mimic_core.sources.tarmembers import DamageError, Member, read_members
 from mimic_core.sources.texts import (
     DEFAULT_CAPTION,
+    DEFAULT_LABEL,
+    LABEL_SUFFIXES,
     TEXT_SUFFIXES,
     printable,
+    read_label,
     read_sidecar,
+    require_text_of,
     split_key,
 )
 

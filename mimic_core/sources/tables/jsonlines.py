@@ -9,12 +9,11 @@ from typing import IO, Any
 
 import polars as pl
 
-from mimic_core.base.schema import Task
+from mimic_core.base.config import Task
 from mimic_core.sources.guess import Columns
-from mimic_core.sources.labels import label_of
 from mimic_core.sources.source import MAX_TEXT_BYTES, Unusable
 from mimic_core.sources.tables.columns import CHUNK_ROWS
-from mimic_core.sources.texts import caption_of, cells, check_text, parse_metadata
+from mimic_core.sources.texts import caption_of, cells, check_text, label_of, parse_metadata
 
 _HEADER_ROWS = 100  # rows whose fields count as the table's columns
 

@@ -15,8 +15,8 @@ from typing import IO, Any
 
 import polars as pl
 
+from mimic_core.base.config import Task
 from mimic_core.base.errors import SourceError
-from mimic_core.base.schema import Task
 from mimic_core.sources.guess import Columns
 from mimic_core.sources.tables.arrow import class_names, parquet_schema, read_columns
 from mimic_core.sources.tables.columns import OWN

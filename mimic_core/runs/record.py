@@ -1,0 +1,124 @@
+"""TODO mimic_core/runs/record.py."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from mimic_core.base.config import Frozen, HeadConfig, RunConfig
+from mimic_core.base.identity import digest, slug
+from mimic_core.base.schema import SCHEMA_VERSION
+
+RunStatus = Literal["running", "done"]
+CheckLevel = Literal["good", "caution", "bad"]
+
+HeadOrigin = Literal["file", "trusted", "zero_shot", "checkpoint"]
+
+
+class HeadRecord(Frozen):
+    """The reference head of a labelled run: where it is from, and how good it is on the pool.
+
+    ``accuracy`` is the share of the ``scored`` samples whose label it predicts, whether or not the
+    labels are right. ``disjoint`` says that no sample it was trained on was scored, as far as
+    Mimicscope has trained it; ``trusted_held_out`` more were trusted, but are held out.
+    ``converged`` is false where the training of the head has not come to its end.
+    """
+
+    origin: HeadOrigin
+    classes: int
+    scored: int
+    accuracy: float
+    prompts: tuple[str, ...] = ()
+    trusted: int = 0
+    trusted_held_out: int = 0
+    trusted_accuracy: float | None = None
+    disjoint: bool = True
+    converged: bool = True
+
+    def as_sentence(self) -> str:
+        """The same for people."""
+        origin = {
+            "file": "read from a file",
+            "trusted": f"trained on {self.trusted:,} trusted samples",
+            "zero_shot": f"zero-shot from {', '.join(map(repr, self.prompts))}",
+            "checkpoint": "the reference checkpoint's own classifier",
+        }[self.origin]
+        left = f", {self.trusted_held_out:,} more are held out" if self.trusted_held_out else ""
+        scored = "" if self.disjoint else ", which are scored too"
+        ended = "" if self.converged else ", stopped by its limit before it had converged"
+        return (
+            f"{origin}{left}{scored}{ended}; {self.classes} classes; agrees with "
+            f"{self.accuracy:.1%} of the {self.scored:,} scored labels"
+        )
+
+
+class LayerSweep(Frozen):
+    """What one candidate mimic layer would give on a small part of the pool."""
+
+    mimic_layers: tuple[str, ...]
+    samples: int
+    share_positive: float
+    rank_with_clip_score: float | None
+    rank_with_loss: float | None
+    mean_score: float
+
+
+class DirectionCheck(Frozen):
+    """Is the reference better on this pool, and do the scores say so (method.md section 6)?
+
+    ``segment`` holds (position, mean loss) from the model (0) to the reference (1) on the mimic
+    layers. Rank agreements are Spearman's; None where one side is constant.
+    """
+
+    segment: tuple[tuple[float, float], ...]
+    share_positive: float
+    rank_with_clip_score: float | None
+    rank_with_loss: float | None
+    level: CheckLevel
+    verdict: str
+    sweep: tuple[LayerSweep, ...] = ()
+
+
+class RunRecord(Frozen):
+    """The content of ``run.json``; ``samples`` have scores, ``held_out`` are readable without."""
+
+    schema_version: int
+    run_id: str
+    status: RunStatus
+    created_at: str
+    finished_at: str | None = None
+    config: RunConfig
+    feature_set: str
+    tangent_set: str | None = None
+    mimic_layers: tuple[str, ...] = ()
+    batch_size: int = 0
+    samples: int = 0
+    skipped: int = 0
+    held_out: int = 0
+    epochs: int = 0
+    device: str = "cpu"
+    versions: dict[str, str] = {}
+    preprocessing: dict[str, Any] = {}
+    preprocessing_sha256: str = ""
+    decoder: str = ""
+    reference_head: HeadRecord | None = None
+    self_check: dict[str, float] = {}
+    direction_check: DirectionCheck | None = None
+    timings: dict[str, float] = {}
+
+
+def run_id(config: RunConfig, feature_set: str, model: str | None) -> str:
+    """Name of the run: the same pool, models and settings always give the same one.
+
+    The feature sets' own names hold what they depend on: pool, weights, preprocessing, precision.
+
+    Args:
+        model: What distinguishes the model from others where it is not the reference's own: the
+            name of its tangents, the weights that training starts from, or the content of the
+            reference head's file.
+    """
+    settings = config.scorer.model_dump(mode="json", exclude={"model"})
+    parts = [SCHEMA_VERSION, feature_set, model, config.mode, settings]
+    if config.head not in (None, HeadConfig()):
+        parts.append(config.head.model_dump(mode="json", exclude={"file"}))
+    identity = digest(parts)
+    return f"{slug(config.source.path)}-{config.mode}-{identity}"
