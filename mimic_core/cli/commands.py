@@ -1,7 +1,7 @@
 """A training run as the command that makes it: what a page has put together, for a terminal.
 
 Only what differs from the defaults is said. ``mimic_core.cli.train.run_config`` reads it back to
-an equal configuration; ``tests/core/test_train_command.py`` holds the two together.
+an equal configuration; ``tests/core/cli/test_train_command.py`` holds the two together.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mimic_core.runs.run import Run
 
 # The choices of mimic_core.base.schema, which is too slow to import for a mere --help (it brings
-# numpy and polars); tests/core/test_cli.py holds them, and the defaults in the help texts, equal.
+# numpy and polars); tests/core/cli/test_cli.py holds them, and the defaults in the help texts, equal.
 WeightingName = Literal["uniform", "mimic", "grand", "agra", "grad_match", "rho", "influence"]
 Method = Literal["proj", "cos"]
 Precision = Literal["fp32", "bf16", "fp16"]

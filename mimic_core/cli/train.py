@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mimic_core.runs.run import Run
 
 # The choices of mimic_core.base.config, as in mimic_core.cli.options;
-# tests/core/test_cli_train.py holds them, and the defaults in the help texts, to be equal.
+# tests/core/cli/test_train.py holds them, and the defaults in the help texts, to be equal.
 Reweight = Literal["layers", "all"]
 Optimiser = Literal["adamw", "sgd"]
 Schedule = Literal["constant", "cosine"]

@@ -14,8 +14,9 @@ from app.library import ROOT_VARIABLE
 from mimic_core.runs.run import Run
 from mimic_core.runs.table import run_table
 from tests.fakes import fake_run
+from tests.places import ROOT
 
-MAIN = Path(__file__).resolve().parents[2] / "app" / "main.py"
+MAIN = ROOT / "app" / "main.py"
 STATE = "mimicscope"
 DEFECTS = "app.components.shared.errors"  # the logger that is told of them
 OpenApp = Callable[..., AppTest]

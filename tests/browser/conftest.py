@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from tests.browser import traffic
+from tests.places import ROOT
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = ROOT
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless",

@@ -17,9 +17,9 @@ from mimic_core.runs.run import Run, open_run
 from tests.browser import steps
 from tests.browser.conftest import serving
 from tests.browser.filter_steps import build_clip, choose, click, fill, open_filters, save
+from tests.places import ROOT
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ import pytest
 from mimic_core.base.config import HeadConfig
 from mimic_core.scoring.training.train import train_pool
 from tests.app.conftest import OpenApp
-from tests.app.test_pages import texts
-from tests.app.test_train_page import Started, read_back, started
-from tests.app.test_train_page import command as command_of
+from tests.app.explore.test_explore_page import texts
+from tests.app.train.test_train_page import Started, read_back, started
+from tests.app.train.test_train_page import command as command_of
+from tests.places import CIFAR
 
 __all__ = ["started"]  # a fixture
 
-CIFAR = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10n_10k.parquet"
 SAMPLES = 200
 
 pytestmark = pytest.mark.skipif(not CIFAR.is_file(), reason=f"no pool at {CIFAR}")

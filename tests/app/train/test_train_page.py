@@ -20,7 +20,7 @@ from mimic_core.jobs.record import Job, JobOptions, Report
 from mimic_core.jobs.store import JOBS_FILE, JobStore
 from mimic_core.runs.run import Run
 from tests.app.conftest import OpenApp
-from tests.app.test_pages import state, texts
+from tests.app.explore.test_explore_page import state, texts
 from tests.app.training_runs import fake_training
 from tests.core.sources_pools import image_bytes, write_files
 

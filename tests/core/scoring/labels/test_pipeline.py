@@ -30,8 +30,8 @@ from mimic_core.scoring.tuning import estimate_seconds, tune_run
 from tests.core import checkpoints_on_disk as disk
 from tests.core.labelled_pool import CLASSES, write_class_folders
 from tests.core.sources_pools import write_files
+from tests.places import CIFAR
 
-CIFAR = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10n_10k.parquet"
 needs_cifar = pytest.mark.skipif(not CIFAR.exists(), reason="needs ../shared/data (CIFAR-10N)")
 PROBE: dict[str, Any] = {"epochs": 2, "batch_size": 16, "temperature": 1.0}
 TRUSTED = {"trusted": "40%"}

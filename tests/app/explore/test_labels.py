@@ -12,8 +12,8 @@ from mimic_core.runs.run import Run
 from mimic_core.runs.table import run_table
 from mimic_core.scoring.pipeline import score_pool
 from tests.app.conftest import STATE, OpenApp
-from tests.app.test_data_page import Started, started
-from tests.app.test_pages import state, texts, tiles
+from tests.app.data.test_data_page import Started, started
+from tests.app.explore.test_explore_page import state, texts, tiles
 from tests.core.labelled_pool import CLASSES, write_class_folders
 
 __all__ = ["started"]  # a fixture

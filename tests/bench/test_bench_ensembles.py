@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.places import ROOT
+
 TRUTH, KIND = pl.Series([True, True, True, False, False]), pl.Series(["a", "a", "b b", None, None])
 
 

@@ -22,8 +22,7 @@ from mimic_core.scoring.training.train import train_pool
 from mimic_core.sources.opening import open_source
 from tests.core import checkpoints_on_disk as disk
 from tests.core import scoring_pool as pool
-
-ROOT = Path(__file__).parents[2]
+from tests.places import ROOT
 
 
 def bench(name: str) -> ModuleType:

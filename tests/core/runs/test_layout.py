@@ -17,6 +17,7 @@ from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.layout import MapConfig, ensure_map, map_method, umap_map
 from mimic_core.runs.table import map_config, run_table
 from tests.fakes import fake_run
+from tests.places import ROOT
 
 
 @pytest.fixture
@@ -208,7 +209,7 @@ def test_importing_it_loads_neither_umap_nor_torch() -> None:
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )
     assert found.stdout == "[]\n"
 

@@ -14,8 +14,8 @@ from mimic_core.runs.table import run_table
 from mimic_core.scoring.pipeline import score_pool
 from mimic_core.sources.images import decode_image
 from mimic_core.sources.reading import read_image
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PHOTOGRAPHS = ROOT.parent / "shared" / "data" / "flickr8k_1k"
 REFERENCE = ROOT / "data_samples" / "reference"
 

@@ -33,8 +33,9 @@ from data_samples.objects import Thing, all_things, plural, with_article
 from data_samples.render import FONT_PATH, render
 from data_samples.scenes import Scene, draw_scene
 from mimic_core.base.errors import ConfigError
+from tests.places import ROOT
 
-DEMO_DIR = Path(__file__).parents[2] / "data_samples"
+DEMO_DIR = ROOT / "data_samples"
 REFERENCE = DEMO_DIR / "reference"
 MEGABYTE = 1_000_000
 

@@ -12,8 +12,8 @@ from mimic_core.base.errors import SourceError
 from mimic_core.sources.images import decode_image
 from mimic_core.sources.reading import read_image
 from tests.core.sources_pools import indexed, opened, samples
+from tests.places import DATA
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 FLICKR = DATA / "flickr8k_1k"
 CIFAR = DATA / "cifar10n_10k.parquet"
 

@@ -13,7 +13,7 @@ from mimic_core.jobs.record import Failure, Job, JobOptions, Report
 from mimic_core.jobs.store import JOBS_FILE, JobStore
 from mimic_core.runs.run import Run
 from tests.app.conftest import OpenApp
-from tests.app.test_pages import metric, state, texts, tiles
+from tests.app.explore.test_explore_page import metric, state, texts, tiles
 from tests.fakes import fake_run
 
 CONFIG = RunConfig(source=SourceConfig(path="/data/photos"), reference="ref", probe=ProbeConfig())

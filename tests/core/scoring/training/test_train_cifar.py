@@ -9,8 +9,8 @@ import pytest
 from mimic_core.__main__ import main
 from mimic_core.runs.run import open_run
 from mimic_core.runs.table import run_table
+from tests.places import CIFAR
 
-CIFAR = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10n_10k.parquet"
 ARCH = "timm:test_vit"  # timm's tiny ViT, with random weights
 SAMPLES, TRUSTED, HELD_OUT = 300, 0.2, 0.2
 

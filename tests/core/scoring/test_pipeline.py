@@ -36,6 +36,7 @@ from tests.core import checkpoints_on_disk as disk
 from tests.core import scoring_pool as pool
 from tests.core import tiny
 from tests.core.scoring_pool import READABLE, REASONS, caption_of, picture, uid_of
+from tests.places import ROOT
 
 PROBE = ProbeConfig(epochs=2, batch_size=16)
 SNAPSHOT = SnapshotConfig(batch_size=16, repeats=2)
@@ -503,7 +504,7 @@ def test_twenty_kills_change_no_byte(mode: str, home: Path) -> None:
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     for number in range(1, int(done.stdout.split()[-1]) + 1):
