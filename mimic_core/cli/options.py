@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from mimic_core.base.config import HeadConfig, SourceConfig
     from mimic_core.runs.run import Run
 
-# The choices of mimic_core.base.schema, which is too slow to import for a mere --help (it brings
-# numpy and polars); tests/core/cli/test_cli.py holds them, and the defaults in the help texts, equal.
+# The choices of mimic_core.base.config; tests/core/cli/test_cli.py holds them, and the defaults in
+# the help texts, to be equal.
 WeightingName = Literal["uniform", "mimic", "grand", "agra", "grad_match", "rho", "influence"]
 Method = Literal["proj", "cos"]
 Precision = Literal["fp32", "bf16", "fp16"]
