@@ -166,7 +166,7 @@ WHAT = {
 CHILD = """
 import json, sys, time
 from pathlib import Path
-from mimic_core import selections
+from mimic_core.filters import selections
 from mimic_core.cli.runs import read_recipe
 from mimic_core.runs.run import open_run
 wall, busy = time.perf_counter(), time.process_time()

@@ -7,6 +7,7 @@ Code blocks that are checked stand below an HTML comment that names them, such a
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import re
 import shlex
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 DOCUMENTS = [
     README,
+    ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *(ROOT / folder / "README.md" for folder in ("bench", "data_samples")),
 ]
@@ -257,3 +259,38 @@ def test_the_search_for_unwanted_words_finds_them() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_no_place_is_left_to_be_filled_in(document: Path) -> None:
     assert re.findall(r"^[A-Z][A-Z_]{3,}$", document.read_text("utf-8"), re.MULTILINE) == []
+
+
+def drawing_module() -> Any:
+    """The script of ``docs/``, which stands in no package."""
+    spec = importlib.util.spec_from_file_location("draw_rooms", ROOT / "docs" / "draw_rooms.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_picture_of_the_rooms_and_the_list_of_files_are_of_today() -> None:
+    """``python docs/draw_rooms.py`` makes both again."""
+    drawn = drawing_module()
+    assert drawn.PICTURE.read_text("utf-8") == drawn.drawing()
+    document = drawn.ARCHITECTURE.read_text("utf-8")
+    assert document == drawn.with_file_list(document)
+
+
+def test_the_ways_through_the_house_name_what_is_there() -> None:
+    document = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    steps = re.findall(r"`((?:mimic_core|app)/[\w/]+\.py): (\w+)`", document)
+    assert len(steps) > 20
+    for file, name in steps:
+        tree = ast.parse((ROOT / file).read_text("utf-8"))
+        defined = {node.name for node in tree.body if hasattr(node, "name")}
+        assert name in defined, f"{file} has no {name}"
+
+
+def test_the_files_to_touch_are_there() -> None:
+    document = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    named = re.findall(r"`((?:mimic_core|app|bench|tests|docs)/[\w/.]*)`", document)
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == ["app/components/PAGE/"]

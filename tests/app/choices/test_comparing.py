@@ -12,7 +12,7 @@ from app.choices import comparing
 from app.state.filters import QUADRANTS
 from mimic_core.filters.conditions import Absolute, Condition, Minus, Not, Text
 from mimic_core.filters.recipe import Recipe, apply
-from mimic_core.stats import agreement
+from mimic_core.stats.agreement import agreement
 
 N = 12
 TABLE = pl.DataFrame(

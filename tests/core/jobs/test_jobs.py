@@ -445,10 +445,12 @@ def test_a_job_outlives_the_process_that_started_it(fake_workers: JobStore) -> N
     (store.runs_root / "fake-run" / "go").touch()
     starter = f"""
         from pathlib import Path
-        from mimic_core import jobs
-        from mimic_core.base.schema import ProbeConfig, RunConfig, SourceConfig
+        from mimic_core.base.config import ProbeConfig, RunConfig, SourceConfig
+        from mimic_core.jobs import store, worker
+        from mimic_core.jobs.record import JobOptions
         config = RunConfig(source=SourceConfig(path="p"), reference="r", probe=ProbeConfig())
-        print(jobs.start_job(jobs.JobStore(Path({str(store.path)!r})), config, jobs.JobOptions()))
+        table = store.JobStore(Path({str(store.path)!r}))
+        print(worker.start_job(table, config, JobOptions()))
     """
     job_id = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(starter)],
