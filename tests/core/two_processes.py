@@ -18,7 +18,7 @@ from mimic_core.scoring.training.state import weights_file
 _SCRIPT = """
 import sys
 from pathlib import Path
-from mimic_core.base.schema import RunConfig
+from mimic_core.base.config import RunConfig
 from mimic_core.scoring.training.train import train_pool
 
 if __name__ == "__main__":

@@ -464,7 +464,7 @@ import json, os, random, signal, sys, time
 from pathlib import Path
 import open_clip, timm, torch  # imported once; every child is a fork of this process
 from mimic_core.scoring.pipeline import score_pool
-from mimic_core.base.schema import RunConfig
+from mimic_core.base.config import RunConfig
 config, root, kills, seconds = json.loads(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), None
 draw = random.Random(0)
 def child(where):
