@@ -49,7 +49,7 @@ SCREEN = ("app.main", "app.cache", "app.components", "app.state.session", "app.v
 
 @dataclass(frozen=True)
 class Import:
-    """One imported module; ``lazy`` when it stands inside a function, or is for type checkers."""
+    """One imported module; ``lazy`` when it stands inside a function."""
 
     module: str
     lazy: bool
@@ -89,9 +89,7 @@ def _imports(node: ast.AST, *, lazy: bool) -> Iterator[Import]:
             for alias in child.names:
                 full = f"{child.module}.{alias.name}"
                 yield Import(full if full in FILES else child.module, lazy, child.lineno)
-        inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or (
-            isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
-        )
+        inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         yield from _imports(child, lazy=lazy or inside)
 
 
@@ -200,18 +198,10 @@ def listed(package: str) -> list[str]:
     return []
 
 
-def test_public_names_lead_where_their_types_say() -> None:
+def test_every_public_name_leads_somewhere() -> None:
     import mimic_core
 
-    typed = {
-        alias.name: node.module
-        for node in ast.walk(tree_of(FILES["mimic_core"]))
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-        if (node.module or "").startswith("mimic_core")
-    }
-    assert sorted(typed) == mimic_core.__all__
-    assert typed == {name: f"mimic_core.{where}" for name, where in mimic_core._WHERE.items()}
+    assert "score_pool" in mimic_core.__all__
     for name in mimic_core.__all__:
         assert getattr(mimic_core, name) is not None
 
@@ -220,8 +210,7 @@ def test_torch_is_imported_on_its_side_of_the_wall_alone() -> None:
     """Elsewhere only lazily, by what starts work and by the live tuning of the app."""
 
     def forbidden(module: str, found: Import) -> bool:
-        start = module == "mimic_core" or within(module, CALLERS_OF_TORCH)
-        allowed = found.lazy and start
+        allowed = found.lazy and within(module, CALLERS_OF_TORCH)
         return is_torch(found.module) and not is_torch(module) and not allowed
 
     assert offences([*CORE, *APP], forbidden) == []
