@@ -1,8 +1,8 @@
 """Mimicscope: score image-text data by how far each sample pulls a model to a better one.
 
-The public Python API is listed in ``__init__.pyi``: ``from mimic_core import score_pool``. A name is
-imported when it is first asked for, so importing this package loads neither torch nor polars. What
-else a room offers is listed in its own ``__init__``, such as that of ``mimic_core.stats``.
+The public Python API is listed in ``__init__.pyi``: ``from mimic_core import score_pool``. A name
+is imported when it is first asked for, so importing this package loads neither torch nor polars.
+What else a room offers is listed in its own ``__init__``, such as that of ``mimic_core.stats``.
 """
 
 import lazy_loader
