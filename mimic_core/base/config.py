@@ -17,7 +17,17 @@ LossName = Literal["clip", "siglip"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 Method = Literal["proj", "cos"]
-WeightingName = Literal["uniform", "mimic", "grand", "agra", "grad_match", "rho", "influence"]
+WeightingName = Literal[
+    "uniform",
+    "mimic",
+    "grand",
+    "agra",
+    "grad_match",
+    "grad_match_single",
+    "rho",
+    "rho_attached",
+    "influence",
+]
 Reweight = Literal["layers", "all"]
 Optimiser = Literal["adamw", "sgd"]
 Schedule = Literal["constant", "cosine"]

@@ -12,7 +12,17 @@ if TYPE_CHECKING:
 
 # The choices of mimic_core.base.config; tests/core/cli/test_cli.py holds them, and the defaults in
 # the help texts, to be equal.
-WeightingName = Literal["uniform", "mimic", "grand", "agra", "grad_match", "rho", "influence"]
+WeightingName = Literal[
+    "uniform",
+    "mimic",
+    "grand",
+    "agra",
+    "grad_match",
+    "grad_match_single",
+    "rho",
+    "rho_attached",
+    "influence",
+]
 Method = Literal["proj", "cos"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Task = Literal["pairs", "labels"]

@@ -12,10 +12,19 @@ samples to compare with, and softmax over the batch at the run's temperature (me
 - ``rho``         softmax of loss minus the reference's loss (Rho-loss, Mindermann et al.,
                   arXiv 2206.07137)
 - ``influence``   softmax of <g_i, c> / ||c||, c from clean samples: the mimic score with the
-                  direction of a descent on clean samples in the place of the task vector
+                  direction of a descent on clean samples in the place of the task vector; its
+                  cosine where the method is ``cos``
 
-All sum to 1. A weighting asks a ``Geometry`` for what it needs of the gradients and never builds
-them. Letters: B batch.
+Two more are what the method's authors compare with under the names Grad-Match and Rho-loss, which
+differ from the definitions above (``docs/method.md`` says how):
+
+- ``grad_match_single``  <g_i, c> / ||g_i||^2, c the mean gradient of the own batch: the multiple of
+                  each gradient alone that comes closest to c; may be negative
+- ``rho_attached``  the gradient of sum_i softmax(l - l_ref)_i l_i with the softmax differentiated
+                  too, so w_i (1 + l_i - sum_j w_j l_j), for all parameters and without temperature
+
+All but ``grad_match_single`` sum to 1. A weighting asks a ``Geometry`` for what it needs of the
+gradients and never builds them. Letters: B batch.
 """
 
 from __future__ import annotations
@@ -57,7 +66,7 @@ class Geometry(Protocol):
 
 @dataclass(frozen=True)
 class Weighed:
-    """Weights (B,) that sum to 1; ``note`` says why they are uniform where they had to be."""
+    """Weights (B,) of a batch; ``note`` says why they are uniform where they had to be."""
 
     weights: Tensor
     note: str | None = None
@@ -69,6 +78,7 @@ class Given:
 
     geometry: Geometry
     temperature: float
+    method: Method
     scores: Tensor | None
     comparison: Mapping[str, Tensor] | None
     reference_losses: Tensor | None
@@ -79,6 +89,7 @@ def batch_weights(
     geometry: Geometry,
     *,
     temperature: float,
+    method: Method = "proj",
     scores: Tensor | None = None,
     comparison: Mapping[str, Tensor] | None = None,
     reference_losses: Tensor | None = None,
@@ -88,15 +99,16 @@ def batch_weights(
     Args:
         geometry: Of the batch, at the present weights.
         temperature: Divides what a softmax is taken of.
+        method: How ``influence`` measures: a projection, or a cosine.
         scores: Mimic scores (B,); ``mimic`` needs them.
         comparison: Mean gradient on the mimic layers of other samples; ``agra``, ``grad_match`` and
             ``influence`` need it (see ``needs_comparison``).
-        reference_losses: Losses (B,) under the reference; ``rho`` needs them.
+        reference_losses: Losses (B,) under the reference; ``rho`` and ``rho_attached`` need them.
 
     Raises:
         ScoreError: What the weighting needs is missing, or a value is not finite.
     """
-    given = Given(geometry, temperature, scores, comparison, reference_losses)
+    given = Given(geometry, temperature, method, scores, comparison, reference_losses)
     return _WEIGHTINGS[name](given)
 
 
@@ -108,7 +120,15 @@ def needs_comparison(name: WeightingName) -> Comparison | None:
 
 def needs_reference_losses(name: WeightingName) -> bool:
     """Whether the weighting needs the losses under the reference."""
-    return name == "rho"
+    return name in {"rho", "rho_attached"}
+
+
+def weighs_everything(name: WeightingName) -> bool:
+    """Whether the weights count for all parameters, whatever the settings say.
+
+    Equal weights are the mean gradient anyway; ``rho_attached`` is the gradient of one loss.
+    """
+    return name in {"uniform", "rho_attached"}
 
 
 def mimic_scores_of(geometry: Geometry, vector: TaskVector, *, method: Method = "proj") -> Tensor:
@@ -136,6 +156,13 @@ def _rho(given: Given) -> Weighed:
     return _softmax(given.geometry.losses - expected, given)
 
 
+def _rho_attached(given: Given) -> Weighed:
+    losses = given.geometry.losses
+    expected = _required(given.reference_losses, "losses under the reference", "reference_losses")
+    chosen = mimic_weights(losses - expected, temperature=1.0)
+    return Weighed(chosen * (1 + losses - (chosen * losses).sum()))
+
+
 def _agra(given: Given) -> Weighed:
     comparison = _required(given.comparison, "a comparison gradient", "comparison")
     # The sign of the cosine is the sign of the product: no gradient's norm is needed.
@@ -154,12 +181,22 @@ def _grad_match(given: Given) -> Weighed:
     return Weighed(weights / total)
 
 
+def _grad_match_single(given: Given) -> Weighed:
+    gram = given.geometry.gram()
+    squares = gram.diagonal()
+    # A gradient of zero moves nothing, whatever its weight.
+    return Weighed(torch.where(squares > 0, gram.mean(1) / squares, 0.0))
+
+
 def _influence(given: Given) -> Weighed:
     comparison = _required(given.comparison, "the clean samples' gradient", "comparison")
     length = math.hypot(*(float(torch.linalg.vector_norm(part)) for part in comparison.values()))
     if length == 0.0:
         return Weighed(_uniform(given).weights, "the clean samples' gradient is zero")
-    return _softmax(given.geometry.products(comparison) / length, given)
+    scores = given.geometry.products(comparison) / length
+    if given.method == "cos":
+        scores = cosines(scores, given.geometry.norms())
+    return _softmax(scores, given)
 
 
 def _softmax(values: Tensor, given: Given) -> Weighed:
@@ -172,7 +209,9 @@ _WEIGHTINGS: dict[WeightingName, Callable[[Given], Weighed]] = {
     "grand": _grand,
     "agra": _agra,
     "grad_match": _grad_match,
+    "grad_match_single": _grad_match_single,
     "rho": _rho,
+    "rho_attached": _rho_attached,
     "influence": _influence,
 }
 

@@ -35,7 +35,9 @@ WEIGHTINGS: dict[WeightingName, tuple[str, str]] = {
     "grand": ("GraNd", "softmax of the gradient's norm: who moves the model most"),
     "agra": ("AGRA", "only those whose gradient goes with that of another batch"),
     "grad_match": ("Grad-Match", "the mix whose gradient comes closest to another batch's"),
+    "grad_match_single": ("Grad-Match, one by one", "each gradient's best multiple for the mean"),
     "rho": ("Rho-loss", "softmax of loss minus reference loss: learnable, not yet learned"),
+    "rho_attached": ("Rho-loss, attached", "the same with its weights differentiated as well"),
     "influence": ("Influence", "softmax of the score towards a few samples known to be clean"),
 }
 _WARM = frozenset[WeightingName](("mimic", "grand", "rho", "influence"))
@@ -152,7 +154,7 @@ def _weights(
     chosen: dict[str, Any] = {"weighting": weighting}
     if weighting == "influence":
         chosen |= _clean(columns, missing, labelled=labelled, trusted=trusted)
-    if weighting != "uniform":
+    if weighting not in {"uniform", "rho_attached"}:  # those weigh all parameters
         chosen["reweight"] = st.segmented_control(
             "Weights count for",
             list(_REWEIGHT),

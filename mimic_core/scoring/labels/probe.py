@@ -176,6 +176,7 @@ class LabelProbe:
             self.config.weighting,
             geometry,
             temperature=self.config.temperature,
+            method=self.config.method,
             scores=scores,
             comparison=self._comparison(following),
             reference_losses=self._reference_losses(features, labels),

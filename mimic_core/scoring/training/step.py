@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from mimic_core.base.config import TrainConfig
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.mimic.scores import cosines, mimic_weights, vector_towards
-from mimic_core.mimic.weightings import Weighed, batch_weights
+from mimic_core.mimic.weightings import Weighed, batch_weights, weighs_everything
 from mimic_core.scoring.training.distributed import Group
 from mimic_core.scoring.training.objectives import Objective
 from mimic_core.scoring.training.tracing import Trace, trace_batch
@@ -83,8 +83,7 @@ def visit_batch(
         visit.train_weights,
         layers={name: parameters[name] for name in learner.target},
         others=[value for name, value in parameters.items() if name not in learner.target],
-        # Equal weights are the mean gradient, which one backward pass gives all parameters.
-        reweight_all=config.reweight == "all" or config.weighting == "uniform",
+        reweight_all=config.reweight == "all" or weighs_everything(config.weighting),
         scale=scale,
     )
     return visit
@@ -103,6 +102,7 @@ def weigh(trace: Trace, config: TrainConfig, aids: Aids) -> Visit:
             config.weighting,
             trace.geometry,
             temperature=config.temperature,
+            method=config.method,
             scores=scores,
             comparison=aids.comparison,
             reference_losses=aids.reference_losses,

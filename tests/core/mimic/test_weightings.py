@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from mimic_core.base.config import WeightingName
 from mimic_core.base.errors import ScoreError
 from mimic_core.mimic.geometry import GraphGeometry, LinearGeometry, cross_entropy_geometry
 from mimic_core.mimic.grad_match import match_weights
@@ -22,6 +23,7 @@ from mimic_core.mimic.weightings import (
     mimic_scores_of,
     needs_comparison,
     needs_reference_losses,
+    weighs_everything,
 )
 from mimic_core.scoring.training.comparison import mean_gradient
 from mimic_core.scoring.training.distributed import Group
@@ -161,6 +163,42 @@ def test_rho_is_the_softmax_of_loss_minus_reference_loss(
     close(found.weights, softmax(truth.losses - expected, 0.2))
 
 
+def test_rho_attached_is_the_gradient_of_the_weighted_loss_with_its_weights_in_it() -> None:
+    """By autograd on one linear layer, weights and all, against ``sum_i w_i g_i``."""
+    generator = torch.Generator().manual_seed(5)
+    inputs = torch.randn(B, 5, generator=generator)
+    weight = torch.randn(4, 5, generator=generator, requires_grad=True)
+    labels = torch.tensor([0, 3, 1, 1, 2, 0])
+    expected = torch.linspace(0.2, 1.4, B)
+    logits = inputs @ weight.T
+    losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+    (torch.softmax(losses - expected, 0) * losses).sum().backward()
+    geometry = cross_entropy_geometry(inputs, logits, labels, weight="w")
+    found = batch_weights("rho_attached", geometry, temperature=0.05, reference_losses=expected)
+    assert weight.grad is not None
+    close(geometry.weighted_gradient(found.weights)["w"], weight.grad.double())
+    assert float(found.weights.sum()) == pytest.approx(1, abs=1e-5)
+    detached = batch_weights("rho", geometry, temperature=1, reference_losses=expected).weights
+    assert not torch.allclose(found.weights, detached, atol=1e-2)
+
+
+def test_grad_match_one_by_one_is_each_gradients_own_projection(
+    geometry: Geometry, gradients: Tensor
+) -> None:
+    mean = gradients.mean(0)
+    found = batch_weights("grad_match_single", geometry, temperature=1)
+    close(found.weights, (gradients @ mean) / gradients.square().sum(1))
+
+
+def test_grad_match_one_by_one_may_be_negative_and_gives_a_zero_gradient_no_weight() -> None:
+    geometry = cross_entropy_geometry(
+        torch.tensor([[1.0], [3.0], [0.0]]), torch.zeros(3, 2), torch.tensor([0, 1, 0]), weight="w"
+    )
+    found = batch_weights("grad_match_single", geometry, temperature=1).weights
+    # Per-sample gradients on the two classes: (-1/2, 1/2), (3/2, -3/2), 0; their mean (1/3, -1/3).
+    assert found.tolist() == pytest.approx([-2 / 3, 2 / 9, 0.0])
+
+
 def test_agra_keeps_who_goes_with_the_comparison_batch(
     geometry: Geometry, gradients: Tensor, comparison: dict[str, Tensor]
 ) -> None:
@@ -233,24 +271,41 @@ def test_influence_is_the_mimic_score_along_a_descent_on_clean_samples(
     close(found.weights, softmax(scores, 0.1))
 
 
+def test_influence_as_a_cosine(
+    geometry: Geometry, gradients: Tensor, comparison: dict[str, Tensor]
+) -> None:
+    clean = flat(comparison)
+    cosine = (gradients @ clean) / clean.norm() / gradients.norm(dim=1)
+    found = batch_weights(
+        "influence", geometry, temperature=0.1, method="cos", comparison=comparison
+    )
+    close(found.weights, softmax(cosine, 0.1))
+
+
 def test_a_zero_gradient_of_the_clean_samples_is_said(geometry: Geometry) -> None:
     zero = {"w": torch.zeros(2)}
     found = batch_weights("influence", geometry, temperature=0.1, comparison=zero)
     assert found.note == "the clean samples' gradient is zero"
 
 
-@pytest.mark.parametrize("name", ["mimic", "agra", "grad_match", "influence", "rho"])
+@pytest.mark.parametrize(
+    "name", ["mimic", "agra", "grad_match", "influence", "rho", "rho_attached"]
+)
 def test_what_is_missing_is_named(name: str, geometry: Geometry) -> None:
     with pytest.raises(ScoreError, match="this weighting needs"):
         batch_weights(name, geometry, temperature=1)  # type: ignore[arg-type]
 
 
 def test_what_each_weighting_needs() -> None:
-    names = ("uniform", "mimic", "grand", "agra", "grad_match", "rho", "influence")
-    assert [needs_comparison(name) for name in names] == [  # type: ignore[arg-type]
-        None, None, None, "pool", "pool", None, "clean",
-    ]  # fmt: skip
-    assert [name for name in names if needs_reference_losses(name)] == ["rho"]  # type: ignore[arg-type]
+    names: tuple[WeightingName, ...] = get_args(WeightingName)
+    compared = {name: needs_comparison(name) for name in names}
+    assert {name: found for name, found in compared.items() if found is not None} == {
+        "agra": "pool",
+        "grad_match": "pool",
+        "influence": "clean",
+    }
+    assert [name for name in names if needs_reference_losses(name)] == ["rho", "rho_attached"]
+    assert [name for name in names if weighs_everything(name)] == ["uniform", "rho_attached"]
 
 
 # --- the closed form of a linear last layer ---

@@ -12,7 +12,7 @@ from mimic_core.mimic.scores import TaskVector, task_vector
 from mimic_core.scoring.training.check import self_check
 from mimic_core.scoring.training.distributed import Group
 from mimic_core.scoring.training.objectives import PairObjective
-from mimic_core.scoring.training.step import Aids, add_gradients, weigh
+from mimic_core.scoring.training.step import Aids, Learner, add_gradients, visit_batch, weigh
 from mimic_core.scoring.training.tracing import trace_graph
 from tests.core import oracle, tiny
 from tests.core.training_pairs import PAIRS, batch_of
@@ -78,6 +78,25 @@ def test_reweighted_gradients_are_the_explicit_weighted_sums(
         scale = float(gradients[name].abs().max())
         difference = float((parameter.grad.double() - expected).abs().max())
         assert difference <= 1e-3 * scale, (name, difference, scale)
+
+
+def test_rho_attached_takes_the_gradient_of_one_loss_over_all_parameters() -> None:
+    """Also where ``reweight`` names the mimic layers alone: it is the authors' update."""
+    model, reference = tiny.clip_vit(0).requires_grad_(True), tiny.clip_vit(1)
+    expected = torch.linspace(1.0, 2.0, B)
+    config = TrainConfig.parse({"model": "m", "temperature": 0.02, "weighting": "rho_attached"})
+    target = {tiny.IMAGE_MLP: reference.get_parameter(tiny.IMAGE_MLP)}
+    visit_batch(
+        Learner(model, PAIRS, target, config), batch_of(B, 3), Aids(reference_losses=expected)
+    )
+    ours = {name: p.grad for name, p in model.named_parameters()}
+    model.zero_grad(set_to_none=True)
+    images, tokens = tiny.pairs(B, 3)
+    losses = oracle.contrastive_losses(*model(images, tokens))
+    (torch.softmax(losses - expected, 0) * losses).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        assert oracle.relative_difference(ours[name], parameter.grad.double()) < 1e-3  # type: ignore[arg-type]
 
 
 def test_accumulated_batches_add_up() -> None:
