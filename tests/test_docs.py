@@ -195,6 +195,31 @@ def test_the_training_loop_in_the_readme_trains() -> None:
 
 
 @needs_readme
+def test_the_default_variant_in_the_readme_weighs_the_mimic_layers_alone() -> None:
+    import torch
+
+    from mimic_core.mimic.losses import clip_losses
+    from tests.core.tiny import IMAGE_MLP, clip_vit
+
+    model = clip_vit(0).requires_grad_(True)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 3, 16, 16, generator=generator)
+    texts = torch.randint(1, 64, (4, 8), generator=generator)
+    weights = torch.tensor([0.7, 0.1, 0.1, 0.1])
+    parameters = dict(model.named_parameters())
+    losses = clip_losses(*model(images, texts))
+    means, weighted = (
+        torch.autograd.grad(total, list(parameters.values()), retain_graph=True)
+        for total in (losses.mean(), (weights * losses).sum())
+    )
+    names = {"torch": torch, "model": model, "layers": [IMAGE_MLP], "losses": losses}
+    example = compile(marked_block("example: default-variant"), str(README), "exec")
+    exec(example, names | {"weights": weights})  # noqa: S102 - the README is ours
+    for (name, parameter), mean, other in zip(parameters.items(), means, weighted, strict=True):
+        torch.testing.assert_close(parameter.grad, other if name == IMAGE_MLP else mean)
+
+
+@needs_readme
 def test_the_recipe_in_the_readme_filters(tmp_path: Path) -> None:
     from mimic_core.filters.recipe import Recipe, apply
     from mimic_core.runs.table import run_table
