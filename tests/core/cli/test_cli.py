@@ -18,7 +18,7 @@ import pytest
 import typer
 
 from mimic_core.__main__ import app, main
-from mimic_core.base import schema
+from mimic_core.base import config as settings
 from mimic_core.base.config import HeadConfig, ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
 from mimic_core.base.errors import Interrupted
 from mimic_core.base.progress import Progress
@@ -223,9 +223,9 @@ def test_an_interrupted_run_says_how_to_resume(
 
 def test_the_choices_offered_are_those_of_the_schema() -> None:
     for name in ("Method", "Precision", "Task", "WeightingName"):
-        assert get_args(getattr(options, name)) == get_args(getattr(schema, name)), name
+        assert get_args(getattr(options, name)) == get_args(getattr(settings, name)), name
     for name in ("ScoreMode", "Side"):
-        assert get_args(getattr(score, name)) == get_args(getattr(schema, name)), name
+        assert get_args(getattr(score, name)) == get_args(getattr(settings, name)), name
     assert get_args(runs.Format) == get_args(formats.Format)
 
 
