@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import polars as pl
 from PIL import Image
 
 from mimic_core.base.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS
+from tests.core.sources_pools import triple, write_tar
 
 SCRIPT_CAPTION = "<script>alert(1)</script>"
 TRICKY_CAPTION = 'she said "hi"\nthen 🐈‍⬛, مرحبا, שלום, = 1 + 1, a\\b, <b>&amp;'
@@ -106,12 +106,11 @@ def write_images(pool: Path, samples: pl.DataFrame, size: np.ndarray) -> pl.Data
     places: dict[str, tuple[int, int]] = {}
     for (shard,), rows in samples.group_by("shard", maintain_order=True):
         path = pool / f"{shard}.tar"
-        with tarfile.open(path, "w") as archive:
-            for row in rows.iter_rows(named=True):
-                _add(archive, f"{row['key']}.png", _png(row))
-                _add(archive, f"{row['key']}.txt", row["caption"].encode())
-                meta = {"uid": row["uid"], "topic": row["topic"]}
-                _add(archive, f"{row['key']}.json", json.dumps(meta).encode())
+        members: list[tuple[str, bytes]] = []
+        for row in rows.iter_rows(named=True):
+            meta = {"uid": row["uid"], "topic": row["topic"]}
+            members += triple(row["key"], row["caption"], meta, image=_png(row))
+        write_tar(path, members)
         with tarfile.open(path) as archive:
             for member in archive.getmembers():
                 if member.name.endswith(".png"):
@@ -121,12 +120,6 @@ def write_images(pool: Path, samples: pl.DataFrame, size: np.ndarray) -> pl.Data
         pl.Series("image_offset", [offset for offset, _ in found], pl.Int64),
         pl.Series("image_length", [length for _, length in found], pl.Int64),
     )
-
-
-def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    archive.addfile(member, io.BytesIO(data))
 
 
 def _png(row: dict[str, Any]) -> bytes:

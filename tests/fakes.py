@@ -1,8 +1,8 @@
-"""A finished run on disk that no model has seen: the fixture of every test that reads runs.
+"""Finished runs on disk that no model has seen: the fixtures of every test that reads runs.
 
 ``fake_run`` writes pool, feature set, scores, skipped samples and map in the layout of
 ``docs/formats.md``, through the real writers and without torch, the same bytes for the same
-arguments.
+arguments. ``fake_training`` makes a training run of it, with the metrics of every epoch.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from safetensors.numpy import save
 
 from mimic_core.base import files
-from mimic_core.base.config import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
+from mimic_core.base.config import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig, TrainConfig
 from mimic_core.base.identity import digest
 from mimic_core.base.schema import MEASURED_COLUMNS, SCHEMA_VERSION, SKIP_COLUMNS, ScoreBatch
 from mimic_core.runs import record
 from mimic_core.runs import run as runs
 from mimic_core.runs.featureset import FEATURES_DIR, FeatureSet, locate
 from mimic_core.runs.layout import MapConfig, map_method
+from mimic_core.runs.metrics import MetricsFile
 from mimic_core.runs.record import DirectionCheck, RunRecord
 from mimic_core.runs.run import Run
 from tests.fake_pool import (
@@ -36,11 +38,13 @@ from tests.fake_pool import (
     write_images,
 )
 
-__all__ = ["SCRIPT_CAPTION", "TOPICS", "TRICKY_CAPTION", "fake_run"]
+__all__ = ["SCRIPT_CAPTION", "TOPICS", "TRICKY_CAPTION", "fake_run", "fake_training"]
 
 FEATURE_WIDTH = 24
 PREPROCESSING = {"size": 32, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 CREATED_AT = "2026-01-02T03:04:05+00:00"
+PER_EPOCH = 4  # updates
+HELD_OUT = 10  # samples
 
 
 def fake_run(
@@ -238,3 +242,47 @@ def _direction_check() -> DirectionCheck:
         level="good",
         verdict="The loss falls all the way to the reference model, so scores point to it.",
     )
+
+
+def fake_training(
+    root: Path,
+    *,
+    n: int = 40,
+    epochs: int = 2,
+    done: bool = True,
+    measured: bool = True,
+    labels: bool = False,
+    created_at: str = "2026-03-02T03:04:05+00:00",
+    **settings: Any,
+) -> Run:
+    """A training run on the fake pool under ``root``, with the metrics of every epoch."""
+    base = fake_run(root, n=n, epochs=epochs)
+    training = TrainConfig(model="ViT-B-32:random:1", epochs=epochs, **settings)
+    config = RunConfig(source=base.record.config.source, reference="ref", training=training)
+    name = record.run_id(config, base.record.feature_set, "weights")
+    changes = {"run_id": name, "config": config, "created_at": created_at, "status": "running"}
+    run = runs.start_run(root, record.RunRecord(**{**base.record.model_dump(), **changes}))
+    for file in base.epoch_files():
+        files.write_bytes(run.path / "scores" / file.name, file.read_bytes())
+    files.write_bytes(run.path / "skipped.parquet", (base.path / "skipped.parquet").read_bytes())
+    if measured:
+        metrics = MetricsFile(run.path / "metrics.parquet")
+        for epoch in range(-1, epochs):
+            metrics.add(metrics_row(epoch, labels=labels))
+    return run.update(status="done", held_out=HELD_OUT, epochs=epochs) if done else run
+
+
+def metrics_row(epoch: int, *, labels: bool = False) -> dict[str, Any]:
+    """The metrics after ``epoch``: losses fall by halves, shares rise by tenths."""
+    share = (epoch + 2) / 10
+    found = {
+        "epoch": epoch,
+        "step": PER_EPOCH * (epoch + 1),
+        "train_loss": None if epoch < 0 else 2.0**-epoch,
+        "held_out_loss": 4 * 2.0**-epoch,
+        "held_out": HELD_OUT,
+    }
+    if labels:
+        return found | {"accuracy": share}
+    both = ("image_to_text_recall_at_1", "text_to_image_recall_at_1")
+    return found | dict.fromkeys(both, share)

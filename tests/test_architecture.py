@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.places import ROOT
+
 PACKAGES = ("mimic_core", "app")
 MODULE_LINES, FUNCTION_LINES, VIEW_LINES = 450, 60, 80
 

@@ -21,8 +21,8 @@ import pytest
 import typer
 
 from mimic_core.__main__ import app
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 DOCUMENTS = [
     README,

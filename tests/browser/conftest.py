@@ -20,7 +20,6 @@ import pytest
 from tests.browser import traffic
 from tests.places import ROOT
 
-REPOSITORY = ROOT
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless",
@@ -71,13 +70,13 @@ def serving(runs_root: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", str(REPOSITORY / "app" / "main.py")]
+    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app" / "main.py")]
     command += [f"--server.port={port}", "--server.headless=true"]
     environment = {**os.environ, "MIMICSCOPE_RUNS": str(runs_root)}
     log = runs_root / "server.log"
     with log.open("wb") as out:
         server = subprocess.Popen(
-            command, cwd=REPOSITORY, env=environment, stdout=out, stderr=subprocess.STDOUT
+            command, cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT
         )
     try:
         _wait_until_healthy(f"http://127.0.0.1:{port}/_stcore/health", server, log)

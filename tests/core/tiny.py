@@ -10,18 +10,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import open_clip
 import timm
 import torch
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
+from mimic_core.features.loading import LoadedBatch
 from mimic_core.mimic.losses import clip_losses, cross_entropy_losses, siglip_losses
+from mimic_core.scoring.training.objectives import PairObjective
 from tests.core import oracle
 
 VISION = {"image_size": 16, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 2}
 IMAGE_MLP = "visual.transformer.resblocks.1.mlp.c_proj.weight"
+PAIRS = PairObjective(torch.device("cpu"))
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,32 @@ def pairs(batch: int, seed: int, size: int = 16) -> tuple[Tensor, Tensor]:
     ends = torch.randint(2, 8, (batch,), generator=generator)
     tokens[torch.arange(batch), ends] = 63
     return images, tokens
+
+
+def batch_of(
+    count: int,
+    seed: int = 0,
+    *,
+    rows: slice = slice(None),
+    image_of: list[int] | None = None,
+) -> LoadedBatch:
+    """``rows`` of ``pairs(count, seed)`` as they are loaded.
+
+    Args:
+        image_of: Which image each row shows, where rows share images; each its own if not given.
+    """
+    images, tokens = pairs(count, seed)
+    images, tokens = images[rows], tokens[rows]
+    shown = list(range(len(images))) if image_of is None else image_of
+    return LoadedBatch(
+        shard="00000",
+        last_of_shard=True,
+        size=len(tokens),
+        rows=np.arange(len(tokens)),
+        images=images[: max(shown) + 1],
+        image_of=torch.tensor(shown),
+        tokens=tokens,
+    )
 
 
 def labelled(batch: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from app.choices import comparing
 from app.state.filters import QUADRANTS
-from mimic_core.filters.conditions import Absolute, Condition, Minus, Not, Text
+from mimic_core.filters.conditions import Absolute, Minus, Not, Text
 from mimic_core.filters.recipe import Recipe, apply
 from mimic_core.stats.agreement import agreement
+from tests.recipes import recipe
 
 N = 12
 TABLE = pl.DataFrame(
@@ -24,13 +25,6 @@ TABLE = pl.DataFrame(
         "caption": ["dog" if row % 2 else "cat" for row in range(N)],
     }
 )
-
-
-def recipe(*conditions: Condition) -> Recipe:
-    found = Recipe()
-    for number, condition in enumerate(conditions):
-        found = found.with_condition(f"c{number}", condition)
-    return found
 
 
 full = st.builds(lambda low: Absolute(column="a", min=low), st.integers(0, N))

@@ -11,8 +11,7 @@ from app.drawing.colours import DARK, LIGHT, Theme
 from app.drawing.learning import Curve
 from app.drawing.training import MAX_CURVES, in_words, learning_curves
 from mimic_core.runs.metrics import MetricsFile
-from tests.app.training_runs import PER_EPOCH, fake_training, row
-from tests.fakes import fake_run
+from tests.fakes import PER_EPOCH, fake_run, fake_training, metrics_row
 
 
 def test_a_curve_counts_the_epochs_that_are_done(tmp_path: Path) -> None:
@@ -26,7 +25,7 @@ def test_a_curve_counts_the_epochs_that_are_done(tmp_path: Path) -> None:
 
 def test_a_measurement_inside_an_epoch_stands_between_its_ends(tmp_path: Path) -> None:
     run = fake_training(tmp_path)
-    inside = {**row(1), "step": PER_EPOCH + 1, "train_loss": None, "held_out_loss": 3.0}
+    inside = {**metrics_row(1), "step": PER_EPOCH + 1, "train_loss": None, "held_out_loss": 3.0}
     MetricsFile(run.path / "metrics.parquet").add(inside)
     points = learning.curve(run, "mimic").measure("held_out_loss")
     assert points.rows() == [(0.0, 8.0), (1.0, 4.0), (1.25, 3.0), (2.0, 2.0)]
@@ -35,8 +34,8 @@ def test_a_measurement_inside_an_epoch_stands_between_its_ends(tmp_path: Path) -
 def test_before_the_first_epoch_ends_only_the_start_is_known(tmp_path: Path) -> None:
     run = fake_training(tmp_path, measured=False, done=False)
     metrics = MetricsFile(run.path / "metrics.parquet")
-    metrics.add(row(-1))
-    metrics.add({**row(0), "step": 1, "train_loss": None})
+    metrics.add(metrics_row(-1))
+    metrics.add({**metrics_row(0), "step": 1, "train_loss": None})
     assert learning.curve(run, "mimic").points["epoch"].to_list() == [0]
 
 

@@ -14,7 +14,7 @@ from mimic_core.scoring.pipeline import score_pool
 from tests.app.conftest import STATE, OpenApp
 from tests.app.data.test_data_page import Started, started
 from tests.app.explore.test_explore_page import state, texts, tiles
-from tests.core.labelled_pool import CLASSES, write_class_folders
+from tests.core.scoring_pool import CLASSES, write_class_folders
 
 __all__ = ["started"]  # a fixture
 

@@ -10,12 +10,8 @@ from hypothesis import strategies as st
 from app.state import address
 from mimic_core.base.errors import FilterError
 from mimic_core.filters.conditions import Absolute, Not, Text, Uids
-from mimic_core.filters.recipe import NamedCondition, Recipe
-
-
-def recipe(*conditions: object) -> Recipe:
-    named = enumerate(conditions)
-    return Recipe(conditions=tuple(NamedCondition(name=f"c{i}", condition=c) for i, c in named))
+from mimic_core.filters.recipe import Recipe
+from tests.recipes import recipe
 
 
 @given(

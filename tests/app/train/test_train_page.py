@@ -21,8 +21,8 @@ from mimic_core.jobs.store import JOBS_FILE, JobStore
 from mimic_core.runs.run import Run
 from tests.app.conftest import OpenApp
 from tests.app.explore.test_explore_page import state, texts
-from tests.app.training_runs import fake_training
 from tests.core.sources_pools import image_bytes, write_files
+from tests.fakes import fake_training
 
 Started = list[tuple[RunConfig, JobOptions]]
 FRESH = "ViT-B-32:random:0"

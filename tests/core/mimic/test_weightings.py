@@ -29,7 +29,7 @@ from mimic_core.scoring.training.comparison import mean_gradient
 from mimic_core.scoring.training.distributed import Group
 from mimic_core.scoring.training.tracing import trace_graph
 from tests.core import oracle, tiny
-from tests.core.training_pairs import PAIRS, batch_of
+from tests.core.tiny import PAIRS, batch_of
 
 LAYERS = (tiny.IMAGE_MLP, "visual.proj")
 B = 6

@@ -27,9 +27,9 @@ from mimic_core.proofs.tasks import PairsTask
 from mimic_core.proofs.words import as_lines, loss_text
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.run import Run
-from tests.core.labelled_pool import labelled_features
-from tests.core.proving_pool import keeping, spoiled_set
+from tests.core.feature_sets import labelled_features, spoiled_set
 from tests.fakes import fake_run
+from tests.recipes import keeping
 
 CONFIG = ProveConfig(
     trusted="good",

@@ -15,7 +15,7 @@ from mimic_core.proofs.record import ProveConfig
 from mimic_core.proofs.split import Split, split_pool
 from mimic_core.proofs.trusted import held_out_mask, read_uids, trusted_candidates, trusted_mask
 from mimic_core.runs.featureset import FeatureSet
-from tests.core.proving_pool import learnable, proving_set
+from tests.core.feature_sets import learnable, proving_set
 from tests.core.scoring_pool import uid_of
 
 CONFIG = ProveConfig(trusted="good", duplicate_cosine=0.999)

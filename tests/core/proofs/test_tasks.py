@@ -20,8 +20,8 @@ from mimic_core.proofs.tasks import LabelsTask, PairsTask, batches, judged_batch
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring.probe import Probe
 from tests.core import oracle
-from tests.core.proving_pool import learnable, proving_set
-from tests.core.scoring_pool import feature_set, uid_of
+from tests.core.feature_sets import feature_set, learnable, proving_set
+from tests.core.scoring_pool import uid_of
 
 CONFIG = ProveConfig(batch_size=16, learning_rate=1e-2)
 

@@ -23,9 +23,9 @@ from mimic_core.proofs.tasks import PairsTask
 from mimic_core.runs.run import Run, open_run
 from mimic_core.runs.table import run_table
 from mimic_core.scoring.pipeline import score_pool
-from tests.core.labelled_pool import write_class_folders
-from tests.core.proving_pool import keeping
+from tests.core.scoring_pool import write_class_folders
 from tests.fakes import fake_run
+from tests.recipes import keeping
 
 QUICK = {"seeds": 2, "steps": 3, "batch_size": 32, "duplicate_cosine": 0.9999}
 OPTIONS = ["--seeds", "2", "--steps", "3", "--batch-size", "32", "--duplicate-cosine", "0.9999"]

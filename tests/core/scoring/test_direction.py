@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from mimic_core.features.loading import LoadedBatch
 from mimic_core.mimic.scores import mimic_scores, task_vector
 from mimic_core.models.layers import reinitialised
 from mimic_core.scoring.direction import (
@@ -20,13 +19,9 @@ from mimic_core.scoring.direction import (
 from mimic_core.stats.agreement import rank_agreement
 from tests.core import checkpoints_on_disk as disk
 from tests.core import oracle, tiny
+from tests.core.tiny import batch_of
 
 FALLING = (5.0, 4.0, 3.0, 2.5, 2.0)
-
-
-def _batch(size: int) -> LoadedBatch:
-    images, tokens = tiny.pairs(size, 0)
-    return LoadedBatch("00000", True, size, np.arange(size), images, torch.arange(size), tokens)
 
 
 def _models() -> tuple[nn.Module, nn.Module]:
@@ -84,7 +79,7 @@ def test_segment_is_the_loss_at_interpolated_weights_and_restores_them() -> None
     model, reference = _models()
     layers = (tiny.IMAGE_MLP, "text_projection")
     vector = task_vector(model, reference, layers)
-    batch = _batch(9)
+    batch = batch_of(9)
     before = {name: p.clone() for name, p in model.named_parameters()}
     segment = module_segment(model, vector, batch)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
@@ -112,7 +107,7 @@ def test_weights_are_restored_after_a_failure() -> None:
         return torch.ones(2)
 
     with pytest.raises(KeyError):
-        module_segment(model, vector, _batch(2), losses_of=fails)
+        module_segment(model, vector, batch_of(2), losses_of=fails)
     assert torch.equal(model.get_parameter(tiny.IMAGE_MLP), before)
 
 
@@ -137,7 +132,7 @@ def test_candidates_are_the_projections_and_the_mlps_of_each_tower() -> None:
 @pytest.mark.parametrize("given", [True, False])
 def test_the_sweep_measures_each_candidate_on_its_own(given: bool) -> None:
     model, reference = _models()
-    batch = _batch(12)
+    batch = batch_of(12)
     found = sweep_layers(reference, model if given else None, batch, seed=5)
     assert [entry.mimic_layers for entry in found] == candidate_layers(reference)
     for entry in found:
@@ -164,5 +159,5 @@ def test_the_sweep_leaves_out_layers_on_which_the_models_agree() -> None:
     model = tiny.clip_vit(1).requires_grad_(False)
     with torch.no_grad():
         model.get_parameter("visual.proj").mul_(1.5)
-    found = sweep_layers(reference, model, _batch(6), seed=0)
+    found = sweep_layers(reference, model, batch_of(6), seed=0)
     assert [entry.mimic_layers for entry in found] == [("visual.proj",)]

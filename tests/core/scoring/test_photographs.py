@@ -14,9 +14,9 @@ from mimic_core.runs.table import run_table
 from mimic_core.scoring.pipeline import score_pool
 from mimic_core.sources.images import decode_image
 from mimic_core.sources.reading import read_image
-from tests.places import ROOT
+from tests.places import DATA, ROOT
 
-PHOTOGRAPHS = ROOT.parent / "shared" / "data" / "flickr8k_1k"
+PHOTOGRAPHS = DATA / "flickr8k_1k"
 REFERENCE = ROOT / "data_samples" / "reference"
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")

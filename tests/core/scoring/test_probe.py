@@ -22,8 +22,9 @@ from mimic_core.runs.run import epoch_frame
 from mimic_core.scoring import probe
 from mimic_core.scoring.probe import Probe, probe_scores
 from mimic_core.scoring.tuning import tune
-from tests.core import oracle, scoring_pool
-from tests.core.scoring_pool import feature_set
+from tests.core import oracle
+from tests.core.feature_sets import Towers, feature_set
+from tests.core.scoring_pool import uid_of
 
 CONFIG = ProbeConfig(epochs=4, batch_size=16, learning_rate=3e-3, weight_decay=1e-2)
 
@@ -201,7 +202,7 @@ def test_scores_do_not_depend_on_the_order_or_the_shards_of_the_pool(tmp_path: P
 
 
 def test_batches_depend_on_seed_epoch_and_uid_alone() -> None:
-    uids = np.array([scoring_pool.uid_of(n) for n in range(40)])
+    uids = np.array([uid_of(n) for n in range(40)])
 
     def batches(order: np.ndarray, seed: int, epoch: int) -> list[list[str]]:
         words = uid_words(list(uids[order]))
@@ -218,7 +219,7 @@ def test_batches_depend_on_seed_epoch_and_uid_alone() -> None:
 
 @pytest.mark.parametrize(("samples", "size"), [(40, 12), (40, 40), (36, 12), (13, 12), (2, 2)])
 def test_every_sample_is_counted_once_and_every_batch_is_full(samples: int, size: int) -> None:
-    words = uid_words([scoring_pool.uid_of(n) for n in range(samples)])
+    words = uid_words([uid_of(n) for n in range(samples)])
     draws = list(draw_batches(words, batch_size=size, seed=0, epoch=0))
     counted = np.concatenate([draw.rows[: draw.scored] for draw in draws])
     assert sorted(counted) == list(range(samples))
@@ -345,7 +346,7 @@ def test_segment_runs_from_the_fresh_projection_to_the_reference(
 def test_a_side_without_projection_is_refused(tmp_path: Path) -> None:
     features = feature_set(tmp_path / "f")
     (features.path / "head.safetensors").unlink()
-    towers = scoring_pool.Towers(12, 8, siglip=False, seed=0)
+    towers = Towers(12, 8, siglip=False, seed=0)
     store_head(features, towers, ("text",))
     with pytest.raises(ConfigError) as caught:
         Probe(features, CONFIG)

@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 from torch import nn
 
-from mimic_core.base import files
 from mimic_core.base.config import SnapshotConfig
 from mimic_core.base.errors import ConfigError, ScoreError
-from mimic_core.base.schema import SCHEMA_VERSION, SKIP_COLUMNS
 from mimic_core.features.encoders import TangentEncoder, embed_with_tangents, tangent_sides
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.features.stored import contrastive_head
@@ -29,7 +26,8 @@ from mimic_core.scoring.snapshot import (
     self_check,
 )
 from tests.core import oracle, tiny
-from tests.core.scoring_pool import uid_of
+from tests.core.feature_sets import write_features
+from tests.core.tiny import batch_of
 
 CPU = torch.device("cpu")
 TEXT_MLP = "transformer.resblocks.1.mlp.c_proj.weight"
@@ -43,20 +41,6 @@ LAYERS = {
 }
 
 
-def _batch(size: int, seed: int = 0, image_of: list[int] | None = None) -> LoadedBatch:
-    images, tokens = tiny.pairs(size, seed)
-    rows = list(range(size)) if image_of is None else image_of
-    return LoadedBatch(
-        shard="00000",
-        last_of_shard=True,
-        size=size,
-        rows=np.arange(size),
-        images=images[: max(rows) + 1],
-        image_of=torch.tensor(rows),
-        tokens=tokens,
-    )
-
-
 def _pair(kind: str) -> tuple[nn.Module, nn.Module]:
     build = tiny.siglip_vit if kind == "siglip" else tiny.clip_vit
     model, reference = build(0), build(1)
@@ -67,22 +51,14 @@ def _pair(kind: str) -> tuple[nn.Module, nn.Module]:
 
 def _stored(path: Path, encoder: TangentEncoder, batches: list[LoadedBatch]) -> FeatureSet:
     """A finished feature set with one shard for each of ``batches``."""
-    counts = {f"{n:05d}": len(batch.rows) for n, batch in enumerate(batches)}
-    info = {"schema_version": SCHEMA_VERSION, "shards": counts, "arrays": list(encoder.arrays)}
-    files.write_json(path / "features.json", info)
-    features, start = FeatureSet.open(path), 0
-    for shard, batch in zip(counts, batches, strict=True):
-        arrays, columns = encoder.encode(batch)
+    arrays: dict[str, list[np.ndarray]] = {name: [] for name in encoder.arrays}
+    for batch in batches:
+        encoded, columns = encoder.encode(batch)
         assert not columns
-        uids = [uid_of(start + n) for n in range(len(batch.rows))]
-        features.write_shard(
-            shard,
-            pl.DataFrame({"uid": uids}),
-            pl.DataFrame(schema=SKIP_COLUMNS),
-            {name: value.numpy() for name, value in arrays.items()},
-        )
-        start += len(uids)
-    return FeatureSet.open(path)
+        for name, value in encoded.items():
+            arrays[name].append(value.numpy())
+    whole = {name: np.concatenate(parts) for name, parts in arrays.items()}
+    return write_features(path, whole, shards=[len(batch.rows) for batch in batches])
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
@@ -92,7 +68,7 @@ def test_two_phases_equal_one_forward_mode_pass(kind: str, choice: str, tmp_path
     layers = LAYERS.get(choice) or tuple(name for name, _ in model.named_parameters())
     vector = task_vector(model, reference, layers)
     # phase 1 sees the samples 5 and 6 at a time, phase 2 in batches of 4
-    parts = [_batch(5, 0), _batch(6, 1)]
+    parts = [batch_of(5, 0), batch_of(6, 1)]
     images = torch.cat([part.images for part in parts])
     tokens = torch.cat([part.tokens for part in parts])
     features = _stored(tmp_path, TangentEncoder(model, vector, CPU, "fp32"), parts)
@@ -126,7 +102,7 @@ def test_two_phases_equal_the_oracle(kind: str) -> None:
     model, reference = _pair(kind)
     layers = tuple(name for name, _ in model.named_parameters())
     vector = task_vector(model, reference, layers)
-    batch = _batch(7)
+    batch = batch_of(7)
     embedded = embed_with_tangents(model, vector, batch, device=CPU)
     scores = score_logits(embedded, head_with_tangents(model, vector)).scores
     case = tiny.CASES[kind]
@@ -139,7 +115,7 @@ def test_two_phases_equal_the_oracle(kind: str) -> None:
 def test_captions_that_share_an_image_share_its_embedding_and_tangent() -> None:
     model, reference = _pair("clip")
     vector = task_vector(model, reference, [tiny.IMAGE_MLP])
-    shared = _batch(4, image_of=[0, 0, 1, 0])
+    shared = batch_of(4, image_of=[0, 0, 1, 0])
     whole = LoadedBatch(
         "00000",
         True,
@@ -176,7 +152,7 @@ def test_arrays_are_float32_and_named_for_the_towers() -> None:
     model, reference = _pair("clip")
     vector = task_vector(model, reference, [TEXT_MLP])
     encoder = TangentEncoder(model, vector, CPU, "fp32")
-    arrays, _ = encoder.encode(_batch(3))
+    arrays, _ = encoder.encode(batch_of(3))
     assert encoder.arrays == ("image_embedding", "text_embedding", "text_tangent")
     assert tuple(arrays) == encoder.arrays
     assert {array.dtype for array in arrays.values()} == {torch.float32}
@@ -192,7 +168,7 @@ def test_low_precision_gives_close_scores(precision: str, choice: str) -> None:
     model, reference = _pair("clip")
     vector = task_vector(model, reference, LAYERS[choice])
     head = head_with_tangents(model, vector)
-    batch = _batch(16)
+    batch = batch_of(16)
     exact = score_logits(embed_with_tangents(model, vector, batch, device=CPU), head).scores
     low = embed_with_tangents(model, vector, batch, device=CPU, precision=precision)  # type: ignore[arg-type]
     assert low.image.dtype == torch.float32
@@ -230,7 +206,7 @@ def test_self_check_is_small_and_changes_nothing(kind: str, choice: str) -> None
     model.get_parameter("visual.proj").requires_grad_(True)
     flags = {name: p.requires_grad for name, p in model.named_parameters()}
     vector = task_vector(model, reference, layers)
-    assert 0 <= self_check(model, vector, _batch(2)) < 1e-4
+    assert 0 <= self_check(model, vector, batch_of(2)) < 1e-4
     assert {name: p.requires_grad for name, p in model.named_parameters()} == flags
     assert all(p.grad is None for p in model.parameters())
 
@@ -245,7 +221,7 @@ def test_self_check_sees_a_wrong_score(monkeypatch: pytest.MonkeyPatch) -> None:
         return type(found)(found.image, found.text, found.image_tangent, None)
 
     monkeypatch.setattr(score, "embed_with_tangents", without_text)
-    assert self_check(model, vector, _batch(2)) > 0.01
+    assert self_check(model, vector, batch_of(2)) > 0.01
 
 
 @pytest.mark.parametrize("logit_scale", [14.3, 100.0, 250.0])
@@ -278,7 +254,7 @@ def test_self_check_accepts_pairs_that_the_model_tells_apart_with_ease(logit_sca
 def test_self_check_accepts_two_equal_samples() -> None:
     model, reference = _pair("clip")
     vector = task_vector(model, reference, [tiny.IMAGE_MLP])
-    batch = _batch(2, image_of=[0, 0])
+    batch = batch_of(2, image_of=[0, 0])
     batch.tokens = batch.tokens[[0, 0]]
     assert self_check(model, vector, batch) < 1e-3
 
@@ -300,7 +276,7 @@ def test_tangents_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     model, reference = _pair("clip")
     vector = task_vector(model, reference, [tiny.IMAGE_MLP])
     encoder = TangentEncoder(model, vector, CPU, "fp32")
-    features = _stored(tmp_path, encoder, [_batch(6)])
+    features = _stored(tmp_path, encoder, [batch_of(6)])
     file = features.array_file("00000", "image_tangent")
     array: np.ndarray = np.load(file)
     array[2, 0] = np.nan
@@ -314,7 +290,7 @@ def test_one_sample_is_refused(tmp_path: Path) -> None:
     model, reference = _pair("clip")
     vector = task_vector(model, reference, [tiny.IMAGE_MLP])
     encoder = TangentEncoder(model, vector, CPU, "fp32")
-    features = _stored(tmp_path, encoder, [_batch(1)])
+    features = _stored(tmp_path, encoder, [batch_of(1)])
     with pytest.raises(ScoreError, match="too few readable samples"):
         Snapshot(features, head_with_tangents(model, vector), SnapshotConfig())
 
@@ -323,7 +299,7 @@ def test_repeats_draw_other_batches(tmp_path: Path) -> None:
     model, reference = _pair("clip")
     vector = task_vector(model, reference, [tiny.IMAGE_MLP])
     encoder = TangentEncoder(model, vector, CPU, "fp32")
-    features = _stored(tmp_path, encoder, [_batch(12)])
+    features = _stored(tmp_path, encoder, [batch_of(12)])
     head = head_with_tangents(model, vector)
 
     def scores(repeat: int, seed: int = 0) -> dict[int, float]:

@@ -28,7 +28,7 @@ from mimic_core.scoring.labels.class_head import ClassHead, store_class_head
 from mimic_core.scoring.pipeline import score_pool
 from mimic_core.scoring.tuning import estimate_seconds, tune_run
 from tests.core import checkpoints_on_disk as disk
-from tests.core.labelled_pool import CLASSES, write_class_folders
+from tests.core.scoring_pool import CLASSES, write_class_folders
 from tests.core.sources_pools import write_files
 from tests.places import CIFAR
 

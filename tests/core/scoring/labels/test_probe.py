@@ -27,7 +27,7 @@ from mimic_core.scoring.labels.class_head import ClassHead
 from mimic_core.scoring.labels.probe import MIMIC_LAYER, LabelProbe
 from mimic_core.scoring.training.splitting import split_samples
 from mimic_core.sources.marks import trusted_samples
-from tests.core.labelled_pool import labelled_features, some_head
+from tests.core.feature_sets import labelled_features, some_head
 from tests.core.oracle import reverse_mode
 
 CONFIG = ProbeConfig(epochs=3, batch_size=16, temperature=1.0, learning_rate=0.05)

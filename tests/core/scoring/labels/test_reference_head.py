@@ -28,7 +28,8 @@ from mimic_core.scoring.labels.logistic import fit_logistic
 from mimic_core.scoring.labels.reference_head import class_embeddings, make_reference, spoken_class
 from mimic_core.sources.marks import trusted_samples
 from tests.core import checkpoints_on_disk as disk
-from tests.core.labelled_pool import CLASSES, labelled_features, some_head
+from tests.core.feature_sets import labelled_features, some_head
+from tests.core.scoring_pool import CLASSES
 
 CPU = torch.device("cpu")
 

@@ -33,7 +33,7 @@ from mimic_core.scoring.training.optimisation import (
 from mimic_core.scoring.training.splitting import split_samples
 from tests.core import tiny
 from tests.core.scoring_pool import uid_of
-from tests.core.training_pairs import PAIRS, batch_of
+from tests.core.tiny import PAIRS, batch_of
 from tests.fakes import fake_run
 
 

@@ -15,7 +15,7 @@ from mimic_core.scoring.training.objectives import PairObjective
 from mimic_core.scoring.training.step import Aids, Learner, add_gradients, visit_batch, weigh
 from mimic_core.scoring.training.tracing import trace_graph
 from tests.core import oracle, tiny
-from tests.core.training_pairs import PAIRS, batch_of
+from tests.core.tiny import PAIRS, batch_of
 
 B = 5
 MIMIC = {
