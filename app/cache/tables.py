@@ -145,13 +145,14 @@ def picture(root: str, place: tuple[Hashable, ...], side: int) -> Picture:
 @st.cache_resource(max_entries=LARGE, show_spinner="Reading the history…")
 def history(key: TableKey) -> History:
     """The run's history, or the tuned one, its samples in the order of the table."""
+    uids = table(key)["uid"]
     if key.tuned is None:
-        found = run_history(run(key))
+        found = run_history(run(key), uids=uids)
     else:
         batch_size = ProbeConfig.model_validate_json(key.tuned).batch_size
         # A pool smaller than a batch is one batch (``mimic_core.base.draws.fitting_batch_size``).
-        found = history_of(tuned_scores(key), min(batch_size, len(table(key))))
-    return in_order(found, table(key)["uid"])
+        found = history_of(tuned_scores(key), min(batch_size, len(uids)), uids=uids)
+    return in_order(found, uids)
 
 
 @st.cache_resource(max_entries=LARGE, show_spinner=False)

@@ -9,5 +9,6 @@ __all__ = [
     "record",
     "report",
     "run",
+    "scores",
     "table",
 ]

@@ -1,24 +1,22 @@
 """The history of a run: every sample's scores at every step, as arrays of S steps by N samples.
 
-A step is an epoch of a probe or training run, or a repeat of a snapshot. Every sample has been
-visited exactly once in every step: a history in which a visit is missing is refused, so no array
-here needs a mask or holds NaN. Columns meet by uid; where every step lists the same uids in the
-same order, which is verified (``mimic_core.base.identity``), they are stacked without a join.
+Every sample has been visited exactly once in every step (``mimic_core.runs.scores``), so no array
+here needs a mask or holds NaN.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
 
 from mimic_core.base.errors import RunError
-from mimic_core.base.identity import all_unique, files_agree, rows_of, same_order
+from mimic_core.base.identity import rows_of
 from mimic_core.runs.run import Run
+from mimic_core.runs.scores import EpochScores
 
 HistoryColumn = Literal["mimic_score", "mimic_weight", "loss"]
 HISTORY_COLUMNS: tuple[HistoryColumn, ...] = get_args(HistoryColumn)
@@ -77,121 +75,53 @@ class History:
         return found
 
 
-def run_history(run: Run, columns: Sequence[HistoryColumn] = HISTORY_COLUMNS) -> History:
+def run_history(
+    run: Run,
+    columns: Sequence[HistoryColumn] = HISTORY_COLUMNS,
+    *,
+    uids: pl.Series | None = None,
+) -> History:
     """The history of a finished run, in the order of its first epoch file.
 
     Args:
         run: The run.
         columns: What to read; at ten million samples and five epochs a column takes 0.2 GB.
+        uids: As in ``history_of``.
 
     Raises:
         RunError: The run is not finished, a visit is missing or double, or a score is not finite.
     """
-    paths = run.epoch_files()
-    uids = pl.read_parquet(paths[0], columns=["uid"])["uid"]
-    if all(files_agree(paths[0], path) for path in paths[1:]) and all_unique(uids):
-        return _stack_files(paths, uids, columns, run.record.batch_size)
-    return history_of(run.scores(), run.record.batch_size)
+    return history_of(run.epoch_scores, run.record.batch_size, columns, uids=uids)
 
 
-def history_of(scores: pl.DataFrame, batch_size: int) -> History:
-    """The history in a long table (columns of ``SCORE_COLUMNS``), in order of first appearance.
+def history_of(
+    scores: EpochScores | pl.DataFrame,
+    batch_size: int,
+    columns: Sequence[HistoryColumn] = HISTORY_COLUMNS,
+    *,
+    uids: pl.Series | None = None,
+) -> History:
+    """The history in scores, or in a long table of them, in their order.
+
+    Args:
+        scores: What has been scored.
+        batch_size: Samples per batch.
+        columns: What to read.
+        uids: Of a table: if that is the same order, no second copy of them is held in memory.
 
     Raises:
         RunError: There is no row, a sample was not visited exactly once in every epoch, or a
             score is not finite.
     """
-    if scores.is_empty():
-        raise RunError("there are no scores", next_step="score the pool, then look at its history")
-    parts = epoch_blocks(scores)
-    if parts is None:
-        parts = _joined(scores)
-    epochs = [int(part["epoch"][0]) for part in parts]
-    parts = [parts[place] for place in np.argsort(epochs)]
+    scores = EpochScores.of(scores)
     arrays = {
-        name: np.stack([part[name].cast(pl.Float32).to_numpy() for part in parts])
+        name: np.empty((len(scores.steps), scores.samples if name in columns else 0), np.float32)
         for name in HISTORY_COLUMNS
     }
-    return _checked(
-        History(parts[0]["uid"], epochs=tuple(sorted(epochs)), batch_size=batch_size, **arrays)
-    )
-
-
-def epoch_blocks(scores: pl.DataFrame) -> list[pl.DataFrame] | None:
-    """The epochs of a long table as slices, each with the same unique uids in the same order.
-
-    Returns:
-        None where the rows are not in such blocks: they must be joined.
-    """
-    changes = scores["epoch"].rle_id() if len(scores) else pl.Series([0])
-    steps = int(changes[-1]) + 1
-    rows = len(scores) // steps
-    if rows * steps != len(scores) or scores["epoch"].n_unique() != steps or not rows:
-        return None
-    parts = [scores.slice(step * rows, rows) for step in range(steps)]
-    uids = parts[0]["uid"]
-    for part in parts:
-        if part["epoch"][0] != part["epoch"][-1] or not same_order(uids, part["uid"]):
-            return None
-    return parts if all_unique(uids) else None
-
-
-def _joined(scores: pl.DataFrame) -> list[pl.DataFrame]:
-    """The epochs of a long table in any order, each brought into the order of first appearance."""
-    uids = scores["uid"].unique(maintain_order=True)
-    parts = []
-    for epoch in scores["epoch"].unique().sort():
-        part = scores.filter(pl.col("epoch") == epoch)
-        rows = rows_of(part["uid"], uids)
-        if (rows < 0).any() or len(part) != len(uids):
-            raise RunError(
-                f"epoch {epoch} did not visit every sample exactly once",
-                got=_wrong_visit(part["uid"], uids, rows),
-                allowed=f"one row for each of the {len(uids)} samples",
-                next_step="score the pool again; a history with missing visits has no votes",
-            )
-        parts.append(part[rows])
-    return parts
-
-
-def _wrong_visit(visited: pl.Series, uids: pl.Series, rows: np.ndarray) -> str:
-    missed = np.flatnonzero(rows < 0)
-    if len(missed):
-        return f"no row for uid {uids[int(missed[0])]}"
-    return f"several rows for uid {visited.filter(visited.is_duplicated())[0]}"
-
-
-def _stack_files(
-    paths: list[Path], uids: pl.Series, columns: Sequence[HistoryColumn], batch_size: int
-) -> History:
-    """The columns of epoch files that list the same uids, stacked."""
-    arrays = {name: np.empty((len(paths), 0), np.float32) for name in HISTORY_COLUMNS}
-    for name in columns:
-        arrays[name] = np.empty((len(paths), len(uids)), np.float32)
-    epochs = []
-    for step, path in enumerate(paths):
-        part = pl.read_parquet(path, columns=["epoch", *columns])
-        epochs.append(int(part["epoch"][0]))
+    for rows, block in scores.blocks(list(columns)):
         for name in columns:
-            arrays[name][step] = part[name].to_numpy()
-    return _checked(History(uids, epochs=tuple(epochs), batch_size=batch_size, **arrays))
-
-
-def _checked(history: History) -> History:
-    """The history, if all its numbers are finite."""
-    for name in HISTORY_COLUMNS:
-        values: np.ndarray = getattr(history, name)
-        for step, row in enumerate(values):
-            wrong = np.flatnonzero(~np.isfinite(row))
-            if len(wrong):
-                raise RunError(
-                    f"column {name} of epoch {history.epochs[step]} holds a number that is not "
-                    f"finite for uid {history.uids[int(wrong[0])]}",
-                    got=float(row[wrong[0]]),
-                    allowed="finite numbers",
-                    next_step="score the pool again, with a higher precision or temperature",
-                )
-    return history
+            arrays[name][:, rows] = block[name]
+    return History(scores.uids(uids), epochs=scores.epochs, batch_size=batch_size, **arrays)
 
 
 def in_order(history: History, uids: pl.Series) -> History:

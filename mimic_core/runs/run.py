@@ -37,12 +37,11 @@ from mimic_core.base.schema import (
 )
 from mimic_core.runs.featureset import FEATURES_DIR, FeatureSet
 from mimic_core.runs.record import RunRecord
+from mimic_core.runs.scores import EpochScores
 
 _STORED = {**SCORE_COLUMNS, **TRAINED_COLUMNS}
 _MEASURED = [name for name in _STORED if name not in ("uid", "epoch")]
 _NUMPY = {pl.Int32(): np.int32, pl.Float32(): np.float32, pl.Boolean(): np.bool_}
-
-REFERENCE_LABELS_FILE = "reference_labels.parquet"
 
 
 def now() -> str:
@@ -90,6 +89,15 @@ class Run:
             )
         return self._stored_files()
 
+    @cached_property
+    def epoch_scores(self) -> EpochScores:
+        """The scores of a finished run, epoch by epoch: opened once, for means and history.
+
+        Raises:
+            RunError: The run is not finished.
+        """
+        return EpochScores.of_files(self.epoch_files())
+
     def stored_scores(self) -> pl.DataFrame:
         """The scores that are on disk, finished run or not."""
         return pl.read_parquet(self._stored_files())
@@ -100,13 +108,13 @@ class Run:
         path = self.path / "held_out.parquet"
         return pl.read_parquet(path)["uid"] if path.exists() else pl.Series("uid", [], pl.String)
 
-    @cached_property
-    def reference_labels(self) -> pl.DataFrame | None:
+    @property
+    def reference_labels(self) -> pl.LazyFrame | None:
         """Uid and ``reference_label``, the class that the reference head gives each scored sample;
         None for runs without labels.
         """
-        path = self.path / REFERENCE_LABELS_FILE
-        return pl.read_parquet(path) if path.exists() else None
+        path = self.path / "reference_labels.parquet"
+        return pl.scan_parquet(path) if path.exists() else None
 
     def metrics(self) -> pl.DataFrame:
         """How good the trained model was, and when (``mimic_core.runs.metrics``).

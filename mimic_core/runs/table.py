@@ -18,26 +18,15 @@ from mimic_core.base.errors import RunError, no_such_column
 from mimic_core.base.identity import all_unique, same_order
 from mimic_core.base.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS
 from mimic_core.runs.featureset import FeatureSet
-from mimic_core.runs.means import (
-    CORRECT_SHARE,
-    SUMMARY_COLUMNS,
-    correct_share,
-    has_correct,
-    require_finite,
-    run_correct_share,
-    run_summary,
-    score_summary,
-)
-from mimic_core.runs.run import REFERENCE_LABELS_FILE, Run
+from mimic_core.runs.means import CORRECT_SHARE, SUMMARY_COLUMNS, score_summary
+from mimic_core.runs.run import Run
+from mimic_core.runs.scores import EpochScores
 
 MAP_FILE = "map.parquet"
 MAP_CONFIG_FILE = "map.json"  # mimic_core.runs.layout writes both
 MAP_COLUMNS = ("map_x", "map_y")
 
-LABEL_SOURCES = {CORRECT_SHARE: "the scores", "reference_label": "the reference's labels"}
-LABEL_COLUMNS = tuple(LABEL_SOURCES)  # of runs on labels
-
-Read = Callable[[Sequence[str], pl.Series], pl.DataFrame]  # of columns and samples: uid, columns
+LABEL_COLUMNS = (CORRECT_SHARE, "reference_label")  # of runs on labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +34,16 @@ class _Part:
     """Columns of the table that are joined by uid to those of the samples."""
 
     columns: tuple[str, ...]
-    read: Read
+    read: Callable[[Sequence[str], pl.Series], pl.DataFrame]  # columns, samples -> uid, columns
     what: str
 
 
 def sample_table(
     features: FeatureSet,
-    scores: pl.DataFrame,
+    scores: EpochScores | pl.DataFrame,
     *,
     held_out: pl.Series | None = None,
-    reference_labels: pl.DataFrame | None = None,
+    reference_labels: pl.LazyFrame | None = None,
 ) -> pl.DataFrame:
     """One row per sample, in the order of the feature set.
 
@@ -62,19 +51,16 @@ def sample_table(
     while there is no map), of labelled runs ``LABEL_COLUMNS``, then the user's own.
 
     Args:
+        scores: Of a run, or a long table of them.
         held_out: uids to leave out.
         reference_labels: uid and ``reference_label``.
 
     Raises:
-        RunError: A uid is there twice or on one side only, a user column has a reserved name, or
-            a number is NaN or infinite.
+        RunError: A uid is there twice or on one side only, a user column has a reserved name, a
+            visit is missing, or a number is NaN or infinite.
     """
-    summary = score_summary(scores)
-    parts = [_Part(SUMMARY_COLUMNS, partial(_columns, summary), "the scores")]
-    for name, frame in zip(LABEL_COLUMNS, (correct_share(scores), reference_labels), strict=True):
-        if frame is not None:
-            parts.append(_Part((name,), partial(_columns, frame), LABEL_SOURCES[name]))
-    return _scan(features, parts, None, held_out).collect()
+    scores = EpochScores.of(scores)
+    return _scan(features, scores, None, held_out, reference_labels).collect()
 
 
 def run_table(run: Run, scores: pl.DataFrame | None = None) -> pl.DataFrame:
@@ -83,10 +69,9 @@ def run_table(run: Run, scores: pl.DataFrame | None = None) -> pl.DataFrame:
     Args:
         scores: In the place of the run's own, for the same samples (live tuning).
     """
-    if scores is None:
-        return scan_run(run).collect()
+    own = run.epoch_scores if scores is None else scores
     labels = run.reference_labels
-    return sample_table(run.features, scores, held_out=run.held_out, reference_labels=labels)
+    return sample_table(run.features, own, held_out=run.held_out, reference_labels=labels)
 
 
 def scan_run(run: Run, columns: Iterable[str] | None = None) -> pl.LazyFrame:
@@ -103,17 +88,7 @@ def scan_run(run: Run, columns: Iterable[str] | None = None) -> pl.LazyFrame:
         FilterError: There is no such column.
         RunError: As ``sample_table``.
     """
-    run.epoch_files()  # refuses an unfinished run
-    summary = lambda names, uids: run_summary(run, names, uids=uids)  # noqa: E731 - read later
-    parts = [_Part(SUMMARY_COLUMNS, summary, "the scores")]
-    labelled = {
-        CORRECT_SHARE: (run_correct_share, has_correct(run)),
-        "reference_label": (_reference_labels, (run.path / REFERENCE_LABELS_FILE).exists()),
-    }
-    for name, (made, there) in labelled.items():
-        if there:
-            parts.append(_Part((name,), partial(_columns_of, run, made), LABEL_SOURCES[name]))
-    return _scan(run.features, parts, columns, run.held_out)
+    return _scan(run.features, run.epoch_scores, columns, run.held_out, run.reference_labels)
 
 
 def map_config(features: FeatureSet) -> dict[str, Any] | None:
@@ -122,28 +97,14 @@ def map_config(features: FeatureSet) -> dict[str, Any] | None:
     return dict(files.read_json(path)) if path.exists() else None
 
 
-def _reference_labels(run: Run) -> pl.DataFrame:
-    assert run.reference_labels is not None  # asked only where the file is
-    return run.reference_labels
-
-
-def _columns_of(
-    run: Run, made: Callable[[Run], pl.DataFrame], names: Sequence[str], uids: pl.Series
-) -> pl.DataFrame:
-    return _columns(made(run), names, uids)
-
-
-def _columns(frame: pl.DataFrame, names: Sequence[str], _: pl.Series) -> pl.DataFrame:
-    return frame.select("uid", *names)
-
-
 def _scan(
     features: FeatureSet,
-    parts: Sequence[_Part],
+    scores: EpochScores,
     columns: Iterable[str] | None,
     held_out: pl.Series | None,
+    labels: pl.LazyFrame | None,
 ) -> pl.LazyFrame:
-    """The columns of the table, those of the parts and the map joined by uid to the samples'."""
+    """The columns of the samples, and by uid those of the scores, the map and the labels."""
     samples = _scored(features.scan(), held_out)
     there = samples.collect_schema().names()
     _refuse_taken(there)
@@ -151,12 +112,15 @@ def _scan(
     def places(names: Sequence[str], uids: pl.Series) -> pl.DataFrame:
         return _scored(_places(features, uids, names).lazy(), held_out).collect()
 
-    joined = [parts[0], _Part(MAP_COLUMNS, places, "the map"), *parts[1:]]
-    first = [
-        *SAMPLE_COLUMNS,
-        *MEASURED_COLUMNS,
-        *(name for part in joined for name in part.columns),
-    ]
+    shares = (CORRECT_SHARE,) if scores.has("correct") else ()
+    means = partial(_means, scores)
+    joined = [_Part((*SUMMARY_COLUMNS, *shares), means, "the scores")]
+    joined.append(_Part(MAP_COLUMNS, places, "the map"))
+    if labels is not None:
+        joined.append(_Part(LABEL_COLUMNS[1:], partial(_labels, labels), "the reference's labels"))
+    made = {name for part in joined for name in part.columns}
+    labelled = [name for name in LABEL_COLUMNS if name in made]
+    first = [*SAMPLE_COLUMNS, *MEASURED_COLUMNS, *SUMMARY_COLUMNS, *MAP_COLUMNS, *labelled]
     names = [*first, *(name for name in there if name not in first)]
     wanted = list(dict.fromkeys(names if columns is None else columns))
     for name in wanted:
@@ -166,13 +130,21 @@ def _scan(
     uids = samples.select("uid").collect(engine="streaming")["uid"]
     _refuse_twice(uids, "the samples")
     samples = samples.select("uid", *stored)
-    _require_finite_scan(samples)
+    require_finite(samples)
     frames = [samples.drop("uid")] if stored else []
     for part in joined:
         some = [name for name in part.columns if name in wanted]
         if some:
             frames.append(_in_order(part.read(some, uids), uids, part.what).drop("uid").lazy())
     return pl.concat([uids.to_frame().lazy(), *frames], how="horizontal").select(wanted)
+
+
+def _means(scores: EpochScores, names: Sequence[str], uids: pl.Series) -> pl.DataFrame:
+    return score_summary(scores, names, uids=uids)
+
+
+def _labels(labels: pl.LazyFrame, names: Sequence[str], _: pl.Series) -> pl.DataFrame:
+    return labels.select("uid", *names).collect()
 
 
 def _scored(rows: pl.LazyFrame, held_out: pl.Series | None) -> pl.LazyFrame:
@@ -201,15 +173,27 @@ def _refuse_twice(uids: pl.Series, what: str) -> None:
         )
 
 
-def _require_finite_scan(samples: pl.LazyFrame) -> None:
-    """``require_finite`` for a lazy frame: its float columns are streamed through once."""
-    floats = [name for name, dtype in samples.collect_schema().items() if dtype.is_float()]
+def require_finite(rows: pl.LazyFrame | pl.DataFrame) -> None:
+    """Refuse rows in which a float column holds NaN or an infinity; null is fine.
+
+    Raises:
+        RunError: Names the column and the first uid.
+    """
+    rows = rows.lazy()
+    floats = [name for name, dtype in rows.collect_schema().items() if dtype.is_float()]
     if not floats:
         return
-    wrong = samples.select(pl.col(floats).is_finite().not_().any()).collect(engine="streaming")
+    wrong = rows.select(pl.col(floats).is_finite().not_().sum()).collect(engine="streaming")
     for name in floats:
-        if wrong[name][0]:
-            require_finite(samples.select("uid", name).collect())
+        if count := wrong[name][0]:  # null stays null, which is not true
+            bad = rows.select("uid", name).filter(~pl.col(name).is_finite()).head(1).collect()
+            raise RunError(
+                f"column {name} holds a number that is not finite in {count} rows, "
+                f"first for uid {bad['uid'][0]}",
+                got=bad[name][0],
+                allowed="finite numbers; null where a value is missing",
+                next_step="correct that column at its source (missing = null) and score again",
+            )
 
 
 def _places(features: FeatureSet, uids: pl.Series, names: Sequence[str]) -> pl.DataFrame:

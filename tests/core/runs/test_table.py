@@ -14,9 +14,9 @@ from mimic_core.base import files
 from mimic_core.base.errors import RunError
 from mimic_core.base.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS, SCORE_COLUMNS
 from mimic_core.runs.featureset import FeatureSet
-from mimic_core.runs.means import SUMMARY_COLUMNS, require_finite, score_summary
+from mimic_core.runs.means import SUMMARY_COLUMNS, score_summary
 from mimic_core.runs.run import Run
-from mimic_core.runs.table import MAP_COLUMNS, run_table, sample_table
+from mimic_core.runs.table import MAP_COLUMNS, require_finite, run_table, sample_table
 from tests.fakes import fake_run
 
 
@@ -38,7 +38,18 @@ def rewrite_samples(features: FeatureSet, change: pl.Expr) -> FeatureSet:
 
 
 def test_summary_is_mean_and_standard_error_over_epochs() -> None:
-    found = score_summary(scores([("b", 0, 1.0), ("a", 0, 5.0), ("b", 1, 3.0), ("b", 2, 5.0)]))
+    found = score_summary(
+        scores(
+            [
+                ("b", 0, 1.0),
+                ("a", 0, 5.0),
+                ("b", 1, 3.0),
+                ("a", 1, 5.0),
+                ("b", 2, 5.0),
+                ("a", 2, 5.0),
+            ]
+        )
+    )
     assert found.to_dicts() == [
         {
             "uid": "b",
@@ -50,7 +61,7 @@ def test_summary_is_mean_and_standard_error_over_epochs() -> None:
         {
             "uid": "a",
             "mimic_score": 5.0,
-            "mimic_score_se": None,
+            "mimic_score_se": 0.0,
             "mimic_weight": 15.0,
             "loss": 10.0,
         },
@@ -143,7 +154,7 @@ def test_a_number_that_is_not_finite_is_refused_with_column_and_uid(
 
 
 def test_a_score_that_is_not_finite_is_refused() -> None:
-    with pytest.raises(RunError, match=r"column loss .* first for uid b"):
+    with pytest.raises(RunError, match=r"column mimic_score of epoch 0 .* for uid b"):
         score_summary(scores([("a", 0, 1.0), ("b", 0, math.nan)]))
 
 
@@ -159,7 +170,8 @@ def break_run(run: Run, how: str) -> tuple[FeatureSet, pl.DataFrame]:
         case "score lost":
             return run.features, found.filter(pl.col("uid") != found["uid"][0])
         case "score of a stranger":
-            return run.features, pl.concat([found, scores([("stranger", 0, 1.0)])])
+            more = [("stranger", epoch, 1.0) for epoch in (0, 1, 2)]
+            return run.features, pl.concat([found, scores(more)])
         case "map lost":
             files.write_parquet(places, pl.read_parquet(places)[1:])
         case "map twice":
