@@ -21,7 +21,8 @@ import repository  # noqa: F401 - first: the packages lie one level up
 from mimic_core.filters.conditions import Uids
 from mimic_core.filters.recipe import Recipe
 from mimic_core.proofs.prove import prove
-from mimic_core.proofs.record import Proof, ProveConfig
+from mimic_core.proofs.record import Proof
+from mimic_core.proofs.settings import ProveConfig
 from mimic_core.runs.run import open_run
 from mimic_core.runs.table import run_table
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import shlex
 
 import polars as pl
 import streamlit as st
 
+from app.components.shared.command import command_code
 from app.components.shared.errors import errors_shown
 from app.components.shared.recipe_file import recipe_code, recipe_upload
 from app.library import expanded, tidy_path
 from app.shown import Shown
 from app.text import count, plain, share
 from mimic_core.base.identity import slug
+from mimic_core.cli.commands import written
 from mimic_core.export.export import export, export_bytes, manifest_for
 from mimic_core.export.formats import SUFFIXES, Format
 
@@ -79,9 +80,9 @@ def downloads(shown: Shown) -> None:
     _buttons(shown, chosen, name=name, mime=mime)
     _on_disk(shown, chosen, name)
     st.markdown("**The same as a command**")
-    command = ["python", "-m", "mimic_core", "export", shown.run.id, "--format", chosen]
+    command = ["export", shown.run.id, "--format", chosen]
     command += ["--out", name, "--recipe", RECIPE_NAME, "--runs", tidy_path(shown.run.path.parent)]
-    st.code(shlex.join(command), language="bash", wrap_lines=True)
+    command_code(written(command))
 
 
 def _buttons(shown: Shown, chosen: Format, *, name: str, mime: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from app.text import spoken
 from mimic_core.base.identity import slug
 from mimic_core.filters.conditions import Percentile
 from mimic_core.filters.recipe import Recipe
-from mimic_core.proofs.record import ProofRequest, ProveConfig
+from mimic_core.proofs.record import ProofRequest
+from mimic_core.proofs.settings import ProveConfig
 from mimic_core.runs.run import Run
 
 PRESENT = "present selection"
@@ -88,7 +88,7 @@ def request_of(
         "held_out_share": round(form.share / 100, 6),
         "seeds": form.seeds,
         "steps": form.steps,
-        "margin": form.margin / 100,
+        "margin": round(form.margin / 100, 8),
         "trusted": None if form.file else trusted,
     }
     return ProofRequest(
@@ -97,23 +97,6 @@ def request_of(
         config=ProveConfig.for_run(run.record.config, **changes),
         held_out=form.file[1] if form.file else None,
     )
-
-
-def command(request: ProofRequest, run: Run, runs: str, file: str | None) -> str:
-    """The same proof as a command; recipes are files of the names that they are downloaded by."""
-    config = request.config
-    words = ["python", "-m", "mimic_core", "prove", run.id, "--runs", runs]
-    for name, _ in request.recipes:
-        words += ["--recipe", recipe_file(name)]
-    if config.trusted is not None:
-        words += ["--trusted", config.trusted]
-    if file is not None:
-        words += ["--held-out", file]
-    own = ProveConfig.for_run(run.record.config)
-    for field in ("held_out_share", "seeds", "steps", "margin"):
-        if getattr(config, field) != getattr(own, field):
-            words += [f"--{field.replace('_', '-')}", f"{getattr(config, field):g}"]
-    return shlex.join(words)
 
 
 def recipe_file(name: str) -> str:

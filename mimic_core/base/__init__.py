@@ -1,3 +1,13 @@
 """The words all rooms share: errors, settings, columns, files, draws, identity, progress."""
 
-__all__ = ["config", "draws", "errors", "files", "identity", "progress", "schema"]
+__all__ = [
+    "config",
+    "draws",
+    "errors",
+    "fields",
+    "files",
+    "identity",
+    "progress",
+    "schema",
+    "specification",
+]

@@ -1,13 +1,18 @@
-"""TODO mimic_core/base/config.py."""
+"""The settings of a run; pydantic alone is needed to read them.
+
+Each field says in its ``Field`` what it may be and what it is. The options of the command line and
+the forms of the app are made from that (``mimic_core.base.fields``), so no text or bound of a
+setting is written a second time.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mimic_core.base.errors import ConfigError
+from mimic_core.base.fields import Otherwise
 
 ScoreMode = Literal["probe", "snapshot"]
 Mode = Literal["probe", "snapshot", "training"]
@@ -33,6 +38,46 @@ Optimiser = Literal["adamw", "sgd"]
 Schedule = Literal["constant", "cosine"]
 CLEAN_PER_CLASS = 10  # samples of each class that the weighting ``influence`` looks at
 
+# Settings that several configs share.
+BatchSize = Annotated[
+    int,
+    Field(
+        ge=2,
+        le=65_536,
+        description="Samples in a batch. Each is scored against the others of its batch, so larger "
+        "batches separate better; 256 and more is good. A pool with fewer samples is one batch.",
+    ),
+]
+ScoreMethod = Annotated[
+    Method,
+    Field(
+        title="Score",
+        description="The projection of the gradient on the task vector, or the cosine between "
+        "them.",
+    ),
+]
+_TEMPERATURE = (
+    "Divides the mimic scores before the softmax that weighs a batch. Lower trusts the best "
+    "samples more; higher treats all alike. 0.05 did best on DataComp; 1 suits timm's models."
+)
+_USUAL = Otherwise("0.05, with timm's models 1")
+Temperature = Annotated[float, _USUAL, Field(gt=0, allow_inf_nan=False, description=_TEMPERATURE)]
+LearningRate = Annotated[
+    float, Field(gt=0, allow_inf_nan=False, description="AdamW's learning rate.")
+]
+WeightDecay = Annotated[
+    float, Field(ge=0, allow_inf_nan=False, description="AdamW's weight decay.")
+]
+Seed = Annotated[
+    int,
+    Field(
+        ge=0,
+        description="Decides the sample, the batches and the fresh weights: the same seed gives "
+        "the same scores.",
+    ),
+]
+_LAYERS = "Parameters that the scores are measured on, by their exact names."
+
 
 class Frozen(BaseModel):
     """Base of all configs: immutable, hashable, no unknown fields."""
@@ -57,43 +102,123 @@ class Frozen(BaseModel):
 class TrainConfig(Frozen):
     """Settings of Grad-Mimic training (method.md section 2; ``docs/training.md``).
 
-    ``model`` is what training starts from; the reference of the run gives the direction.
     ``mimic_layers`` is empty for the default: a classifier's head, else the last image MLP.
     ``temperature`` None is 0.05 for CLIP models and 1 for timm's, the authors' own choices.
-    ``reweight``: the weights count for the mimic layers alone, all other parameters taking the mean
-    gradient, or for all parameters. ``batch_size`` counts the samples of one batch over all
-    processes; ``accumulate`` batches, each with its own loss and weights, make one update.
-    ``held_out`` is the share of images, by hash of (seed, place), that are never trained on;
-    ``held_out_column`` and ``clean_column`` mark samples (``mimic_core.sources.marks``).
-    ``held_out_label_column`` has the labels by which held-out images are judged; None takes those
-    of the pool.
+    ``accumulate`` batches, each with its own loss and weights, make one update. ``held_out`` goes
+    by hash of (seed, place); ``held_out_column`` and ``clean_column`` mark samples
+    (``mimic_core.sources.marks``).
     """
 
-    model: str
-    mimic_layers: tuple[str, ...] = ()
-    weighting: WeightingName = "mimic"
-    reweight: Reweight = "layers"
-    method: Method = "proj"
-    temperature: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    epochs: int = Field(default=5, ge=1, le=10_000)
-    batch_size: int = Field(default=32, ge=2, le=65_536)
-    accumulate: int = Field(default=1, ge=1, le=10_000)
-    optimiser: Optimiser = "adamw"
-    learning_rate: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
-    weight_decay: float = Field(default=1e-5, ge=0, allow_inf_nan=False)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    schedule: Schedule = "constant"
-    warmup_steps: int = Field(default=0, ge=0)
-    clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    held_out: float = Field(default=0.0, ge=0, lt=1)
-    held_out_column: str | None = None
-    held_out_label_column: str | None = None
-    clean_column: str | None = None
-    clean_per_class: int = Field(default=CLEAN_PER_CLASS, ge=1)
-    evaluate_every: int | None = Field(default=None, ge=1)
-    flip: bool = False
-    compile: bool = False
-    seed: int = Field(default=0, ge=0)
+    model: str = Field(
+        title="Model to train",
+        description="What training starts from: any model that can be a reference, of the same "
+        "architecture as the reference.",
+    )
+    mimic_layers: Annotated[
+        tuple[str, ...], Otherwise("the head of a classifier, else the last image MLP")
+    ] = Field(default=(), description=_LAYERS)
+    weighting: WeightingName = Field(default="mimic", description="What weighs the samples.")
+    reweight: Reweight = Field(
+        default="layers",
+        title="Weights count for",
+        description="Re-weight the gradient of the mimic layers only, or of all parameters. The "
+        "rest takes the mean gradient. The authors' default is the mimic layers only.",
+    )
+    method: ScoreMethod = "proj"
+    temperature: Annotated[float | None, _USUAL] = Field(
+        default=None, gt=0, allow_inf_nan=False, description=_TEMPERATURE
+    )
+    epochs: int = Field(default=5, ge=1, le=10_000, description="Visits of each sample.")
+    batch_size: BatchSize = Field(
+        default=32,
+        description="Samples in a batch, over all processes. Pairs are compared within their "
+        "batch, and weights sum to 1 over it.",
+    )
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        le=10_000,
+        title="Batches per update",
+        description="Batches that make one update; their gradients are averaged.",
+    )
+    optimiser: Optimiser = Field(default="adamw", description="How gradients become updates.")
+    learning_rate: LearningRate = Field(
+        default=1e-4,
+        description="The learning rate at its peak. Given weights want less than fresh ones.",
+    )
+    weight_decay: WeightDecay = Field(
+        default=1e-5,
+        description="Weight decay of matrices; vectors and scalars do not decay.",
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd.")
+    schedule: Schedule = Field(
+        default="constant", description="Of the learning rate, after the warm-up."
+    )
+    warmup_steps: int = Field(
+        default=0,
+        ge=0,
+        title="Warm-up updates",
+        description="Updates of warm-up: the learning rate rises linearly over these.",
+    )
+    clip_norm: Annotated[float | None, Otherwise("no limit")] = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        title="Gradient norm at most",
+        description="Limit of the gradient's norm; longer gradients are scaled down to it.",
+    )
+    held_out: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        title="Held-out share",
+        description="Share of the images never trained on, and measured after every epoch. Drawn "
+        "by image and seed: all captions of an image are on one side.",
+    )
+    held_out_column: str | None = Field(
+        default=None,
+        title="Held-out column",
+        description="Samples never trained on, beside the share: COLUMN or COLUMN=VALUE.",
+    )
+    held_out_label_column: Annotated[str | None, Otherwise("the pool's label")] = Field(
+        default=None,
+        title="Held-out labels",
+        description="Column with the labels that judge held-out images, where the pool's are "
+        "noisy.",
+    )
+    clean_column: str | None = Field(
+        default=None,
+        title="Clean samples",
+        description="A few samples known to be clean, for influence: COLUMN or COLUMN=VALUE.",
+    )
+    clean_per_class: int = Field(
+        default=CLEAN_PER_CLASS,
+        ge=1,
+        title="Clean samples of each class",
+        description="Clean samples of each class that influence looks at.",
+    )
+    evaluate_every: Annotated[int | None, Otherwise("every epoch")] = Field(
+        default=None,
+        ge=1,
+        description="Updates after which the held-out samples are measured too.",
+    )
+    flip: bool = Field(
+        default=False,
+        title="Mirror half of the images",
+        description="Mirror half of the images: which ones changes from epoch to epoch, by the "
+        "seed. The only augmentation.",
+    )
+    compile: bool = Field(
+        default=False,
+        title="Use torch.compile",
+        description="Use torch.compile, which takes minutes at the start; time an epoch with and "
+        "without.",
+    )
+    seed: Seed = Field(
+        default=0,
+        description="Decides the sample, the held-out share and the batches. Compare runs of equal "
+        "seeds.",
+    )
 
     @model_validator(mode="after")
     def _judged_if_held_out(self) -> TrainConfig:
@@ -107,61 +232,63 @@ class TrainConfig(Frozen):
         return self.held_out > 0 or self.held_out_column is not None
 
 
-def fresh_weights(reference: str, seed: int) -> str | None:
-    """The specification of ``reference``'s architecture with random weights of ``seed``.
-
-    None where the architecture cannot be told from the name alone, as for ``hf-hub:``.
-    """
-    if reference.startswith("hf-hub:"):
-        return None
-    folder = reference.removeprefix("local-dir:")
-    if Path(folder).is_dir():
-        return f"{folder.rstrip('/')}/open_clip_config.json:random:{seed}"
-    library = "timm:" if reference.startswith("timm:") else ""
-    arch, colon, _ = reference.removeprefix(library).partition(":")
-    return f"{library}{arch}:random:{seed}" if colon and arch else None
-
-
 class SourceConfig(Frozen):
-    """A pool and the part of it to be scored. ``sample`` draws that many by ``sample_seed``.
+    """A pool and the part of it to be scored; ``task`` None guesses from the pool."""
 
-    ``task`` says whether images go with captions or with labels; None guesses from the pool.
-    """
-
-    path: str
-    task: Task | None = None
-    image_column: str | None = None
-    caption_column: str | None = None
-    label_column: str | None = None
-    sample: int | None = Field(default=None, ge=1)
-    sample_seed: int = 0
-
-
-def default_temperature(reference: str) -> float:
-    """The temperature that suits a reference model: mimic scores grow with the features' length.
-
-    0.05 for CLIP models, whose features before the softmax are unit embeddings; 1, the authors' own
-    for classifiers, for timm's models, whose features are as they come.
-    """
-    return 1.0 if reference.startswith("timm:") else 0.05
+    path: str = Field(
+        description="The pool: a folder of webdataset shards or images, class folders, a zip, a "
+        "parquet file or folder, or a table of image paths with captions or labels. Nothing is "
+        "copied: images are read where they are.",
+    )
+    task: Annotated[Task | None, Otherwise("what the pool has")] = Field(
+        default=None,
+        title="Images go with",
+        description="Captions make image–text pairs; labels are the classes of a classifier.",
+    )
+    image_column: str | None = Field(
+        default=None, description="For tables: the column with the images or their paths."
+    )
+    caption_column: str | None = Field(
+        default=None, description="For tables and metadata: the column with the captions."
+    )
+    label_column: str | None = Field(
+        default=None, description="For tables of images: the column with the class labels."
+    )
+    sample: Annotated[int | None, Otherwise("all samples")] = Field(
+        default=None,
+        ge=1,
+        title="Sample size",
+        description="Use only this many samples, drawn at random by the seed.",
+    )
+    sample_seed: int = Field(default=0, description="Draws the sample.")
 
 
 class ProbeConfig(Frozen):
-    """Settings of Grad-Mimic on cached features (method.md section 5).
+    """Settings of Grad-Mimic on cached features (method.md section 5)."""
 
-    ``learning_rate``, ``weight_decay`` are AdamW's; ``temperature`` divides the mimic scores before
-    the softmax; ``side`` names the tower whose last projection is re-initialised and trained.
-    """
-
-    side: Side = "image"
-    epochs: int = Field(default=5, ge=1, le=1000)
-    batch_size: int = Field(default=256, ge=2, le=65_536)
-    temperature: float = Field(default=0.05, gt=0, allow_inf_nan=False)
-    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
-    weight_decay: float = Field(default=1e-5, ge=0, allow_inf_nan=False)
-    weighting: WeightingName = "mimic"
-    method: Method = "proj"
-    seed: int = Field(default=0, ge=0)
+    side: Side = Field(
+        default="image",
+        title="Projection side",
+        description="The tower whose last projection starts fresh and learns. The text side is "
+        "an alternative view.",
+    )
+    epochs: int = Field(
+        default=5,
+        ge=1,
+        le=1000,
+        description="Passes over the cached features. The score is the mean over them.",
+    )
+    batch_size: BatchSize = 256
+    temperature: Temperature = 0.05
+    learning_rate: LearningRate = 1e-3
+    weight_decay: WeightDecay = 1e-5
+    weighting: WeightingName = Field(
+        default="mimic",
+        description="Weights of the update: mimic weights are Grad-Mimic; uniform is ordinary "
+        "training, for comparison.",
+    )
+    method: ScoreMethod = "proj"
+    seed: Seed = 0
 
 
 class SnapshotConfig(Frozen):
@@ -171,31 +298,67 @@ class SnapshotConfig(Frozen):
     ``mimic_layers`` is empty for the architecture's default.
     """
 
-    model: str | None = None
-    mimic_layers: tuple[str, ...] = ()
-    batch_size: int = Field(default=256, ge=2, le=65_536)
-    repeats: int = Field(default=1, ge=1, le=10_000)
-    temperature: float = Field(default=0.05, gt=0, allow_inf_nan=False)
-    method: Method = "proj"
-    seed: int = Field(default=0, ge=0)
+    model: Annotated[
+        str | None, Otherwise("the reference with its mimic layers started afresh")
+    ] = Field(
+        default=None,
+        title="Model to score",
+        description="The model to score: same forms as the reference, and the same architecture.",
+    )
+    mimic_layers: Annotated[
+        tuple[str, ...], Otherwise("the last MLP projection of the image tower")
+    ] = Field(default=(), description=_LAYERS)
+    batch_size: BatchSize = 256
+    repeats: int = Field(
+        default=1,
+        ge=1,
+        le=10_000,
+        description="Draw the batches this often; more than one gives each score a standard error.",
+    )
+    temperature: Temperature = 0.05
+    method: ScoreMethod = "proj"
+    seed: Seed = 0
 
 
 class HeadConfig(Frozen):
     """Where the reference head of a labelled run comes from (method.md section 5).
 
-    From ``file`` (weights of a classifier's last layer); or trained on the trusted samples alone,
-    which are ``trusted`` (a boolean column, ``COLUMN=VALUE``, or a share such as ``20%``) and, with
-    ``trusted_label_column``, those that have a label there; else zero-shot from ``prompts`` (for
-    CLIP models) or the reference checkpoint's own. ``prompts`` also give labelled samples their
-    CLIP score. Trusted samples are left out of the scores unless ``score_trusted``.
+    From ``file``; or trained on the ``trusted`` samples alone and, with ``trusted_label_column``,
+    on those that have a label there; else zero-shot from ``prompts`` (for CLIP models) or the
+    reference checkpoint's own. ``prompts`` also give labelled samples their CLIP score.
     """
 
-    file: str | None = None
-    trusted: str | None = None
-    trusted_label_column: str | None = None
-    score_trusted: bool = False
-    prompts: tuple[str, ...] = ()
-    weight_decay: float = Field(default=1e-2, ge=0, allow_inf_nan=False)
+    file: str | None = Field(
+        default=None,
+        description="File with a trained head for the features, on this machine: weights of a "
+        "classifier's last layer, such as another run's reference_head.safetensors.",
+    )
+    trusted: str | None = Field(
+        default=None,
+        title="Trusted samples",
+        description="Samples to train the reference head on: COLUMN (true or false), COLUMN=VALUE, "
+        "or a share drawn at random such as 20%. The run leaves them out.",
+    )
+    trusted_label_column: Annotated[str | None, Otherwise("the labels that are scored")] = Field(
+        default=None,
+        title="Column with their labels",
+        description="Column with the right labels of the trusted samples; alone, it trusts the "
+        "samples that have one.",
+    )
+    score_trusted: bool = Field(
+        default=False,
+        title="Use the trusted samples too",
+        description="Do not leave the trusted samples out. Without, they shape the reference head "
+        "alone: they are neither scored nor trained on.",
+    )
+    prompts: Annotated[tuple[str, ...], Otherwise("a photo of a {}")] = Field(
+        default=(),
+        description="For CLIP models: words for a class, with {} for its name; all are averaged.",
+    )
+    weight_decay: WeightDecay = Field(
+        default=1e-2,
+        description="Of a head that is trained on trusted samples.",
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> HeadConfig:
@@ -217,15 +380,27 @@ class HeadConfig(Frozen):
 class RunConfig(Frozen):
     """All that decides the scores of a run; nothing here depends on workers or on the day.
 
-    ``reference`` is a model specification (``mimic_core.models.checkpoints``); ``preprocess``
-    replaces the image preprocessing, None being the reference checkpoint's own; ``head`` is for
+    ``reference`` is a model specification (``mimic_core.models.checkpoints``); ``head`` is for
     labelled pools.
     """
 
     source: SourceConfig
-    reference: str
-    preprocess: str | None = None
-    precision: Precision = "fp32"
+    reference: str = Field(
+        title="Reference model",
+        description="The better model that samples are measured against. In probe mode it is also "
+        "the model, with its last projection started afresh.",
+    )
+    preprocess: Annotated[str | None, Otherwise("the checkpoint's own")] = Field(
+        default=None,
+        title="Image preprocessing",
+        description="Preprocessing of the images. A checkpoint that does not say how its images "
+        "were prepared needs this.",
+    )
+    precision: Precision = Field(
+        default="fp32",
+        description="Of the forward pass. bf16 is faster on accelerators; scores differ by some "
+        "3 %.",
+    )
     head: HeadConfig | None = None
     probe: ProbeConfig | None = None
     snapshot: SnapshotConfig | None = None

@@ -1,94 +1,105 @@
-"""A training run as the command that makes it: what a page has put together, for a terminal.
+"""What a page has put together as the command that does the same, for a terminal.
 
-Only what differs from the defaults is said. ``mimic_core.cli.train.run_config`` reads it back to
-an equal configuration; ``tests/core/cli/test_train_command.py`` holds the two together.
+Only what differs from the defaults is said. The command reads back to an equal configuration
+(``mimic_core.cli.options``); ``tests/core/cli/test_commands.py`` holds the two together.
 """
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mimic_core.base.config import HeadConfig, RunConfig, SourceConfig, TrainConfig
+from mimic_core.base.config import Frozen, RunConfig
 from mimic_core.base.errors import ConfigError
-from mimic_core.jobs.record import JobOptions
+from mimic_core.base.specification import default_temperature
+from mimic_core.cli.options import flag, optional_fields
+from mimic_core.jobs.options import JobOptions
+from mimic_core.proofs.record import ProofRequest
+from mimic_core.proofs.settings import ProveConfig
+from mimic_core.runs.run import Run
 
 _INDENT = " \\\n  "
-_HEAD = {"file": "reference_head", "prompts": "prompt"}
-_RENAMED = {"mimic_layers": "mimic_layer"}
 
 
-def train_arguments(
+def written(*groups: Sequence[str]) -> str:
+    """A whole command of ``mimic_core`` for a shell, one group of its arguments a line."""
+    return "python -m mimic_core " + _INDENT.join(shlex.join(group) for group in groups)
+
+
+def run_arguments(
     config: RunConfig, options: JobOptions | None = None, *, out: str = "runs"
 ) -> list[list[str]]:
-    """The arguments of ``python -m mimic_core train``, grouped by option.
+    """The arguments of ``score`` or ``train`` for a run, grouped by option.
 
     Raises:
-        ConfigError: It is no training run, or its sample is drawn by another seed than training's,
-            which the command line cannot say.
+        ConfigError: Its sample is drawn by another seed than its own, which the command line cannot
+            say.
     """
-    training, source = config.training, config.source
-    if training is None:
+    scorer, source, mode = config.scorer, config.source, config.mode
+    if source.sample is not None and source.sample_seed != scorer.seed:
         raise ConfigError(
-            "only a training run can be written as a train command",
-            got=config.mode,
-            next_step="use the score command",
-        )
-    if source.sample is not None and source.sample_seed != training.seed:
-        raise ConfigError(
-            "the command line draws the sample by the seed of the training",
-            got=f"sample_seed {source.sample_seed}, seed {training.seed}",
+            "the command line draws the sample by the seed of the run",
+            got=f"sample_seed {source.sample_seed}, seed {scorer.seed}",
             allowed="equal seeds",
-            next_step="set the source's sample_seed to the training's seed",
+            next_step="set the source's sample_seed to the run's seed",
         )
-    groups = [["train", source.path], ["--model", training.model, "--reference", config.reference]]
-    groups += _changed(source, SourceConfig(path=""), leave_out=("path", "sample_seed"))
-    groups += _changed(training, TrainConfig(model=""), leave_out=("model",))
+    groups = [["train" if mode == "training" else "score", source.path]]
+    defaults: dict[str, Any] = {}
+    if mode != "training":
+        defaults["temperature"] = default_temperature(config.reference)
+        groups += [["--mode", mode]] if mode == "snapshot" else []
+    groups += [*_changed(config), *_changed(scorer, **defaults), *_changed(source)]
     if config.head is not None:
-        groups += _changed(config.head, HeadConfig(), leave_out=("weight_decay",))
-    if config.preprocess is not None:
-        groups.append(["--preprocess", config.preprocess])
-    if config.precision != "fp32":
-        groups.append(["--precision", config.precision])
-    asked = options or JobOptions()
-    if asked.device is not None:
-        groups.append(["--device", asked.device])
-    if asked.workers is not None:
-        groups.append(["--workers", str(asked.workers)])
+        groups += _changed(config.head)
+    groups += _changed(options or JobOptions())
     if Path(out) != Path("runs"):
         groups.append(["--out", out])
     return groups
 
 
-def train_command(
-    config: RunConfig, options: JobOptions | None = None, *, out: str = "runs"
-) -> str:
-    """The whole command for a shell, one option a line."""
-    groups = train_arguments(config, options, out=out)
-    return "python -m mimic_core " + _INDENT.join(shlex.join(group) for group in groups)
+def run_command(config: RunConfig, options: JobOptions | None = None, *, out: str = "runs") -> str:
+    """The command that makes a run, one option a line."""
+    return written(*run_arguments(config, options, out=out))
 
 
-def _changed(
-    config: SourceConfig | TrainConfig | HeadConfig,
-    default: SourceConfig | TrainConfig | HeadConfig,
+def prove_command(
+    request: ProofRequest,
+    run: Run,
     *,
-    leave_out: tuple[str, ...],
-) -> list[list[str]]:
-    """The options of the fields that differ from ``default``."""
-    names = _HEAD if isinstance(config, HeadConfig) else _RENAMED
+    runs: str,
+    recipes: Sequence[str],
+    held_out: str | None = None,
+) -> str:
+    """The command that makes a proof of a run under ``runs``, one option a line.
+
+    Args:
+        request: The proof.
+        run: What it is about.
+        runs: The folder of the runs.
+        recipes: The files of its recipes.
+        held_out: The file of the uids that judge, if there is one.
+    """
+    own = ProveConfig.for_run(run.record.config).model_dump()
+    return written(
+        ["prove", run.id, "--runs", runs],
+        *(["--recipe", recipe] for recipe in recipes),
+        *([] if held_out is None else [["--held-out", held_out]]),
+        *_changed(request.config, **own),
+    )
+
+
+def _changed(config: Frozen, **defaults: Any) -> list[list[str]]:
+    """The options of the fields that are not as by default."""
     groups: list[list[str]] = []
-    for field in type(config).model_fields:
+    for field in optional_fields(type(config)):
         value = getattr(config, field)
-        if field not in leave_out and value != getattr(default, field):
-            option = "--" + names.get(field, field).replace("_", "-")
-            groups += _said(option, value)
+        if value == defaults.get(field, type(config).model_fields[field].default):
+            continue
+        if isinstance(value, bool):
+            groups.append([flag(field)])  # all flags are off by default
+        else:
+            several = value if isinstance(value, tuple) else (value,)
+            groups += [[flag(field), str(one)] for one in several]
     return groups
-
-
-def _said(option: str, value: Any) -> list[list[str]]:
-    if isinstance(value, bool):
-        return [[option]]  # all flags are off by default
-    if isinstance(value, tuple):
-        return [[option, str(one)] for one in value]
-    return [[option, str(value)]]

@@ -1,110 +1,147 @@
-"""Options that more than one command has, each worded once, and what they set."""
+"""Options of the commands, made from the fields of the settings, and the settings they make.
+
+A command lists the fields that it takes as ``Group``s. ``takes`` makes options of them, with the
+words of ``mimic_core.base.fields``, and ``run_config`` makes the settings of what was given;
+``mimic_core.cli.commands`` writes the settings as a command again.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
+from mimic_core.base.config import (
+    Frozen,
+    HeadConfig,
+    Mode,
+    ProbeConfig,
+    RunConfig,
+    SnapshotConfig,
+    SourceConfig,
+    TrainConfig,
+)
+from mimic_core.base.fields import Setting, setting
+from mimic_core.base.specification import default_temperature
+from mimic_core.jobs.options import JobOptions
+from mimic_core.proofs.settings import ProveConfig
+
 if TYPE_CHECKING:
-    from mimic_core.base.config import HeadConfig, SourceConfig
+    from mimic_core.base.progress import Progress
     from mimic_core.runs.run import Run
 
-# The choices of mimic_core.base.config; tests/core/cli/test_cli.py holds them, and the defaults in
-# the help texts, to be equal.
-WeightingName = Literal[
-    "uniform",
-    "mimic",
-    "grand",
-    "agra",
-    "grad_match",
-    "grad_match_single",
-    "rho",
-    "rho_attached",
-    "influence",
-]
-Method = Literal["proj", "cos"]
-Precision = Literal["fp32", "bf16", "fp16"]
-Task = Literal["pairs", "labels"]
+Command = TypeVar("Command", bound=Callable[..., None])
 
-POOL_PANEL = "The pool and its images"
-_LABELS = "Labelled images only"
 
-Pool = Annotated[str, typer.Argument(help="The pool: a folder, shards, a zip or parquet.")]
-Reference = Annotated[str, typer.Option(help="The reference model.")]
-MethodOption = Annotated[Method | None, typer.Option(help="Projection or cosine; default proj.")]
-PrecisionOption = Annotated[
-    Precision | None, typer.Option(help="Of the forward pass; default fp32.")
-]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")]
-Workers = Annotated[int | None, typer.Option(help="Processes that read images.")]
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Fields of a config that a command takes as options, under one heading of its help."""
 
-TaskOption = Annotated[
-    Task | None,
-    typer.Option(
-        help="Captions or labels; without it, what the pool has.", rich_help_panel=POOL_PANEL
-    ),
-]
-ImageColumn = Annotated[
-    str | None, typer.Option(help="Column with the images.", rich_help_panel=POOL_PANEL)
-]
-CaptionColumn = Annotated[
-    str | None, typer.Option(help="Column with the captions.", rich_help_panel=POOL_PANEL)
-]
-SampleSize = Annotated[
-    int | None, typer.Option(help="Use this many samples only.", rich_help_panel=POOL_PANEL)
-]
-Preprocess = Annotated[
-    str | None,
-    typer.Option(
-        help="Preprocessing of the images; default the reference's own.", rich_help_panel=POOL_PANEL
-    ),
-]
+    config: type[Frozen]
+    fields: tuple[str, ...]
+    panel: str | None = None
 
-LabelColumn = Annotated[
-    str | None, typer.Option(help="Column with the labels.", rich_help_panel=_LABELS)
-]
-Trusted = Annotated[
-    str | None,
-    typer.Option(
-        help="Samples to train the reference head on: COLUMN (true or false), COLUMN=VALUE, "
-        "or a share such as 20%. The run leaves them out.",
-        rich_help_panel=_LABELS,
-    ),
-]
-TrustedLabelColumn = Annotated[
-    str | None,
-    typer.Option(
-        help="Column with their right labels; alone, it trusts the samples that have one.",
-        rich_help_panel=_LABELS,
-    ),
-]
-ScoreTrusted = Annotated[
-    bool,
-    typer.Option(help="Do not leave the trusted samples out.", rich_help_panel=_LABELS),
-]
-ReferenceHead = Annotated[
-    str | None,
-    typer.Option(help="File with a trained head for the features.", rich_help_panel=_LABELS),
-]
-Prompts = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Words for a class, with {} for its name; may be repeated. "
-        "CLIP models only; without it, 'a photo of a {}'.",
-        rich_help_panel=_LABELS,
-    ),
-]
 
-_SOURCE_FIELDS = ("task", "image_column", "caption_column", "label_column", "sample")
-_HEAD_FIELDS = {
-    "reference_head": "file",
-    "trusted": "trusted",
-    "trusted_label_column": "trusted_label_column",
-    "score_trusted": "score_trusted",
-    "prompt": "prompts",
+SCORERS: dict[Mode, type[ProbeConfig | SnapshotConfig | TrainConfig]] = {
+    "probe": ProbeConfig,
+    "snapshot": SnapshotConfig,
+    "training": TrainConfig,
 }
-_MODEL_FIELDS = ("reference", "preprocess", "precision")
+# Fields that no command takes as an option, and why.
+NO_OPTION: dict[type[Frozen], dict[str, str]] = {
+    SourceConfig: {"path": "the argument SOURCE", "sample_seed": "--seed draws the sample too"},
+    HeadConfig: {"weight_decay": "for Python; --weight-decay is that of the probe or training"},
+    RunConfig: {
+        "source": "the options of SourceConfig",
+        "head": "the options of HeadConfig",
+        "probe": "--mode probe",
+        "snapshot": "--mode snapshot",
+        "training": "the command train",
+    },
+    JobOptions: {"map_of": "the command layout"},
+    ProveConfig: {
+        **dict.fromkeys(("side", "learning_rate", "weight_decay"), "those of the run"),
+        "held_out_limit": "for Python; a file given by --held-out may list more",
+        "level": "for Python; every report is at 0.05",
+        "resamples": "for Python",
+    },
+}
+_NAMES = {"file": "reference_head", "prompts": "prompt", "mimic_layers": "mimic_layer"}
+
+_POOL, _LABELS = "The pool and its images", "Labelled images only"
+POOL = Group(SourceConfig, ("task", "image_column", "caption_column", "sample"), _POOL)
+PREPROCESS = Group(RunConfig, ("preprocess",), _POOL)
+FLIP = Group(TrainConfig, ("flip",), _POOL)
+LABELS = (
+    Group(SourceConfig, ("label_column",), _LABELS),
+    Group(
+        HeadConfig,
+        ("trusted", "trusted_label_column", "score_trusted", "file", "prompts"),
+        _LABELS,
+    ),
+)
+RunsFolder = Annotated[Path, typer.Option(help="Folder of the runs.")]
+Pool = Annotated[str, typer.Argument(help=setting(SourceConfig, "path").description)]
+
+
+def parameter(field: str) -> str:
+    """The name of the option for a field, with underscores."""
+    return _NAMES.get(field, field)
+
+
+def flag(field: str) -> str:
+    """The option for a field as it is typed."""
+    return "--" + parameter(field).replace("_", "-")
+
+
+def takes(*groups: Group) -> Callable[[Command], Command]:
+    """Make a command take these fields as options, in place of its ``**given``.
+
+    Options that the command has words for itself stand before them, or behind them if they are
+    keyword-only.
+    """
+
+    def decorate(command: Command) -> Command:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[:-1]
+        first = [one for one in own if one.kind is not one.KEYWORD_ONLY]
+        made = [_parameter(group, field) for group in groups for field in group.fields]
+        signature = inspect.Signature([*first, *made, *(one for one in own if one not in first)])
+        command.__signature__ = signature  # type: ignore[attr-defined]  # typer reads it
+        return command
+
+    return decorate
+
+
+def _parameter(group: Group, field: str) -> inspect.Parameter:
+    one = setting(group.config, field)
+    default: Any = inspect.Parameter.empty if one.required else None
+    annotation: Any = Literal[one.choices] if one.choices else one.kind
+    if one.kind is bool:
+        default = False
+    else:
+        annotation = (list[str] if one.kind is tuple else annotation) | None
+    option = typer.Option(help=help_of(one), rich_help_panel=group.panel)
+    return inspect.Parameter(
+        parameter(field),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[annotation, option],
+    )
+
+
+def help_of(one: Setting) -> str:
+    """What the command line says of a setting: its description, and what it is by default."""
+    words = [one.description]
+    if one.kind is tuple:
+        words.append("May be repeated.")
+    default = one.otherwise or (None if one.kind is bool or one.required else one.default)
+    if default is not None:
+        words.append(f"Default: {default}.")
+    return " ".join(words)
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
@@ -116,28 +153,36 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def source_config(options: dict[str, Any]) -> SourceConfig:
-    """The pool that the options ``given`` name."""
-    from mimic_core.base.config import SourceConfig
+def optional_fields(config: type[Frozen]) -> Iterator[str]:
+    """The fields of a config that are options of a command."""
+    yield from (name for name in config.model_fields if name not in NO_OPTION.get(config, {}))
 
-    fields = {name: options[name] for name in _SOURCE_FIELDS if name in options}
-    config: SourceConfig = SourceConfig.parse(
-        {**fields, "path": options["source"], "sample_seed": options.get("seed", 0)}
+
+def values(config: type[Frozen], options: dict[str, Any]) -> dict[str, Any]:
+    """What the options ``given`` say about the fields of a config."""
+    fields = {field: parameter(field) for field in optional_fields(config)}
+    return {field: options[name] for field, name in fields.items() if name in options}
+
+
+def run_config(mode: Mode, options: dict[str, Any]) -> RunConfig:
+    """The configuration that the options ``given`` ask for; the others take their defaults.
+
+    Raises:
+        ConfigError: A value is not allowed.
+    """
+    scorer, head = values(SCORERS[mode], options), values(HeadConfig, options)
+    if mode != "training":  # which settles it itself, by the model
+        scorer.setdefault("temperature", default_temperature(options["reference"]))
+    pool = {"path": options["source"], "sample_seed": options.get("seed", 0)}
+    config: RunConfig = RunConfig.parse(
+        {
+            **values(RunConfig, options),
+            "head": HeadConfig.parse(head) if head else None,
+            "source": SourceConfig.parse(values(SourceConfig, options) | pool),
+            mode: SCORERS[mode].parse(scorer),
+        }
     )
     return config
-
-
-def head_config(options: dict[str, Any]) -> HeadConfig | None:
-    """The reference head that the options ``given`` ask for; None without any of them."""
-    from mimic_core.base.config import HeadConfig
-
-    fields = {field: options[name] for name, field in _HEAD_FIELDS.items() if name in options}
-    return HeadConfig.parse(fields) if fields else None
-
-
-def model_fields(options: dict[str, Any]) -> dict[str, Any]:
-    """How the reference is used, of the options ``given``."""
-    return {name: options[name] for name in _MODEL_FIELDS if name in options}
 
 
 def tell(run: Run) -> None:
@@ -147,3 +192,11 @@ def tell(run: Run) -> None:
     for line in as_lines(run):
         typer.echo(line, err=True)
     typer.echo(run.path)
+
+
+def add_map(run: Run, job: JobOptions, progress: Progress) -> None:
+    """The map of a finished run, where it is asked for."""
+    if job.map:
+        from mimic_core.runs.layout import MapConfig, ensure_map
+
+        ensure_map(run.features, MapConfig(), progress)

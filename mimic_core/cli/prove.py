@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mimic_core.base.errors import ConfigError
-from mimic_core.cli.runs import find_run, read_recipe
+from mimic_core.cli import options
+from mimic_core.cli.runs import RunArgument, find_run, read_recipe
+from mimic_core.proofs.settings import ProveConfig
 
 if TYPE_CHECKING:
     from mimic_core.filters.recipe import Recipe
@@ -17,47 +19,31 @@ if TYPE_CHECKING:
 RecipeOption = Annotated[
     list[Path] | None, typer.Option("--recipe", help="A recipe in YAML; give one or more.")
 ]
-_LABELS_HELP = "Labelled pools: the column whose labels judge; alone, it says who is trusted too."
+_SETTINGS = (
+    *("held_out_share", "seeds", "seed", "steps", "batch_size", "margin", "duplicate_cosine"),
+    "caption_limit",
+)
 _HELD_OUT_HELP = (
     "Instead of --trusted: a file of the uids that judge, as text, Parquet, CSV, JSONL or .npy."
 )
 
 
+@options.takes(
+    options.Group(ProveConfig, ("trusted", "trusted_label_column")),
+    options.Group(ProveConfig, _SETTINGS),
+)
 def prove(
-    run: Annotated[str, typer.Argument(help="A run directory, or the id of a run.")],
+    run: RunArgument,
     recipe: RecipeOption = None,
-    trusted: Annotated[
-        str | None,
-        typer.Option(help="Which samples are good: a boolean COLUMN, or COLUMN=VALUE."),
-    ] = None,
-    trusted_label_column: Annotated[str | None, typer.Option(help=_LABELS_HELP)] = None,
+    *,
     held_out: Annotated[Path | None, typer.Option(help=_HELD_OUT_HELP)] = None,
-    held_out_share: Annotated[
-        float | None, typer.Option(help="Share of the trusted samples held out; default 0.25.")
-    ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Trainings of each arm; default 5.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The first seed; default 0.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of a training; default 100.")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Samples in a batch; default as the run's, else 256.")
-    ] = None,
-    margin: Annotated[
-        float | None,
-        typer.Option(help="Share of the loss that still is not worse; default 0.01."),
-    ] = None,
-    duplicate_cosine: Annotated[
-        float | None, typer.Option(help="From here on images are duplicates; default 0.98.")
-    ] = None,
-    caption_limit: Annotated[
-        int | None,
-        typer.Option(help="A caption of more samples is no sign of a duplicate; default 5."),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cuda, mps or cpu.")] = None,
-    runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    device: Annotated[str | None, typer.Option(help="cuda, mps or cpu. Default: cpu.")] = None,
+    runs: options.RunsFolder = Path("runs"),
     out: Annotated[Path | None, typer.Option(help="Also write the report here.")] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write the proof as JSON here.")
     ] = None,
+    **given: Any,
 ) -> None:
     """Does a recipe help? Train on what it keeps, on random subsets and on everything, compare."""
     from mimic_core.cli.terminal import watched
@@ -69,22 +55,10 @@ def prove(
         from mimic_core.models.devices import pick_device
         from mimic_core.proofs import words
         from mimic_core.proofs.prove import prove as prove_recipes
-        from mimic_core.proofs.record import ProveConfig, proof_file
+        from mimic_core.proofs.record import proof_file
         from mimic_core.proofs.trusted import read_uids
 
-        config = ProveConfig.for_run(
-            found.record.config,
-            trusted=trusted,
-            trusted_label_column=trusted_label_column,
-            held_out_share=held_out_share,
-            seeds=seeds,
-            seed=seed,
-            steps=steps,
-            batch_size=batch_size,
-            margin=margin,
-            duplicate_cosine=duplicate_cosine,
-            caption_limit=caption_limit,
-        )
+        config = ProveConfig.for_run(found.record.config, **options.given(given))
         proof = prove_recipes(
             found,
             recipes,

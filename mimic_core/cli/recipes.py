@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mimic_core.cli.options import RunsFolder
 from mimic_core.cli.runs import find_run, print_counts, read_recipe
-
-RunsOption = Annotated[Path, typer.Option(help="Folder of the runs.")]
 
 
 def filter_run(
@@ -20,7 +19,7 @@ def filter_run(
         Path | None, typer.Option(help="Write every dropped uid and its reason to this Parquet.")
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
-    runs: RunsOption = Path("runs"),
+    runs: RunsFolder = Path("runs"),
 ) -> None:
     """Count what a recipe keeps and drops, and write the uids. Reads only what the recipe needs."""
     from mimic_core.filters import selections
@@ -35,7 +34,7 @@ def filter_run(
 
 def replay(
     manifest: Annotated[Path, typer.Argument(help="The .manifest.json beside an export.")],
-    runs: RunsOption = Path("runs"),
+    runs: RunsFolder = Path("runs"),
 ) -> None:
     """Make an exported selection again and compare it with its manifest; exit 1 if it differs."""
     from mimic_core.export.export import replay as replay_export

@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mimic_core.base.errors import FilterError, RunError
+from mimic_core.cli.options import RunsFolder
 
 if TYPE_CHECKING:
     from mimic_core.filters.recipe import Recipe, Selection
     from mimic_core.runs.run import Run
 
-Format = Literal[
-    "parquet", "csv", "jsonl", "datacomp"
-]  # of mimic_core.export.export, see cli_score
+Format = Literal["parquet", "csv", "jsonl", "datacomp"]  # of mimic_core.export.formats (polars)
 
 RunArgument = Annotated[str, typer.Argument(help="A run directory, or the id of a run.")]
-OutOption = Annotated[Path, typer.Option(help="Folder of the runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _LISTED = ("created_at", "run_id", "status", "samples", "reference", "problem")
@@ -28,7 +26,7 @@ runs_app = typer.Typer(no_args_is_help=True, help="List runs, or show one.")
 
 
 @runs_app.command("list")
-def list_command(out: OutOption = Path("runs"), as_json: JsonOption = False) -> None:
+def list_command(out: RunsFolder = Path("runs"), as_json: JsonOption = False) -> None:
     """List the runs, newest first. A damaged one is listed with what is wrong."""
     from mimic_core.runs.report import aligned
     from mimic_core.runs.run import open_run
@@ -54,7 +52,7 @@ def list_command(out: OutOption = Path("runs"), as_json: JsonOption = False) -> 
 
 @runs_app.command("show")
 def show_command(
-    run: RunArgument, out: OutOption = Path("runs"), as_json: JsonOption = False
+    run: RunArgument, out: RunsFolder = Path("runs"), as_json: JsonOption = False
 ) -> None:
     """Show a run: settings, counts, direction check, distribution of the score."""
     from mimic_core.runs import report
@@ -67,7 +65,7 @@ def show_command(
         typer.echo(line)
 
 
-def layout(run: RunArgument, out: OutOption = Path("runs")) -> None:
+def layout(run: RunArgument, out: RunsFolder = Path("runs")) -> None:
     """Make the map of a run's pool. All runs on the same features share it."""
     from mimic_core.cli.terminal import watched
 
@@ -87,7 +85,7 @@ def export(
         Path | None, typer.Option(help="A recipe in YAML; default all samples.")
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
-    runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    runs: RunsFolder = Path("runs"),
 ) -> None:
     """Write the samples that a recipe keeps; the files written are named on standard output."""
     from mimic_core.export.export import export as write_export

@@ -1,3 +1,3 @@
 """Background jobs: detached workers and the table that knows them."""
 
-__all__ = ["processes", "record", "store", "worker"]
+__all__ = ["options", "processes", "record", "store", "worker"]

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from mimic_core.base.config import Frozen, RunConfig
 from mimic_core.base.errors import MimicError
+from mimic_core.jobs.options import JobOptions
 from mimic_core.proofs.record import ProofRequest
 
 JobStatus = Literal["queued", "running", "done", "failed", "cancelled", "stale"]
@@ -21,25 +22,6 @@ def parse_config(text: str) -> JobConfig:
     """A job's configuration from its stored JSON; neither kind accepts the fields of the other."""
     adapter: TypeAdapter[JobConfig] = TypeAdapter(JobConfig)
     return adapter.validate_json(text)
-
-
-class JobOptions(Frozen):
-    """How a job is carried out; nothing here changes its scores.
-
-    Attributes:
-        device: Where to compute; None chooses.
-        workers: Loading processes; None chooses.
-        sweep: Also compare candidate mimic layers.
-        map: Make the map once the scores are there.
-        map_of: Directory of a finished run that lacks its map alone: nothing is scored, so neither
-            the pool nor the reference has to be where it was.
-    """
-
-    device: str | None = None
-    workers: int | None = None
-    sweep: bool = False
-    map: bool = False
-    map_of: str | None = None
 
 
 class Failure(Frozen):

@@ -16,16 +16,8 @@ from pathlib import Path
 
 from mimic_core.base.errors import JobError
 from mimic_core.base.identity import canonical_json, digest
-from mimic_core.jobs.record import (
-    ACTIVE,
-    Failure,
-    Job,
-    JobConfig,
-    JobOptions,
-    JobStatus,
-    Report,
-    parse_config,
-)
+from mimic_core.jobs.options import JobOptions
+from mimic_core.jobs.record import ACTIVE, Failure, Job, JobConfig, JobStatus, Report, parse_config
 
 JOBS_FILE = "jobs.sqlite"
 JOBS_VERSION = 1

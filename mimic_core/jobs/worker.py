@@ -22,8 +22,9 @@ from mimic_core.base import progress as meter
 from mimic_core.base.config import RunConfig
 from mimic_core.base.errors import Interrupted, JobError, MimicError
 from mimic_core.base.progress import Meter, Progress
+from mimic_core.jobs.options import JobOptions
 from mimic_core.jobs.processes import environment
-from mimic_core.jobs.record import Failure, Job, JobConfig, JobOptions, JobStatus, Report
+from mimic_core.jobs.record import Failure, Job, JobConfig, JobStatus, Report
 from mimic_core.jobs.store import JobStore
 from mimic_core.proofs.record import ProofRequest
 from mimic_core.runs.run import Run

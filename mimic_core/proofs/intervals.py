@@ -25,7 +25,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mimic_core.proofs.record import Interval, Outcome, ProveConfig
+from mimic_core.proofs.record import Interval, Outcome
+from mimic_core.proofs.settings import ProveConfig
 
 _BLOCK = 1000  # replicates drawn at a time
 _RANDOM_KEY = 0x626F6F74

@@ -19,10 +19,10 @@ from mimic_core.proofs.record import (
     Comparison,
     Interval,
     Proof,
-    ProveConfig,
     ProvedRecipe,
     is_share,
 )
+from mimic_core.proofs.settings import ProveConfig
 from mimic_core.proofs.split import Split
 
 

@@ -24,14 +24,8 @@ from mimic_core.filters import recipe as filters
 from mimic_core.filters.recipe import Recipe, Selection
 from mimic_core.proofs.arms import ArmPlan, check_names, plan_arms, smallest_half
 from mimic_core.proofs.judge import judge
-from mimic_core.proofs.record import (
-    Proof,
-    ProveConfig,
-    ProvedRecipe,
-    proof_file,
-    read_proof,
-    store_proof,
-)
+from mimic_core.proofs.record import Proof, ProvedRecipe, proof_file, read_proof, store_proof
+from mimic_core.proofs.settings import ProveConfig
 from mimic_core.proofs.split import Split, split_pool
 from mimic_core.proofs.tasks import Task, open_task
 from mimic_core.proofs.trainings import train_arms

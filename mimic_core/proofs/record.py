@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from mimic_core.base import files
-from mimic_core.base.config import Frozen, RunConfig, Side
+from mimic_core.base.config import Frozen
 from mimic_core.base.errors import RunError
 from mimic_core.filters.recipe import Recipe
+from mimic_core.proofs.settings import ProveConfig
 
 PROOFS_DIR = "proofs"
 PROOF_VERSION = 1
@@ -24,62 +25,11 @@ PROOF_VERSION = 1
 ArmKind = Literal["all", "recipe", "random"]
 Outcome = Literal["better", "worse", "not_worse", "open"]
 ALL_SAMPLES = "all samples"
-MAX_HELD_OUT = 20_000  # recall compares each with each, at every training
 
 
 def is_share(metric: str) -> bool:
     """Whether the metric is a share (recall, accuracy), of which more is better, or a loss."""
     return not metric.endswith("loss")
-
-
-class ProveConfig(Frozen):
-    """Settings of a proof.
-
-    Attributes:
-        trusted: Which samples are known to be good: a boolean column, or ``column=value``. None
-            when a file names the held-out samples.
-        trusted_label_column: Of a labelled pool: the column whose labels judge, in place of
-            ``label``, by which everything still trains. A sample without a label there cannot
-            judge. Alone, it also says who is trusted: those with a label there.
-        held_out_share: Share of the trusted samples that is held out; the same share of all others
-            is set aside, so that what trains keeps the pool's own mix.
-        held_out_limit: Most samples drawn; a held-out file may list up to ``MAX_HELD_OUT``.
-        duplicate_cosine: Cosine of two image embeddings from which on they count as duplicates.
-        caption_limit: Equal captions make duplicates too, unless more samples than this share the
-            caption: then it is generic ("image", a class name). 0 leaves captions out.
-        seeds: Trainings of each arm, each with two more on halves.
-        seed: Where the numbering of the seeds begins.
-        steps: Optimiser steps of every training.
-        margin: What still counts as not worse: a share of the other arm's held-out loss.
-        level: Chance of any false "better" or "worse" in the whole proof.
-        resamples: Bootstrap replicates.
-        side, batch_size, learning_rate, weight_decay: As in ``ProbeConfig``.
-    """
-
-    trusted: str | None = None
-    trusted_label_column: str | None = None
-    held_out_share: float = Field(default=0.25, gt=0, lt=1)
-    held_out_limit: int = Field(default=2000, ge=2, le=MAX_HELD_OUT)
-    duplicate_cosine: float = Field(default=0.98, gt=0, le=1)
-    caption_limit: int = Field(default=5, ge=0)
-    seeds: int = Field(default=5, ge=2, le=1000)
-    seed: int = Field(default=0, ge=0)
-    steps: int = Field(default=100, ge=1, le=1_000_000)
-    margin: float = Field(default=0.01, gt=0, lt=1)
-    level: float = Field(default=0.05, gt=0, lt=0.5)
-    resamples: int = Field(default=10_000, ge=1000, le=1_000_000)
-    side: Side = "image"
-    batch_size: int = Field(default=256, ge=2, le=65_536)
-    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
-    weight_decay: float = Field(default=1e-5, ge=0, allow_inf_nan=False)
-
-    @classmethod
-    def for_run(cls, config: RunConfig, **changes: Any) -> ProveConfig:
-        """``changes`` on the side and optimiser of a probe run, or on the defaults."""
-        taken = {"side", "batch_size", "learning_rate", "weight_decay"}
-        own = config.probe.model_dump(include=taken) if config.probe else {}
-        made: ProveConfig = cls.parse(own | {k: v for k, v in changes.items() if v is not None})
-        return made
 
 
 class ProofRequest(Frozen):

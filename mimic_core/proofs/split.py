@@ -17,7 +17,8 @@ import polars as pl
 from mimic_core.base.draws import order_words, uid_words
 from mimic_core.base.errors import ConfigError
 from mimic_core.base.identity import PLACE, uids_digest
-from mimic_core.proofs.record import MAX_HELD_OUT, HeldOut, Leakage, ProveConfig
+from mimic_core.proofs.record import HeldOut, Leakage
+from mimic_core.proofs.settings import MAX_HELD_OUT, ProveConfig
 from mimic_core.runs.featureset import FeatureSet, ShardedArray
 
 MIN_HELD_OUT = 20  # fewer cannot show anything

@@ -24,7 +24,7 @@ from mimic_core.mimic.adamw import AdamW
 from mimic_core.mimic.losses import require_finite, widened
 from mimic_core.models.layers import fresh_weight
 from mimic_core.proofs import metrics
-from mimic_core.proofs.record import ProveConfig
+from mimic_core.proofs.settings import ProveConfig
 from mimic_core.proofs.trusted import class_numbers, trusted_labels
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring.projector import Projector, reference_projection, stored_pairs

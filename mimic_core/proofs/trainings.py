@@ -22,7 +22,7 @@ from mimic_core.base.errors import Interrupted
 from mimic_core.base.progress import Progress
 from mimic_core.proofs.arms import ArmPlan, seed_rows, split_halves
 from mimic_core.proofs.intervals import Trained
-from mimic_core.proofs.record import ProveConfig
+from mimic_core.proofs.settings import ProveConfig
 from mimic_core.proofs.tasks import Task
 
 MAX_WORKERS = 8

@@ -12,10 +12,10 @@ from mimic_core.proofs.record import (
     Interval,
     Outcome,
     Proof,
-    ProveConfig,
     ProvedRecipe,
     is_share,
 )
+from mimic_core.proofs.settings import ProveConfig
 from mimic_core.runs.report import aligned
 
 

@@ -1,3 +1,3 @@
 """A pool of any layout becomes samples and skips; images are read by locator."""
 
-__all__ = ["images", "index", "marks", "opening", "reading", "source"]
+__all__ = ["images", "index", "marks", "opening", "path", "reading", "source"]

@@ -31,14 +31,10 @@ from mimic_core.sources.layouts.class_folders import (
 from mimic_core.sources.layouts.parquet import file_schema, image_columns, open_parquet
 from mimic_core.sources.layouts.table import TableSource
 from mimic_core.sources.layouts.webdataset import WebDatasetSource
+from mimic_core.sources.path import ACCEPTED, pool_path
 from mimic_core.sources.source import IMAGE_SUFFIXES, Files, Source
 from mimic_core.sources.tables.loading import table_columns, table_suffix
 
-ACCEPTED = (
-    "a folder of .tar shards; a folder of images with a table of captions or labels (.csv, .tsv, "
-    ".jsonl, .parquet), with .txt files beside the images, or in class folders; a .zip of such a "
-    "folder; .parquet files with embedded images; or one such file"
-)
 PEEKED_SAMPLES = 64  # of a tar, to see whether it holds captions or labels
 
 
@@ -49,14 +45,7 @@ def open_source(config: SourceConfig) -> Source:
         SourceError: There is nothing, nothing of a known layout, or more than one reading of it;
             says what was found and what is accepted.
     """
-    path = Path(config.path).expanduser()
-    if not path.exists():
-        raise SourceError(
-            "there is no such file or folder",
-            got=config.path,
-            allowed=ACCEPTED,
-            next_step="check the path",
-        )
+    path = pool_path(config)
     return _open_folder(path, config) if path.is_dir() else _open_file(path, config)
 
 

@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 import streamlit as st
 
+from app.components.shared.controls import config_field
 from app.components.shared.errors import Missing
 from mimic_core.base.config import HeadConfig
 from mimic_core.base.errors import ConfigError
+from mimic_core.base.fields import setting
 
 _Kind = Literal["From the model", "Trusted samples", "File"]
 _KINDS: dict[_Kind, str] = {
@@ -39,20 +41,13 @@ def head_form(missing: Missing) -> HeadConfig | None:
     return config
 
 
-def _text(label: str, key: str, placeholder: str, help_text: str) -> str | None:
-    text = st.text_input(
-        label, key=key, placeholder=placeholder, help=help_text, persist_state="session"
-    )
-    return text.strip() or None if text else None
-
-
 def _words(_: Missing) -> dict[str, Any]:
+    one = setting(HeadConfig, "prompts")
     prompts = st.text_area(
-        "Prompts",
+        one.title,
         key="head_prompts",
-        placeholder="a photo of a {}",
-        help="For CLIP models: words for a class, with {} for its name; one prompt a line, all "
-        "are averaged.",
+        placeholder=one.otherwise,
+        help=f"{one.description} One prompt a line.",
         height=80,
         persist_state="session",
     )
@@ -61,38 +56,33 @@ def _words(_: Missing) -> dict[str, Any]:
 
 
 def _trusted(missing: Missing) -> dict[str, Any]:
-    samples = _text(
-        "Trusted samples",
-        "head_trusted",
-        "is_checked, split=train or 20%",
-        "A column of true and false, COLUMN=VALUE, or a share drawn at random.",
-    )
-    labels = _text(
-        "Column with their labels",
-        "head_trusted_labels",
-        "empty: the labels that are scored",
-        "Where the trusted labels stand, if not in the label column.",
-    )
-    nothing = samples is None and labels is None
+    values = {
+        "trusted": config_field(
+            HeadConfig,
+            "trusted",
+            key="head_trusted",
+            placeholder="is_checked, split=train or 20%",
+        ),
+        "trusted_label_column": config_field(
+            HeadConfig, "trusted_label_column", key="head_trusted_labels"
+        ),
+    }
+    nothing = not any(values.values())
     if nothing:
         missing.append(
             ConfigError(
                 "no samples are trusted yet", next_step="name them, for example split=train"
             )
         )
-    also = st.toggle(
-        "Use the trusted samples too",
-        key="head_score_trusted",
-        help="Without, they shape the reference head alone: they are neither scored nor trained "
-        "on.",
-        persist_state="session",
-    )
-    values = {"trusted": samples, "trusted_label_column": labels, "score_trusted": also or None}
+    also = config_field(HeadConfig, "score_trusted", key="head_score_trusted")
+    values["score_trusted"] = also or None
     return {} if nothing else {name: v for name, v in values.items() if v is not None}
 
 
 def _file(missing: Missing) -> dict[str, Any]:
-    path = _text("File", "head_file", "/runs/…/reference_head.safetensors", "On this machine.")
+    path = config_field(
+        HeadConfig, "file", key="head_file", placeholder="/runs/…/reference_head.safetensors"
+    )
     if path is None:
         missing.append(ConfigError("no file is named yet", next_step="type its path"))
         return {}

@@ -5,26 +5,23 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import BinaryIO, Literal, get_args
+from typing import BinaryIO, Literal
 
 import streamlit as st
 
 from app.cache.pools import Preview, preview
+from app.components.shared.controls import config_field
 from app.components.shared.tiles import Tile, tile_grid
 from app.library import DEMO_POOL, expanded, runs_root, tidy_path
 from app.state import session
 from app.text import count, plain
-from mimic_core.base.config import SourceConfig, Task
+from mimic_core.base.config import SourceConfig
+from mimic_core.base.fields import setting
 from mimic_core.base.identity import slug
 from mimic_core.base.schema import Sample
 
 _CHUNK = 1 << 20
 _Kind = Literal["Demo pool", "On this machine", "Upload a zip"]
-_TASKS: dict[Task | None, str] = {
-    None: "what the pool has",
-    "pairs": "captions",
-    "labels": "labels",
-}
 _KINDS: tuple[_Kind, ...] = ("Demo pool", "On this machine", "Upload a zip")
 
 
@@ -44,24 +41,12 @@ def pool_chooser() -> SourceConfig | None:
         return None
     with st.popover("Columns", icon=":material/view_column:"):
         st.caption("Left empty, they are guessed from the pool.")
-        image = _text("Image column", "image_column", "For tables: the column of images or paths.")
-        caption = _text("Caption column", "caption_column", "For tables and metadata.")
-        label = _text("Label column", "label_column", "For tables of images with class labels.")
-        task = st.selectbox(
-            "Images go with",
-            [None, *get_args(Task)],
-            format_func=lambda name: _TASKS[name],
-            key="pool_task",
-            help="Captions make image–text pairs; labels are the classes of a classifier.",
-            persist_state="session",
-        )
-    return SourceConfig(
-        path=path, task=task, image_column=image, caption_column=caption, label_column=label
-    )
-
-
-def _text(label: str, key: str, help_text: str) -> str | None:
-    return st.text_input(label, key=key, help=help_text, persist_state="session") or None
+        columns = {
+            name: config_field(SourceConfig, name, key=name)
+            for name in ("image_column", "caption_column", "label_column")
+        }
+        task = config_field(SourceConfig, "task", key="pool_task")
+    return SourceConfig(path=path, task=task, **columns)
 
 
 def _demo() -> str:
@@ -76,9 +61,7 @@ def _local() -> str | None:
         "Path",
         key="pool_path",
         placeholder="/data/shards, photos.zip, pairs.parquet, captions.csv",
-        help="A folder of webdataset shards or images, class folders, a zip, a parquet file or "
-        "folder, or a table of image paths with captions or labels. Nothing is copied: images "
-        "are read where they are.",
+        help=setting(SourceConfig, "path").description,
         persist_state="session",
     )
     path = (text or "").strip()

@@ -8,7 +8,9 @@ import streamlit as st
 
 from app.components.shared.errors import Missing
 from app.library import DEMO_REFERENCE, tidy_path
+from mimic_core.base.config import RunConfig
 from mimic_core.base.errors import ConfigError
+from mimic_core.base.fields import setting
 
 _Reference = Literal[
     "Demo reference", "open_clip", "Folder or checkpoint", "timm (labels only)", "Random weights"
@@ -24,12 +26,12 @@ _REFERENCES: tuple[_Reference, ...] = (
 
 def reference_field(missing: Missing) -> str:
     """The specification of the chosen model; empty, and in ``missing``, while none is named."""
+    one = setting(RunConfig, "reference")
     kind = st.selectbox(
-        "Reference model",
+        one.title,
         _REFERENCES,
         key="set_reference",
-        help="The better model that samples are measured against. In probe mode it is also the "
-        "model, with its last projection started afresh.",
+        help=one.description,
         persist_state="session",
     )
     if kind == "Demo reference":

@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import streamlit as st
 
 from app.components.data.heads import head_form
 from app.components.data.machine import options_form
 from app.components.data.reference import reference_field
+from app.components.shared.controls import config_field
 from app.components.shared.errors import Missing, missing_hint
 from app.text import count
 from mimic_core.base.config import (
-    Method,
     Mode,
-    Precision,
     ProbeConfig,
     RunConfig,
     SnapshotConfig,
     SourceConfig,
     Task,
-    WeightingName,
-    default_temperature,
 )
-from mimic_core.jobs.record import JobOptions
+from mimic_core.base.specification import default_temperature
+from mimic_core.jobs.options import JobOptions
 
-SEED_HELP = "Decides the batches and the fresh weights: the same seed gives the same scores."
-TEMPERATURE_HELP = (
-    "Divides the mimic scores before the softmax that weighs a batch. Lower trusts the best "
-    "samples more; higher treats all alike. 0.05 did best on DataComp."
-)
-BATCH_HELP = (
-    "Each sample is scored against the others of its batch, so larger batches separate better; "
-    "256 and more is good. A pool with fewer samples is one batch."
-)
-EPOCHS_HELP = "Passes over the cached features. The score is the mean over them."
-SIDE_HELP = (
-    "Whose last projection starts fresh and learns. The image side is the default; the text side "
-    "is an alternative view."
-)
 PAIR_WEIGHTINGS = ("mimic", "uniform")  # of mimic_core.scoring.probe (torch)
 NAMED_PREPROCESSING = (
     "openai",
@@ -68,15 +52,7 @@ def settings_form(
     left, right = st.columns(2, gap="large")
     with left:
         reference = reference_field(missing)
-        sample = st.number_input(
-            "Sample size",
-            min_value=1,
-            value=None,
-            placeholder="all samples",
-            key="set_sample",
-            help="Score only this many, drawn at random by the seed. Empty scores the whole pool.",
-            persist_state="session",
-        )
+        sample = config_field(SourceConfig, "sample", key="set_sample")
         options = options_form(task)
         model = {"reference": reference, **model_settings()}
     with right:
@@ -86,12 +62,11 @@ def settings_form(
         else:
             mode = _mode()
         scorer = _probe(task, reference) if mode == "probe" else _snapshot()
-    _one_batch(scorer["batch_size"], int(sample) if sample else None, counted)
+    _one_batch(scorer["batch_size"], sample, counted)
     if missing:
         missing_hint(missing)
         return None, options
-    seed = scorer["seed"]
-    pool = source.model_copy(update={"sample": sample, "sample_seed": seed if sample else 0})
+    pool = source.model_copy(update={"sample": sample, "sample_seed": scorer["seed"]})
     chosen = (ProbeConfig if mode == "probe" else SnapshotConfig).parse(scorer)
     config: RunConfig = RunConfig.parse({"source": pool, **model, mode: chosen})
     return config, options
@@ -121,154 +96,60 @@ def _mode() -> Mode:
 def model_settings() -> dict[str, Any]:
     """How the reference model is run; the defaults are right for almost everyone."""
     with st.expander("Model settings", icon=":material/settings:"):
-        preprocess = st.selectbox(
-            "Image preprocessing",
-            [None, *NAMED_PREPROCESSING],
-            format_func=lambda name: name or "the checkpoint's own",
-            key="set_preprocess",
-            help="A checkpoint that does not say how its images were prepared needs this.",
-            persist_state="session",
+        preprocess = config_field(
+            RunConfig, "preprocess", key="set_preprocess", options=[None, *NAMED_PREPROCESSING]
         )
-        precision = st.selectbox(
-            "Precision",
-            get_args(Precision),
-            key="set_precision",
-            help="Of the forward pass. bf16 is faster on accelerators; scores differ by some 3 %.",
-            persist_state="session",
-        )
+        precision = config_field(RunConfig, "precision", key="set_precision")
     return {"preprocess": preprocess, "precision": precision}
 
 
-def _number(label: str, key: str, default: Any, **options: Any) -> Any:
-    options.setdefault("min_value", 1)
-    return st.number_input(
-        label, value=default, key=f"set_{key}", persist_state="session", **options
-    )
-
-
 def _probe(task: Task, reference: str) -> dict[str, Any]:
-    plain = ProbeConfig()
-    side = plain.side
+    chosen: dict[str, Any] = {}
     if task == "pairs":
-        side = st.segmented_control(
-            "Projection side",
-            ["image", "text"],
-            default=plain.side,
-            required=True,
-            key="set_side",
-            help=SIDE_HELP,
-            persist_state="session",
-        )
+        chosen["side"] = config_field(ProbeConfig, "side", key="set_side", segmented=True)
     one, two = st.columns(2)
-    with one:
-        epochs = _number("Epochs", "epochs", plain.epochs, max_value=1000, help=EPOCHS_HELP)
-    with two:
-        batch = _number(
-            "Batch size", "batch", plain.batch_size, min_value=2, max_value=65_536, help=BATCH_HELP
-        )
-    basic = {"side": side, "epochs": int(epochs), "batch_size": int(batch)}
-    return basic | _common(default_temperature(reference)) | _training(task)
+    chosen["epochs"] = config_field(ProbeConfig, "epochs", key="set_epochs", place=one)
+    chosen["batch_size"] = config_field(ProbeConfig, "batch_size", key="set_batch", place=two)
+    return chosen | _common(default_temperature(reference)) | _training(task)
 
 
 def _training(task: Task) -> dict[str, Any]:
     """How the fresh projection or head learns."""
-    plain = ProbeConfig()
+    offered: dict[str, Any] = {"options": PAIR_WEIGHTINGS} if task == "pairs" else {}
+    keys = {"weighting": f"weighting_{task}", "learning_rate": "rate", "weight_decay": "decay"}
     with st.expander("Training settings", icon=":material/settings:"):
         one, two = st.columns(2)
-        weighting = one.selectbox(
-            "Weighting",
-            PAIR_WEIGHTINGS if task == "pairs" else get_args(WeightingName),
-            index=0 if task == "pairs" else 1,
-            key=f"set_weighting_{task}",
-            help="Mimic weights are Grad-Mimic; uniform is ordinary training, for comparison.",
-            persist_state="session",
-        )
-        method = two.selectbox(
-            "Score",
-            get_args(Method),
-            key="set_method",
-            format_func=lambda name: {"proj": "projection", "cos": "cosine"}[name],
-            help="The projection of the gradient on the task vector, or the cosine between them.",
-            persist_state="session",
-        )
-        rate = one.number_input(
-            "Learning rate",
-            min_value=1e-8,
-            value=plain.learning_rate,
-            step=1e-4,
-            format="%.3g",
-            key="set_rate",
-            help="AdamW's.",
-            persist_state="session",
-        )
-        decay = two.number_input(
-            "Weight decay",
-            min_value=0.0,
-            value=plain.weight_decay,
-            step=1e-5,
-            format="%.3g",
-            key="set_decay",
-            help="AdamW's.",
-            persist_state="session",
-        )
-    return {
-        "weighting": weighting,
-        "method": method,
-        "learning_rate": float(rate),
-        "weight_decay": float(decay),
-    }
+        return {
+            name: config_field(
+                ProbeConfig, name, key=f"set_{keys.get(name, name)}", place=place, **own
+            )
+            for place, name, own in [
+                (one, "weighting", offered),
+                (two, "method", {}),
+                (one, "learning_rate", {}),
+                (two, "weight_decay", {}),
+            ]
+        }
 
 
 def _snapshot() -> dict[str, Any]:
-    plain = SnapshotConfig()
-    model = st.text_input(
-        "Model to score",
-        key="set_model",
-        placeholder="empty: the reference with its mimic layers started afresh",
-        help="Same forms as the reference, and the same architecture.",
-        persist_state="session",
-    ).strip()
-    layers = st.text_input(
-        "Mimic layers",
-        key="set_layers",
-        placeholder="empty: last MLP projection of the image tower",
-        help="Exact parameter names, separated by commas. The geometry is measured on these.",
-        persist_state="session",
-    )
-    one, two = st.columns(2)
-    with one:
-        repeats = _number(
-            "Repeats",
-            "repeats",
-            plain.repeats,
-            max_value=10_000,
-            help="Draw the batches this often; more than one gives each score a standard error.",
-        )
-    with two:
-        batch = _number(
-            "Batch size", "batch", plain.batch_size, min_value=2, max_value=65_536, help=BATCH_HELP
-        )
-    return {
-        "model": model or None,
-        "mimic_layers": tuple(name.strip() for name in layers.split(",") if name.strip()),
-        "repeats": int(repeats),
-        "batch_size": int(batch),
-        **_common(0.05),
+    chosen = {
+        "model": config_field(SnapshotConfig, "model", key="set_model"),
+        "mimic_layers": config_field(SnapshotConfig, "mimic_layers", key="set_layers"),
     }
+    one, two = st.columns(2)
+    chosen["repeats"] = config_field(SnapshotConfig, "repeats", key="set_repeats", place=one)
+    chosen["batch_size"] = config_field(SnapshotConfig, "batch_size", key="set_batch", place=two)
+    return chosen | _common(0.05)
 
 
 def _common(temperature: float) -> dict[str, Any]:
     one, two = st.columns(2)
-    with one:
-        chosen = _number(
-            "Temperature",
-            "temperature" if temperature == 0.05 else "temperature_timm",
-            temperature,
-            min_value=0.0001,
-            step=0.01,
-            format="%.4g",
-            help=TEMPERATURE_HELP,
-        )
-    with two:
-        seed = _number("Seed", "seed", 0, min_value=0, help=SEED_HELP)
-    return {"temperature": float(chosen), "seed": int(seed)}
+    usual = ProbeConfig().temperature
+    key = "set_temperature" if temperature == usual else "set_temperature_timm"
+    return {
+        "temperature": config_field(
+            ProbeConfig, "temperature", key=key, place=one, value=temperature
+        ),
+        "seed": config_field(ProbeConfig, "seed", key="set_seed", place=two),
+    }

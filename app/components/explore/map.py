@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from app.choices import selecting
 from app.choices.box import Box, box_around
 from app.choices.lasso import simplified
 from app.choices.selecting import Corner
+from app.components.shared.command import command_code
 from app.components.shared.controls import drags
 from app.components.shared.errors import empty_state
 from app.components.shared.jobs import watch, watched_job, watching
@@ -22,7 +22,8 @@ from app.library import BUNDLED_ROOT, tidy_path
 from app.shown import Shown
 from app.state import session
 from app.text import spoken
-from mimic_core.jobs.record import JobOptions
+from mimic_core.cli.commands import written
+from mimic_core.jobs.options import JobOptions
 from mimic_core.jobs.store import JOBS_FILE, JobStore
 from mimic_core.jobs.worker import start_job
 
@@ -151,5 +152,4 @@ def _no_map(shown: Shown) -> None:
             watch(start_job(store, run.record.config, options))
             st.rerun()
     st.caption("Or on the command line:")
-    command = ["python", "-m", "mimic_core", "layout", run.id, "--out", tidy_path(root)]
-    st.code(shlex.join(command), language="bash", wrap_lines=True)
+    command_code(written(["layout", run.id, "--out", tidy_path(root)]))

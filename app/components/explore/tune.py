@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from app.cache import tables
-from app.components.data.settings import (
-    BATCH_HELP,
-    EPOCHS_HELP,
-    SEED_HELP,
-    SIDE_HELP,
-    TEMPERATURE_HELP,
-)
+from app.components.shared.controls import config_field
 from app.components.shared.jobs import watch, watched_job, watching
 from app.library import located, runs_root
 from app.state import session
 from app.text import duration
 from mimic_core.base.config import ProbeConfig
-from mimic_core.jobs.record import JobOptions
+from mimic_core.jobs.options import JobOptions
 from mimic_core.jobs.store import JOBS_FILE, JobStore
 from mimic_core.jobs.worker import start_job
 from mimic_core.runs.run import Run
 
 LIVE_SECONDS = 5.0
-_TUNED = ("side", "temperature", "epochs", "batch_size", "seed")
+_NUMBERS = ("temperature", "epochs", "batch_size", "seed")
 
 
 def tune_panel(run: Run) -> None:
@@ -64,45 +60,15 @@ def _controls(asked: ProbeConfig, *, labelled: bool) -> None:
         if value is not None:
             session.change(asked=asked.model_copy(update={name: value}))
 
-    for name in _TUNED:
-        session.bind(_key(name), getattr(asked, name))
+    def control(name: str, place: Any, **own: Any) -> None:
+        key = session.bind(_key(name), getattr(asked, name))
+        config_field(ProbeConfig, name, key=key, place=place, on_change=set_to, args=(name,), **own)
+
     if not labelled:
-        st.segmented_control(
-            "Projection side",
-            ["image", "text"],
-            required=True,
-            key=_key("side"),
-            help=SIDE_HELP,
-            on_change=set_to,
-            args=("side",),
-            width="stretch",
-        )
+        control("side", st, segmented=True, width="stretch")
     left, right = st.columns(2)
-    left.number_input(
-        "Temperature",
-        min_value=0.0001,
-        step=0.01,
-        format="%.4g",
-        key=_key("temperature"),
-        help=TEMPERATURE_HELP,
-        on_change=set_to,
-        args=("temperature",),
-    )
-    for place, label, name, least, most, text in [
-        (right, "Epochs", "epochs", 1, 1000, EPOCHS_HELP),
-        (left, "Batch size", "batch_size", 2, 65_536, BATCH_HELP),
-        (right, "Seed", "seed", 0, None, SEED_HELP),
-    ]:
-        place.number_input(
-            label,
-            min_value=least,
-            max_value=most,
-            step=1,
-            key=_key(name),
-            help=text,
-            on_change=set_to,
-            args=(name,),
-        )
+    for place, name in zip((left, right, left, right), _NUMBERS, strict=True):
+        control(name, place)
 
 
 def _key(name: str) -> str:

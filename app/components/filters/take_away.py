@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-
 import streamlit as st
 
 from app.cache import filters
+from app.components.shared.command import command_code
 from app.library import runs_root, tidy_path
 from app.shown import Shown
 from app.text import plain
+from mimic_core.cli.commands import written
 
 
 def take_away(shown: Shown) -> None:
@@ -27,7 +27,7 @@ def take_away(shown: Shown) -> None:
                 "that a command can read them."
             )
             return
-        st.code("\n".join(_commands(shown)), language="bash", wrap_lines=True)
+        command_code("\n".join(_commands(shown)))
         if _saved(shown) is None:
             st.caption(f"Save the recipe, or download it as {plain('recipe.yaml')}, first.")
 
@@ -35,11 +35,10 @@ def take_away(shown: Shown) -> None:
 def _commands(shown: Shown) -> list[str]:
     file = _saved(shown) or "recipe.yaml"
     runs = ["--runs", tidy_path(shown.run.path.parent)]
-    start = ["python", "-m", "mimic_core"]
     export = ["--format", "parquet", "--out", "subset.parquet", "--recipe", file]
     return [
-        shlex.join([*start, "filter", file, shown.run.id, *runs]),
-        shlex.join([*start, "export", shown.run.id, *export, *runs]),
+        written(["filter", file, shown.run.id, *runs]),
+        written(["export", shown.run.id, *export, *runs]),
     ]
 
 

@@ -10,6 +10,8 @@ import streamlit as st
 
 from app.cache import tables
 from app.components.prove.recipes import add_cutoff, add_saved, upload
+from app.components.shared.command import command_code
+from app.components.shared.controls import config_field
 from app.components.shared.errors import empty_state, errors_shown
 from app.components.shared.jobs import POLL_SECONDS, show_job
 from app.library import runs_root, tidy_path
@@ -18,7 +20,6 @@ from app.state import session
 from app.state.prove import (
     MAX_RECIPES,
     RESTORED,
-    command,
     from_request,
     offered,
     preselected,
@@ -27,11 +28,14 @@ from app.state.prove import (
     uids_from,
 )
 from app.text import count, plain
+from mimic_core.cli.commands import prove_command
 from mimic_core.filters.recipe import Recipe
-from mimic_core.jobs.record import Job, JobOptions
+from mimic_core.jobs.options import JobOptions
+from mimic_core.jobs.record import Job
 from mimic_core.jobs.store import JOBS_FILE, JobStore
 from mimic_core.jobs.worker import start_job
 from mimic_core.proofs.record import ProofRequest
+from mimic_core.proofs.settings import ProveConfig
 
 _HELD_OUT_TYPES = ["txt", "csv", "parquet", "jsonl", "npy"]
 
@@ -97,8 +101,15 @@ def _as_command(shown: Shown, request: ProofRequest) -> None:
     form = session.state().proving
     file = form.file[0] if form.file else None
     with st.expander("The same as a command", icon=":material/terminal:"):
-        runs = tidy_path(shown.run.path.parent)
-        st.code(command(request, shown.run, runs, file), language="bash", wrap_lines=True)
+        command_code(
+            prove_command(
+                request,
+                shown.run,
+                runs=tidy_path(shown.run.path.parent),
+                recipes=[recipe_file(name) for name, _ in request.recipes],
+                held_out=file,
+            )
+        )
         with st.container(horizontal=True):
             for name, recipe in request.recipes:
                 st.download_button(
@@ -230,21 +241,18 @@ def _held_out_file() -> None:
 
 def _settings() -> None:
     form = session.state().proving
-    share = "Of the trusted samples, this share judges and never trains; a file judges whole."
-    for label, name, least, most, step, text in [
-        ("Held-out share, %", "share", 1.0, 99.0, 5.0, share),
-        ("Seeds", "seeds", 2, 100, 1, "Each trains every arm three times."),
-        ("Steps", "steps", 1, 100_000, 50, "The same for every arm."),
-        ("Margin, %", "margin", 0.1, 50.0, 0.5, "How much more loss still is not worse."),
+    for field, name in [
+        ("held_out_share", "share"),
+        ("seeds", "seeds"),
+        ("steps", "steps"),
+        ("margin", "margin"),
     ]:
-        st.number_input(
-            label,
-            min_value=least,
-            max_value=most,
-            step=step,
+        config_field(
+            ProveConfig,
+            field,
             key=session.bind(f"prove_{name}", getattr(form, name)),
+            percent=field in ("held_out_share", "margin"),
             on_change=_stored(f"prove_{name}", name),
-            help=text,
         )
 
 

@@ -7,8 +7,11 @@ from typing import Any
 import streamlit as st
 
 from app.cache.pools import Preview
+from app.components.shared.controls import config_field
 from app.components.shared.errors import Missing
+from mimic_core.base.config import TrainConfig
 from mimic_core.base.errors import ConfigError
+from mimic_core.base.fields import setting
 from mimic_core.base.schema import Sample
 
 _SEEN_VALUES = 4
@@ -16,48 +19,9 @@ Columns = dict[str, tuple[str, ...]]
 """The pool's columns, with some of their values."""
 
 
-def number(
-    label: str,
-    key: str,
-    default: Any,
-    *,
-    least: Any = 0,
-    most: Any = None,
-    step: Any = None,
-    form: str | None = None,
-    placeholder: str | None = None,
-    help_text: str | None = None,
-) -> Any:
-    """A number that a switch of pages does not lose; None where the field may be empty."""
-    return st.number_input(
-        label,
-        value=default,
-        min_value=least,
-        max_value=most,
-        step=step,
-        format=form,
-        placeholder=placeholder,
-        key=f"train_{key}",
-        help=help_text,
-        persist_state="session",
-    )
-
-
-def text(label: str, key: str, *, placeholder: str, help_text: str) -> str:
-    """A line of text, without white space around it."""
-    typed = st.text_input(
-        label,
-        key=f"train_{key}",
-        placeholder=placeholder,
-        help=help_text,
-        persist_state="session",
-    )
-    return (typed or "").strip()
-
-
-def switch(label: str, key: str, *, help_text: str) -> bool:
-    """Something that is off by default."""
-    return st.toggle(label, key=f"train_{key}", help=help_text, persist_state="session")
+def training_field(name: str, *, key: str | None = None, **own: Any) -> Any:
+    """The widget of a setting of training; its key ends with its name, unless another is given."""
+    return config_field(TrainConfig, name, key=f"train_{key or name}", **own)
 
 
 def columns_of(seen: Preview) -> Columns:
@@ -75,19 +39,18 @@ def _as_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def condition_field(
-    label: str, key: str, columns: Columns, missing: Missing, *, help_text: str
-) -> str | None:
-    """``COLUMN=VALUE``, or None where no column is chosen."""
+def condition_field(name: str, key: str, columns: Columns, missing: Missing) -> str | None:
+    """``COLUMN=VALUE`` for a setting of training, or None where no column is chosen."""
     one, two = st.columns(2)
+    asked = setting(TrainConfig, name)
     column = one.selectbox(
-        label,
+        asked.title,
         list(columns),
         index=None,
         placeholder="no column",
         accept_new_options=True,
         key=f"train_{key}_column",
-        help=help_text,
+        help=asked.description,
         persist_state="session",
     )
     if not column:
@@ -108,7 +71,7 @@ def condition_field(
             ConfigError(
                 f"no value of column {column} is chosen yet",
                 allowed=f"such as {', '.join(seen)}" if seen else None,
-                next_step=f"choose or type it beside {label}",
+                next_step=f"choose or type it beside {asked.title}",
             )
         )
     return f"{column}={value}"

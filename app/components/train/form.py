@@ -6,7 +6,7 @@ except that fresh weights start with a higher learning rate than given ones.
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import streamlit as st
 
@@ -15,19 +15,18 @@ from app.components.data.heads import head_form
 from app.components.data.reference import reference_field
 from app.components.data.settings import model_settings
 from app.components.shared.errors import Missing
-from app.components.train.fields import Columns, columns_of, condition_field, number, text
+from app.components.train.fields import Columns, columns_of, condition_field, training_field
 from app.components.train.update import machine_form, optimiser_form, passes_form
 from mimic_core.base.config import (
-    Method,
     RunConfig,
     SourceConfig,
     TrainConfig,
     WeightingName,
-    default_temperature,
-    fresh_weights,
 )
 from mimic_core.base.errors import ConfigError
-from mimic_core.jobs.record import JobOptions
+from mimic_core.base.fields import setting
+from mimic_core.base.specification import default_temperature, fresh_weights
+from mimic_core.jobs.options import JobOptions
 
 WEIGHTINGS: dict[WeightingName, tuple[str, str]] = {
     "mimic": ("Grad-Mimic", "softmax of the mimic score: who pulls towards the reference model"),
@@ -42,8 +41,6 @@ WEIGHTINGS: dict[WeightingName, tuple[str, str]] = {
 }
 _WARM = frozenset[WeightingName](("mimic", "grand", "rho", "influence"))
 _FRESH, _NAMED = "Fresh weights", "A model of your own"
-_REWEIGHT = {"layers": "the mimic layers only", "all": "all parameters"}
-_METHODS: dict[Method, str] = {"proj": "projection", "cos": "cosine"}
 FRESH_RATE = 1e-3
 
 
@@ -86,45 +83,43 @@ def training_form(source: SourceConfig, seen: Preview) -> tuple[RunConfig, JobOp
     return config, options
 
 
-def _layers(*, labelled: bool) -> tuple[str, ...]:
+def _layers(*, labelled: bool) -> Any:
     where = "the classifier's head" if labelled else "last MLP projection of the image tower"
-    typed = text(
-        "Mimic layers",
-        "layers",
-        placeholder=f"empty: {where}",
-        help_text="Exact parameter names, separated by commas. Scores are measured on these.",
-    )
-    return tuple(name.strip() for name in typed.split(",") if name.strip())
+    return training_field("mimic_layers", key="layers", placeholder=f"empty: {where}")
 
 
 def _start(reference: str, missing: Missing) -> tuple[str, bool]:
     """What training starts from, and whether its weights are fresh."""
+    asked = setting(TrainConfig, "model")
     kind = st.segmented_control(
-        "Model to train",
+        asked.title,
         [_FRESH, _NAMED],
         default=_FRESH,
         required=True,
         key="train_start",
-        help="It must have the architecture of the reference model.",
+        help=asked.description,
         persist_state="session",
     )
     if kind == _NAMED:
         example = "ViT-B-32:datacomp_s_s13m_b4k"
-        named = text(
-            "Architecture and weights, or a folder",
-            "model",
-            placeholder=example,
-            help_text="Any model that the reference field takes, of the same architecture.",
-        )
+        label = "Architecture and weights, or a folder"
+        named = training_field("model", label=label, placeholder=example)
         if not named:
             missing.append(
                 ConfigError(
                     "no model to train is named yet", next_step=f"type it, for example {example}"
                 )
             )
-        return named, False
-    seed = number("Seed of its weights", "model_seed", 0, help_text="Another seed, other weights.")
-    model = fresh_weights(reference, int(seed))
+        return named or "", False
+    seed = st.number_input(
+        "Seed of its weights",
+        min_value=0,
+        value=0,
+        key="train_model_seed",
+        help="Another seed, other weights.",
+        persist_state="session",
+    )
+    model = fresh_weights(reference, seed)
     if model is None:
         missing.append(
             ConfigError(
@@ -142,9 +137,8 @@ def _start(reference: str, missing: Missing) -> tuple[str, bool]:
 def _weights(
     columns: Columns, missing: Missing, reference: str, *, labelled: bool, trusted: bool
 ) -> dict[str, Any]:
-    plain = TrainConfig(model="")
     weighting: WeightingName = st.radio(
-        "Weighting",
+        setting(TrainConfig, "weighting").title,
         list(WEIGHTINGS),
         format_func=lambda name: WEIGHTINGS[name][0],
         captions=[line for _, line in WEIGHTINGS.values()],
@@ -155,55 +149,18 @@ def _weights(
     if weighting == "influence":
         chosen |= _clean(columns, missing, labelled=labelled, trusted=trusted)
     if weighting not in {"uniform", "rho_attached"}:  # those weigh all parameters
-        chosen["reweight"] = st.segmented_control(
-            "Weights count for",
-            list(_REWEIGHT),
-            format_func=lambda name: _REWEIGHT[name],
-            default=plain.reweight,
-            required=True,
-            key="train_reweight",
-            help="The rest takes the mean gradient. The authors' default is the mimic layers only.",
-            persist_state="session",
-        )
-    chosen |= _score(default_temperature(reference))
+        chosen["reweight"] = training_field("reweight", segmented=True)
+    one, two = st.columns(2)
+    usual = f"{default_temperature(reference):g}"
+    chosen["temperature"] = training_field("temperature", place=one, placeholder=usual)
+    chosen["method"] = training_field("method", place=two)
     if weighting not in _WARM:
         st.caption("This weighting has no softmax; temperature and score shape the logs only.")
     return chosen
 
 
-def _score(usual: float) -> dict[str, Any]:
-    """How the mimic score is measured, and how it becomes a weight."""
-    one, two = st.columns(2)
-    with one:
-        temperature = number(
-            "Temperature",
-            "temperature",
-            None,
-            least=0.0001,
-            step=0.01,
-            form="%.4g",
-            placeholder=f"{usual:g}",
-            help_text="Divisor in the softmax; lower trusts the best samples more.",
-        )
-    method = two.selectbox(
-        "Score",
-        get_args(Method),
-        format_func=lambda name: _METHODS[name],
-        key="train_method",
-        help="The projection of the gradient on the task vector, or the cosine between them.",
-        persist_state="session",
-    )
-    return {"temperature": temperature, "method": method}
-
-
 def _clean(columns: Columns, missing: Missing, *, labelled: bool, trusted: bool) -> dict[str, Any]:
-    clean = condition_field(
-        "Clean samples",
-        "clean",
-        columns,
-        missing,
-        help_text="Where a few samples known to be clean are.",
-    )
+    clean = condition_field("clean_column", "clean", columns, missing)
     if clean is None and trusted:
         st.caption("Without a column: the trusted samples of the reference head.")
     elif clean is None:
@@ -215,10 +172,6 @@ def _clean(columns: Columns, missing: Missing, *, labelled: bool, trusted: bool)
                 next_step="choose the column, or another weighting",
             )
         )
-    each = number(
-        "Of each class" if labelled else "How many",
-        "clean_count",
-        TrainConfig(model="").clean_per_class,
-        least=1,
-    )
-    return {"clean_column": clean, "clean_per_class": int(each)}
+    label = "Of each class" if labelled else "How many"
+    each = training_field("clean_per_class", key="clean_count", label=label)
+    return {"clean_column": clean, "clean_per_class": each}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
+from app.components.shared.command import same_as_command
 from app.components.shared.errors import errors_shown
 from app.components.shared.jobs import any_active
 from app.library import runs_root, tidy_path
 from app.state import session
 from mimic_core.base.config import RunConfig
-from mimic_core.cli.commands import train_command
-from mimic_core.jobs.record import JobOptions
+from mimic_core.cli.commands import run_command
+from mimic_core.jobs.options import JobOptions
 from mimic_core.jobs.store import JobStore
 from mimic_core.jobs.worker import start_job
 
@@ -35,12 +36,7 @@ def view_chooser(store: JobStore) -> str:
 
 def start_panel(store: JobStore, config: RunConfig, options: JobOptions) -> None:
     """The command, copyable, and the button."""
-    with st.expander("The same on the command line", icon=":material/terminal:"):
-        st.code(
-            train_command(config, options, out=tidy_path(runs_root())),
-            language="bash",
-            wrap_lines=True,
-        )
+    same_as_command(run_command(config, options, out=tidy_path(runs_root())))
     st.button(
         "Start training",
         type="primary",

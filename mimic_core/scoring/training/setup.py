@@ -16,10 +16,11 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-from mimic_core.base.config import RunConfig, TrainConfig, default_temperature
+from mimic_core.base.config import RunConfig, TrainConfig
 from mimic_core.base.draws import draw_clean
 from mimic_core.base.errors import ConfigError, ModelError
 from mimic_core.base.progress import Progress
+from mimic_core.base.specification import default_temperature
 from mimic_core.features import filling as features
 from mimic_core.features import spot_check
 from mimic_core.features.loading import LoadedBatch, SampleLoader

@@ -9,7 +9,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mimic_core.base.config import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
-from mimic_core.jobs.record import Failure, Job, JobOptions, Report
+from mimic_core.jobs.options import JobOptions
+from mimic_core.jobs.record import Failure, Job, Report
 from mimic_core.jobs.store import JOBS_FILE, JobStore
 from mimic_core.runs.run import Run
 from tests.app.conftest import OpenApp

@@ -14,7 +14,6 @@ from app.state.prove import (
     PRESENT,
     RESTORED,
     ProveForm,
-    command,
     from_request,
     offered,
     preselected,
@@ -28,10 +27,12 @@ from mimic_core.filters.conditions import Percentile
 from mimic_core.filters.library import save_recipe
 from mimic_core.filters.recipe import Recipe
 from mimic_core.jobs import worker
-from mimic_core.jobs.record import JobOptions, parse_config
+from mimic_core.jobs.options import JobOptions
+from mimic_core.jobs.record import parse_config
 from mimic_core.jobs.store import JOBS_FILE, JobStore
 from mimic_core.proofs.prove import prove
-from mimic_core.proofs.record import Proof, ProofRequest, ProveConfig, is_share
+from mimic_core.proofs.record import Proof, ProofRequest, is_share
+from mimic_core.proofs.settings import ProveConfig
 from mimic_core.runs.run import Run
 from tests.app.conftest import STATE, OpenApp
 from tests.fakes import fake_run
@@ -91,18 +92,15 @@ def test_a_share_is_a_percentile() -> None:
     assert recipe_file(NAME) == "mimic-score-top-70.yaml"
 
 
-def test_the_command_says_what_the_page_does(run: Run) -> None:
-    form = ProveForm(share=40.0, seeds=7, margin=2.5)
+def test_the_form_asks_for_shares_where_it_shows_per_cent(run: Run) -> None:
+    form = ProveForm(share=40.0, seeds=7, margin=0.7)
     request = request_of(form, {NAME: TOP}, run, "is_noisy=false")
-    assert command(request, run, "runs", None) == (
-        f"python -m mimic_core prove {run.id} --runs runs --recipe mimic-score-top-70.yaml "
-        "--trusted is_noisy=false --held-out-share 0.4 --seeds 7 --margin 0.025"
-    )
+    changed = {"held_out_share": 0.4, "seeds": 7, "margin": 0.007, "trusted": "is_noisy=false"}
+    assert request.config == ProveConfig.for_run(run.record.config, **changed)
     by_file = ProveForm(file=("held.txt", ("a", "b")))
     request = request_of(by_file, {NAME: TOP}, run, "is_noisy=false")
     assert request.config.trusted is None
     assert request.held_out == ("a", "b")
-    assert command(request, run, "runs", "held.txt").endswith("--held-out held.txt")
 
 
 def test_a_request_is_read_back_from_the_job_table(run: Run) -> None:

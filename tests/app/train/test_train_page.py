@@ -14,9 +14,9 @@ from app.components.train.form import FRESH_RATE, WEIGHTINGS
 from app.components.train.update import BATCH, HELD_OUT
 from mimic_core.__main__ import app as command_line
 from mimic_core.base.config import HeadConfig, RunConfig, SourceConfig, TrainConfig, WeightingName
-from mimic_core.cli.options import given
-from mimic_core.cli.train import run_config
-from mimic_core.jobs.record import Job, JobOptions, Report
+from mimic_core.cli.options import given, run_config
+from mimic_core.jobs.options import JobOptions
+from mimic_core.jobs.record import Job, Report
 from mimic_core.jobs.store import JOBS_FILE, JobStore
 from mimic_core.runs.run import Run
 from tests.app.conftest import OpenApp
@@ -63,7 +63,7 @@ def command(app: AppTest) -> str:
 def read_back(text: str) -> RunConfig:
     words = shlex.split(text.replace("\\\n", " "))
     train: Any = typer.main.get_command(command_line).commands["train"]  # type: ignore[attr-defined]
-    return run_config(given(train.make_context("train", words[4:]).params))
+    return run_config("training", given(train.make_context("train", words[4:]).params))
 
 
 def test_the_defaults_train_fresh_weights_of_the_reference(

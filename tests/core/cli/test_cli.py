@@ -15,14 +15,12 @@ from typing import Any, get_args
 
 import polars as pl
 import pytest
-import typer
 
-from mimic_core.__main__ import app, main
-from mimic_core.base import config as settings
+from mimic_core.__main__ import main
 from mimic_core.base.config import HeadConfig, ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
 from mimic_core.base.errors import Interrupted
 from mimic_core.base.progress import Progress
-from mimic_core.cli import options, runs, score
+from mimic_core.cli import runs
 from mimic_core.export import formats
 from mimic_core.jobs.processes import environment
 from mimic_core.runs.run import Run
@@ -42,7 +40,17 @@ def run(runs_root: Path) -> Run:
 
 
 @pytest.fixture
-def scored(monkeypatch: pytest.MonkeyPatch, run: Run) -> Iterator[list[dict[str, Any]]]:
+def pools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The pools that commands name are there."""
+    for name in ("pool", "some/pool"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def scored(
+    monkeypatch: pytest.MonkeyPatch, run: Run, pools: None
+) -> Iterator[list[dict[str, Any]]]:
     """The calls of ``score_pool``, which scores nothing and returns a finished run."""
     calls: list[dict[str, Any]] = []
 
@@ -207,7 +215,7 @@ def test_a_command_line_that_cannot_be_read_is_an_error(arguments: list[str]) ->
 
 
 def test_an_interrupted_run_says_how_to_resume(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pools: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def score_pool(*_: Any, **__: Any) -> None:
         raise Interrupted("stopped")
@@ -221,50 +229,8 @@ def test_an_interrupted_run_says_how_to_resume(
     assert printed.out == ""
 
 
-def test_the_choices_offered_are_those_of_the_schema() -> None:
-    for name in ("Method", "Precision", "Task", "WeightingName"):
-        assert get_args(getattr(options, name)) == get_args(getattr(settings, name)), name
-    for name in ("ScoreMode", "Side"):
-        assert get_args(getattr(score, name)) == get_args(getattr(settings, name)), name
+def test_the_formats_offered_are_those_that_can_be_written() -> None:
     assert get_args(runs.Format) == get_args(formats.Format)
-
-
-def test_every_setting_of_a_run_has_an_option() -> None:
-    configs = (RunConfig, SourceConfig, HeadConfig, ProbeConfig, SnapshotConfig)
-    settings = {name for config in configs for name in config.model_fields}
-    command = typer.main.get_command(app).commands["score"]  # type: ignore[attr-defined]
-    offered = {parameter.name for parameter in command.params}
-    told_otherwise = {
-        "source",
-        "path",  # the argument SOURCE
-        "probe",
-        "snapshot",  # --mode
-        "training",  # the command train
-        "sample_seed",  # --seed
-        "mimic_layers",  # --mimic-layer
-        "head",
-        "file",  # --reference-head
-        "prompts",  # --prompt
-    }
-    assert settings - told_otherwise - offered == set()
-
-
-def test_the_defaults_told_in_the_help_are_those_of_the_schema() -> None:
-    defaults = {
-        name: field.default
-        for config in (RunConfig, SnapshotConfig, ProbeConfig)
-        for name, field in config.model_fields.items()
-    }
-    command = typer.main.get_command(app).commands["score"]  # type: ignore[attr-defined]
-    told = {
-        option.name: option.help.split("; default ")[1].rstrip(".")
-        for option in command.params
-        if "; default " in (getattr(option, "help", None) or "")
-    }
-    assert told.pop("model") == "the reference, re-initialised"
-    assert told.pop("preprocess") == "the reference's own"
-    assert told == {name: str(defaults[name]) for name in told}
-    assert len(told) == 11
 
 
 def test_runs_are_listed_newest_first_and_damaged_ones_too(
@@ -451,6 +417,7 @@ sys.modules["mimic_core.scoring.pipeline"] = module
 @pytest.fixture
 def slow_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (tmp_path / "site").mkdir()
+    (tmp_path / "pool").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(textwrap.dedent(SLOW_PIPELINE))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     return [sys.executable, "-m", "mimic_core", "score", "pool", "--reference"]
@@ -499,8 +466,9 @@ def test_help_imports_nothing_heavy() -> None:
     script = """
         import sys
         from mimic_core.__main__ import main
-        assert main(["--help"]) == 0
-        print([name for name in ("torch", "polars", "numpy", "pydantic") if name in sys.modules])
+        for command in ([], ["score"], ["train"], ["prove"], ["export"]):
+            assert main([*command, "--help"]) == 0
+        print([name for name in ("torch", "polars", "numpy", "pyarrow") if name in sys.modules])
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
@@ -510,9 +478,3 @@ def test_help_imports_nothing_heavy() -> None:
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_an_option_that_is_zero_counts_as_given() -> None:
-    given = options.given({"seed": 0, "held_out": 0.0, "prompt": ["a", "b"], "task": None})
-    assert given == {"seed": 0, "held_out": 0.0, "prompt": ("a", "b")}
-    assert options.given({"score_trusted": False, "mimic_layer": []}) == {}

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mimic_core.__main__ import main
+from mimic_core.jobs.processes import environment
+from mimic_core.sources.path import ACCEPTED
 
 SCORE = ["score", "--reference", "ViT-B-32:random:0"]
 
@@ -60,3 +64,31 @@ def test_a_place_that_the_file_system_refuses_is_an_error(
     (tmp_path / "file").write_bytes(b"")
     assert main(["score", "x" * 300, "--reference", "r", "--out", str(tmp_path)]) == 1
     assert "File name too long" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [SCORE, ["train", "--model", "m", "--reference", "r"]])
+def test_a_wrong_path_is_said_before_torch_is_loaded(command: list[str], tmp_path: Path) -> None:
+    script = f"""
+import sys
+from mimic_core.__main__ import main
+from mimic_core.jobs.processes import environment
+from mimic_core.sources.path import ACCEPTED
+assert main([*{command!r}, "no/such/pool"]) == 1
+print([name for name in ("torch", "polars", "pyarrow") if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+    assert done.stderr == (
+        "error: there is no such file or folder\n"
+        "  got: 'no/such/pool'\n"
+        f"  allowed: {ACCEPTED}\n"
+        "  next step: check the path\n"
+    )
+    assert not (tmp_path / "runs").exists()

@@ -6,17 +6,14 @@ import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
-import typer
 
-from mimic_core.__main__ import app, main
-from mimic_core.base import config as training_config
+from mimic_core.__main__ import main
 from mimic_core.base.config import HeadConfig, RunConfig, SourceConfig, TrainConfig
 from mimic_core.base.errors import Interrupted
 from mimic_core.base.progress import Progress
-from mimic_core.cli import train
 from mimic_core.runs.run import Run
 from tests.fakes import fake_run
 
@@ -29,7 +26,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch, run: Run) -> Iterator[list[dict[str, Any]]]:
+def pool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The pool of ``COMMAND`` is there."""
+    (tmp_path / "some" / "pool").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def trained(
+    monkeypatch: pytest.MonkeyPatch, run: Run, pool: None
+) -> Iterator[list[dict[str, Any]]]:
     """The calls of ``train_pool``, which trains nothing and returns a finished run."""
     calls: list[dict[str, Any]] = []
 
@@ -124,7 +130,7 @@ def test_a_command_line_that_cannot_be_read_is_an_error(arguments: list[str]) ->
 
 
 def test_an_interrupted_training_says_how_to_resume(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pool: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def train_pool(*_: Any, **__: Any) -> None:
         raise Interrupted("stopped")
@@ -146,37 +152,12 @@ def test_only_the_first_of_several_processes_prints(
     assert capsys.readouterr().out == ""
 
 
-def test_the_choices_offered_are_those_of_the_schema() -> None:
-    for name in ("Reweight", "Optimiser", "Schedule"):
-        assert get_args(getattr(train, name)) == get_args(getattr(training_config, name)), name
-
-
-def _options() -> list[Any]:
-    options: list[Any] = typer.main.get_command(app).commands["train"].params  # type: ignore[attr-defined]
-    return options
-
-
-def test_every_setting_of_a_training_run_has_an_option() -> None:
-    configs = (RunConfig, SourceConfig, TrainConfig, HeadConfig)
-    settings = {name for config in configs for name in config.model_fields}
-    told_otherwise = {
-        "path", "sample_seed", "mimic_layers", "training", "probe", "snapshot", "head", "file",
-        "prompts",
-    }  # fmt: skip
-    assert settings - told_otherwise - {option.name for option in _options()} == set()
-
-
-def test_the_defaults_told_in_the_help_are_those_of_the_schema() -> None:
-    defaults = {
-        name: field.default
-        for config in (RunConfig, TrainConfig)
-        for name, field in config.model_fields.items()
-    }
-    told = {
-        option.name: option.help.split("; default ")[1].rstrip(".")
-        for option in _options()
-        if "; default " in (getattr(option, "help", None) or "")
-    }
-    assert told.pop("preprocess") == "the reference's own"
-    assert told == {name: str(defaults[name]) for name in told}
-    assert len(told) == 16
+def test_the_map_is_made_where_it_is_asked_for(
+    trained: list[dict[str, Any]], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr("mimic_core.runs.layout.ensure_map", lambda *given: made.append(given[0]))
+    assert main(COMMAND) == 0
+    assert made == []
+    assert main([*COMMAND, "--map"]) == 0
+    assert made == [run.features]

@@ -21,7 +21,8 @@ from mimic_core.base.config import ProbeConfig, RunConfig, SourceConfig
 from mimic_core.base.errors import Interrupted, JobError, ModelError
 from mimic_core.base.progress import Progress
 from mimic_core.jobs import worker as jobs
-from mimic_core.jobs.record import Failure, JobOptions, Report
+from mimic_core.jobs.options import JobOptions
+from mimic_core.jobs.record import Failure, Report
 from mimic_core.jobs.store import JobStore
 from mimic_core.jobs.worker import JobProgress
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mimic_core.base.errors import SourceError
-from mimic_core.jobs.record import JobOptions
+from mimic_core.jobs.options import JobOptions
 from mimic_core.jobs.store import JobStore
 from mimic_core.jobs.worker import work
 from mimic_core.runs.table import run_table

@@ -22,7 +22,8 @@ from mimic_core.filters.recipe import Recipe
 from mimic_core.proofs import prove as proving
 from mimic_core.proofs.arms import MAX_RECIPES, ArmPlan, plan_arms, seed_rows, split_halves
 from mimic_core.proofs.prove import prove
-from mimic_core.proofs.record import Proof, ProveConfig, read_proof, stored_proofs
+from mimic_core.proofs.record import Proof, read_proof, stored_proofs
+from mimic_core.proofs.settings import ProveConfig
 from mimic_core.proofs.tasks import PairsTask
 from mimic_core.proofs.words import as_lines, loss_text
 from mimic_core.runs.featureset import FeatureSet

@@ -11,7 +11,7 @@ import pytest
 from mimic_core.base.errors import ConfigError
 from mimic_core.export.formats import datacomp_bytes
 from mimic_core.proofs import split as splitting
-from mimic_core.proofs.record import ProveConfig
+from mimic_core.proofs.settings import ProveConfig
 from mimic_core.proofs.split import Split, split_pool
 from mimic_core.proofs.trusted import held_out_mask, read_uids, trusted_candidates, trusted_mask
 from mimic_core.runs.featureset import FeatureSet

@@ -15,7 +15,8 @@ from mimic_core.proofs import intervals
 from mimic_core.proofs.arms import ArmPlan
 from mimic_core.proofs.intervals import Resampler, Trained, holm, outcome
 from mimic_core.proofs.judge import judge
-from mimic_core.proofs.record import Comparison, HeldOut, Interval, Leakage, ProveConfig
+from mimic_core.proofs.record import Comparison, HeldOut, Interval, Leakage
+from mimic_core.proofs.settings import ProveConfig
 from mimic_core.proofs.split import Split
 from mimic_core.proofs.trainings import train_arms
 

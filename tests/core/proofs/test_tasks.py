@@ -15,7 +15,7 @@ from mimic_core.base.config import ProbeConfig, Side
 from mimic_core.base.draws import uid_words
 from mimic_core.base.errors import ConfigError
 from mimic_core.proofs import tasks
-from mimic_core.proofs.record import ProveConfig
+from mimic_core.proofs.settings import ProveConfig
 from mimic_core.proofs.tasks import LabelsTask, PairsTask, batches, judged_batches, open_task
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring.probe import Probe

@@ -18,7 +18,7 @@ from mimic_core.filters.conditions import Percentile
 from mimic_core.filters.recipe import Recipe
 from mimic_core.proofs import prove as proving
 from mimic_core.proofs.prove import prove
-from mimic_core.proofs.record import ProveConfig
+from mimic_core.proofs.settings import ProveConfig
 from mimic_core.proofs.tasks import PairsTask
 from mimic_core.runs.run import Run, open_run
 from mimic_core.runs.table import run_table

@@ -15,9 +15,9 @@ from mimic_core.proofs.record import (
     Leakage,
     Outcome,
     Proof,
-    ProveConfig,
     ProvedRecipe,
 )
+from mimic_core.proofs.settings import ProveConfig
 from mimic_core.proofs.words import (
     as_lines,
     comparison_text,
