@@ -99,7 +99,7 @@ def skips(source: Source) -> list[Skip]:
     return [item for item in items(source) if isinstance(item, Skip)]
 
 
-def captions(source: Source) -> dict[str, str]:
+def captions(source: Source) -> dict[str, str | None]:
     """Captions by key."""
     return {item.key: item.caption for item in items(source) if isinstance(item, Sample)}
 
