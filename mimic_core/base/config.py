@@ -1,8 +1,8 @@
 """The settings of a run; pydantic alone is needed to read them.
 
-Each field says in its ``Field`` what it may be and what it is. The options of the command line and
-the forms of the app are made from that (``mimic_core.base.fields``), so no text or bound of a
-setting is written a second time.
+Each field has its bounds, and below it what it is. The options of the command line and the forms of
+the app are made from that (``mimic_core.base.fields``), so no text or bound of a setting is written
+a second time.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ _LAYERS = "Parameters that the scores are measured on, by their exact names."
 class Frozen(BaseModel):
     """Base of all configs: immutable, hashable, no unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Any:
@@ -109,39 +109,32 @@ class TrainConfig(Frozen):
     (``mimic_core.sources.marks``).
     """
 
-    model: str = Field(
-        title="Model to train",
-        description="What training starts from: any model that can be a reference, of the same "
-        "architecture as the reference.",
-    )
+    model: str = Field(title="Model to train")
+    """What training starts from: any model that can be a reference, of the same architecture as the
+    reference."""
     mimic_layers: Annotated[
         tuple[str, ...], Otherwise("the head of a classifier, else the last image MLP")
     ] = Field(default=(), description=_LAYERS)
-    weighting: WeightingName = Field(default="mimic", description="What weighs the samples.")
-    reweight: Reweight = Field(
-        default="layers",
-        title="Weights count for",
-        description="Re-weight the gradient of the mimic layers only, or of all parameters. The "
-        "rest takes the mean gradient. The authors' default is the mimic layers only.",
-    )
+    weighting: WeightingName = "mimic"
+    """What weighs the samples."""
+    reweight: Reweight = Field(default="layers", title="Weights count for")
+    """Re-weight the gradient of the mimic layers only, or of all parameters. The rest takes the
+    mean gradient. The authors' default is the mimic layers only."""
     method: ScoreMethod = "proj"
     temperature: Annotated[float | None, _USUAL] = Field(
         default=None, gt=0, allow_inf_nan=False, description=_TEMPERATURE
     )
-    epochs: int = Field(default=5, ge=1, le=10_000, description="Visits of each sample.")
+    epochs: int = Field(default=5, ge=1, le=10_000)
+    """Visits of each sample."""
     batch_size: BatchSize = Field(
         default=32,
         description="Samples in a batch, over all processes. Pairs are compared within their "
         "batch, and weights sum to 1 over it.",
     )
-    accumulate: int = Field(
-        default=1,
-        ge=1,
-        le=10_000,
-        title="Batches per update",
-        description="Batches that make one update; their gradients are averaged.",
-    )
-    optimiser: Optimiser = Field(default="adamw", description="How gradients become updates.")
+    accumulate: int = Field(default=1, ge=1, le=10_000, title="Batches per update")
+    """Batches that make one update; their gradients are averaged."""
+    optimiser: Optimiser = "adamw"
+    """How gradients become updates."""
     learning_rate: LearningRate = Field(
         default=1e-4,
         description="The learning rate at its peak. Given weights want less than fresh ones.",
@@ -150,70 +143,36 @@ class TrainConfig(Frozen):
         default=1e-5,
         description="Weight decay of matrices; vectors and scalars do not decay.",
     )
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd.")
-    schedule: Schedule = Field(
-        default="constant", description="Of the learning rate, after the warm-up."
-    )
-    warmup_steps: int = Field(
-        default=0,
-        ge=0,
-        title="Warm-up updates",
-        description="Updates of warm-up: the learning rate rises linearly over these.",
-    )
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of sgd."""
+    schedule: Schedule = "constant"
+    """Of the learning rate, after the warm-up."""
+    warmup_steps: int = Field(default=0, ge=0, title="Warm-up updates")
+    """Updates of warm-up: the learning rate rises linearly over these."""
     clip_norm: Annotated[float | None, Otherwise("no limit")] = Field(
-        default=None,
-        gt=0,
-        allow_inf_nan=False,
-        title="Gradient norm at most",
-        description="Limit of the gradient's norm; longer gradients are scaled down to it.",
+        default=None, gt=0, allow_inf_nan=False, title="Gradient norm at most"
     )
-    held_out: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        title="Held-out share",
-        description="Share of the images never trained on, and measured after every epoch. Drawn "
-        "by image and seed: all captions of an image are on one side.",
-    )
-    held_out_column: str | None = Field(
-        default=None,
-        title="Held-out column",
-        description="Samples never trained on, beside the share: COLUMN or COLUMN=VALUE.",
-    )
+    """Limit of the gradient's norm; longer gradients are scaled down to it."""
+    held_out: float = Field(default=0.0, ge=0, lt=1, title="Held-out share")
+    """Share of the images never trained on, and measured after every epoch. Drawn by image and
+    seed: all captions of an image are on one side."""
+    held_out_column: str | None = Field(default=None, title="Held-out column")
+    """Samples never trained on, beside the share: COLUMN or COLUMN=VALUE."""
     held_out_label_column: Annotated[str | None, Otherwise("the pool's label")] = Field(
-        default=None,
-        title="Held-out labels",
-        description="Column with the labels that judge held-out images, where the pool's are "
-        "noisy.",
+        default=None, title="Held-out labels"
     )
-    clean_column: str | None = Field(
-        default=None,
-        title="Clean samples",
-        description="A few samples known to be clean, for influence: COLUMN or COLUMN=VALUE.",
-    )
-    clean_per_class: int = Field(
-        default=CLEAN_PER_CLASS,
-        ge=1,
-        title="Clean samples of each class",
-        description="Clean samples of each class that influence looks at.",
-    )
-    evaluate_every: Annotated[int | None, Otherwise("every epoch")] = Field(
-        default=None,
-        ge=1,
-        description="Updates after which the held-out samples are measured too.",
-    )
-    flip: bool = Field(
-        default=False,
-        title="Mirror half of the images",
-        description="Mirror half of the images: which ones changes from epoch to epoch, by the "
-        "seed. The only augmentation.",
-    )
-    compile: bool = Field(
-        default=False,
-        title="Use torch.compile",
-        description="Use torch.compile, which takes minutes at the start; time an epoch with and "
-        "without.",
-    )
+    """Column with the labels that judge held-out images, where the pool's are noisy."""
+    clean_column: str | None = Field(default=None, title="Clean samples")
+    """A few samples known to be clean, for influence: COLUMN or COLUMN=VALUE."""
+    clean_per_class: int = Field(default=CLEAN_PER_CLASS, ge=1, title="Clean samples of each class")
+    """Clean samples of each class that influence looks at."""
+    evaluate_every: Annotated[int | None, Otherwise("every epoch")] = Field(default=None, ge=1)
+    """Updates after which the held-out samples are measured too."""
+    flip: bool = Field(default=False, title="Mirror half of the images")
+    """Mirror half of the images: which ones changes from epoch to epoch, by the seed. The only
+    augmentation."""
+    compile: bool = Field(default=False, title="Use torch.compile")
+    """Use torch.compile, which takes minutes at the start; time an epoch with and without."""
     seed: Seed = Field(
         default=0,
         description="Decides the sample, the held-out share and the batches. Compare runs of equal "
@@ -235,58 +194,43 @@ class TrainConfig(Frozen):
 class SourceConfig(Frozen):
     """A pool and the part of it to be scored; ``task`` None guesses from the pool."""
 
-    path: str = Field(
-        description="The pool: a folder of webdataset shards or images, class folders, a zip, a "
-        "parquet file or folder, or a table of image paths with captions or labels. Nothing is "
-        "copied: images are read where they are.",
-    )
+    path: str
+    """The pool: a folder of webdataset shards or images, class folders, a zip, a parquet file or
+    folder, or a table of image paths with captions or labels. Nothing is copied: images are read
+    where they are."""
     task: Annotated[Task | None, Otherwise("what the pool has")] = Field(
-        default=None,
-        title="Images go with",
-        description="Captions make image–text pairs; labels are the classes of a classifier.",
+        default=None, title="Images go with"
     )
-    image_column: str | None = Field(
-        default=None, description="For tables: the column with the images or their paths."
-    )
-    caption_column: str | None = Field(
-        default=None, description="For tables and metadata: the column with the captions."
-    )
-    label_column: str | None = Field(
-        default=None, description="For tables of images: the column with the class labels."
-    )
+    """Captions make image–text pairs; labels are the classes of a classifier."""
+    image_column: str | None = None
+    """For tables: the column with the images or their paths."""
+    caption_column: str | None = None
+    """For tables and metadata: the column with the captions."""
+    label_column: str | None = None
+    """For tables of images: the column with the class labels."""
     sample: Annotated[int | None, Otherwise("all samples")] = Field(
-        default=None,
-        ge=1,
-        title="Sample size",
-        description="Use only this many samples, drawn at random by the seed.",
+        default=None, ge=1, title="Sample size"
     )
-    sample_seed: int = Field(default=0, description="Draws the sample.")
+    """Use only this many samples, drawn at random by the seed."""
+    sample_seed: int = 0
+    """Draws the sample."""
 
 
 class ProbeConfig(Frozen):
     """Settings of Grad-Mimic on cached features (method.md section 5)."""
 
-    side: Side = Field(
-        default="image",
-        title="Projection side",
-        description="The tower whose last projection starts fresh and learns. The text side is "
-        "an alternative view.",
-    )
-    epochs: int = Field(
-        default=5,
-        ge=1,
-        le=1000,
-        description="Passes over the cached features. The score is the mean over them.",
-    )
+    side: Side = Field(default="image", title="Projection side")
+    """The tower whose last projection starts fresh and learns. The text side is an alternative
+    view."""
+    epochs: int = Field(default=5, ge=1, le=1000)
+    """Passes over the cached features. The score is the mean over them."""
     batch_size: BatchSize = 256
     temperature: Temperature = 0.05
     learning_rate: LearningRate = 1e-3
     weight_decay: WeightDecay = 1e-5
-    weighting: WeightingName = Field(
-        default="mimic",
-        description="Weights of the update: mimic weights are Grad-Mimic; uniform is ordinary "
-        "training, for comparison.",
-    )
+    weighting: WeightingName = "mimic"
+    """Weights of the update: mimic weights are Grad-Mimic; uniform is ordinary training, for
+    comparison."""
     method: ScoreMethod = "proj"
     seed: Seed = 0
 
@@ -300,21 +244,14 @@ class SnapshotConfig(Frozen):
 
     model: Annotated[
         str | None, Otherwise("the reference with its mimic layers started afresh")
-    ] = Field(
-        default=None,
-        title="Model to score",
-        description="The model to score: same forms as the reference, and the same architecture.",
-    )
+    ] = Field(default=None, title="Model to score")
+    """The model to score: same forms as the reference, and the same architecture."""
     mimic_layers: Annotated[
         tuple[str, ...], Otherwise("the last MLP projection of the image tower")
     ] = Field(default=(), description=_LAYERS)
     batch_size: BatchSize = 256
-    repeats: int = Field(
-        default=1,
-        ge=1,
-        le=10_000,
-        description="Draw the batches this often; more than one gives each score a standard error.",
-    )
+    repeats: int = Field(default=1, ge=1, le=10_000)
+    """Draw the batches this often; more than one gives each score a standard error."""
     temperature: Temperature = 0.05
     method: ScoreMethod = "proj"
     seed: Seed = 0
@@ -328,33 +265,22 @@ class HeadConfig(Frozen):
     reference checkpoint's own. ``prompts`` also give labelled samples their CLIP score.
     """
 
-    file: str | None = Field(
-        default=None,
-        description="File with a trained head for the features, on this machine: weights of a "
-        "classifier's last layer, such as another run's reference_head.safetensors.",
-    )
-    trusted: str | None = Field(
-        default=None,
-        title="Trusted samples",
-        description="Samples to train the reference head on: COLUMN (true or false), COLUMN=VALUE, "
-        "or a share drawn at random such as 20%. The run leaves them out.",
-    )
+    file: str | None = None
+    """File with a trained head for the features, on this machine: weights of a classifier's last
+    layer, such as another run's reference_head.safetensors."""
+    trusted: str | None = Field(default=None, title="Trusted samples")
+    """Samples to train the reference head on: COLUMN (true or false), COLUMN=VALUE, or a share
+    drawn at random such as 20%. The run leaves them out."""
     trusted_label_column: Annotated[str | None, Otherwise("the labels that are scored")] = Field(
-        default=None,
-        title="Column with their labels",
-        description="Column with the right labels of the trusted samples; alone, it trusts the "
-        "samples that have one.",
+        default=None, title="Column with their labels"
     )
-    score_trusted: bool = Field(
-        default=False,
-        title="Use the trusted samples too",
-        description="Do not leave the trusted samples out. Without, they shape the reference head "
-        "alone: they are neither scored nor trained on.",
-    )
-    prompts: Annotated[tuple[str, ...], Otherwise("a photo of a {}")] = Field(
-        default=(),
-        description="For CLIP models: words for a class, with {} for its name; all are averaged.",
-    )
+    """Column with the right labels of the trusted samples; alone, it trusts the samples that have
+    one."""
+    score_trusted: bool = Field(default=False, title="Use the trusted samples too")
+    """Do not leave the trusted samples out. Without, they shape the reference head alone: they are
+    neither scored nor trained on."""
+    prompts: Annotated[tuple[str, ...], Otherwise("a photo of a {}")] = ()
+    """For CLIP models: words for a class, with {} for its name; all are averaged."""
     weight_decay: WeightDecay = Field(
         default=1e-2,
         description="Of a head that is trained on trusted samples.",
@@ -385,22 +311,16 @@ class RunConfig(Frozen):
     """
 
     source: SourceConfig
-    reference: str = Field(
-        title="Reference model",
-        description="The better model that samples are measured against. In probe mode it is also "
-        "the model, with its last projection started afresh.",
-    )
+    reference: str = Field(title="Reference model")
+    """The better model that samples are measured against. In probe mode it is also the model, with
+    its last projection started afresh."""
     preprocess: Annotated[str | None, Otherwise("the checkpoint's own")] = Field(
-        default=None,
-        title="Image preprocessing",
-        description="Preprocessing of the images. A checkpoint that does not say how its images "
-        "were prepared needs this.",
+        default=None, title="Image preprocessing"
     )
-    precision: Precision = Field(
-        default="fp32",
-        description="Of the forward pass. bf16 is faster on accelerators; scores differ by some "
-        "3 %.",
-    )
+    """Preprocessing of the images. A checkpoint that does not say how its images were prepared
+    needs this."""
+    precision: Precision = "fp32"
+    """Of the forward pass. bf16 is faster on accelerators; scores differ by some 3 %."""
     head: HeadConfig | None = None
     probe: ProbeConfig | None = None
     snapshot: SnapshotConfig | None = None

@@ -66,7 +66,7 @@ def setting(config: type[BaseModel], name: str) -> Setting:
     return Setting(
         name=name,
         title=field.title or name.replace("_", " ").capitalize(),
-        description=field.description or "",
+        description=" ".join((field.description or "").split()),
         kind=str if origin is Literal else origin or kind,
         choices=get_args(kind) if origin is Literal else (),
         optional=type(None) in kinds,

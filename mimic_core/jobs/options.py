@@ -17,28 +17,16 @@ class JobOptions(Frozen):
     neither the pool nor the reference has to be where it was.
     """
 
-    device: Annotated[str | None, Otherwise("automatic")] = Field(
-        default=None,
-        description="Where to compute: cpu, cuda, mps, or another, such as cuda:1. Automatic "
-        "takes CUDA, then MPS, then the CPU.",
-    )
-    workers: Annotated[int | None, Otherwise("automatic")] = Field(
-        default=None,
-        ge=0,
-        le=1024,
-        description="Processes that read and decode images. Automatic goes by the size of the "
-        "pool; 0 reads them in the job's own process. Scores do not depend on it.",
-    )
-    sweep: bool = Field(
-        default=False,
-        title="Compare mimic layers",
-        description="Compare mimic layers too: extends the direction check by scores of a small "
-        "part of the pool with several candidates.",
-    )
-    map: bool = Field(
-        default=False,
-        title="Make the map",
-        description="Make the map too: a 2-D picture of the pool (UMAP), which takes a minute or "
-        "more after scoring. It can be made later as well.",
-    )
+    device: Annotated[str | None, Otherwise("automatic")] = None
+    """Where to compute: cpu, cuda, mps, or another, such as cuda:1. Automatic takes CUDA, then MPS,
+    then the CPU."""
+    workers: Annotated[int | None, Otherwise("automatic")] = Field(default=None, ge=0, le=1024)
+    """Processes that read and decode images. Automatic goes by the size of the pool; 0 reads them
+    in the job's own process. Scores do not depend on it."""
+    sweep: bool = Field(default=False, title="Compare mimic layers")
+    """Compare mimic layers too: extends the direction check by scores of a small part of the pool
+    with several candidates."""
+    map: bool = Field(default=False, title="Make the map")
+    """Make the map too: a 2-D picture of the pool (UMAP), which takes a minute or more after
+    scoring. It can be made later as well."""
     map_of: str | None = None

@@ -21,71 +21,31 @@ class ProveConfig(Frozen):
     train by ``label``, and one without a label there cannot judge.
     """
 
-    trusted: str | None = Field(
-        default=None,
-        title="Marked as good by",
-        description="Which samples are known to be good: a boolean COLUMN, or COLUMN=VALUE.",
-    )
-    trusted_label_column: str | None = Field(
-        default=None,
-        description="Labelled pools: the column whose labels judge; alone, it says who is trusted "
-        "too.",
-    )
-    held_out_share: float = Field(
-        default=0.25,
-        gt=0,
-        lt=1,
-        title="Held-out share",
-        description="Share of the trusted samples that judges and never trains; a held-out file "
-        "judges whole.",
-    )
-    held_out_limit: int = Field(
-        default=2000, ge=2, le=MAX_HELD_OUT, description="Most samples that are drawn to judge."
-    )
-    duplicate_cosine: float = Field(
-        default=0.98,
-        gt=0,
-        le=1,
-        description="Cosine of two image embeddings from which on they count as duplicates.",
-    )
-    caption_limit: int = Field(
-        default=5,
-        ge=0,
-        description="Equal captions make duplicates too, unless more samples than this share the "
-        "caption: then it is generic (image, a class name). 0 leaves captions out.",
-    )
-    seeds: int = Field(
-        default=5,
-        ge=2,
-        le=1000,
-        description="Trainings of each arm: each seed trains every arm three times, of which two "
-        "on halves.",
-    )
-    seed: int = Field(
-        default=0, ge=0, title="First seed", description="Where the numbering of the seeds begins."
-    )
-    steps: int = Field(
-        default=100,
-        ge=1,
-        le=1_000_000,
-        description="Optimiser steps of every training; the same for every arm.",
-    )
-    margin: float = Field(
-        default=0.01,
-        gt=0,
-        lt=1,
-        description="How much more loss still is not worse, as a share of the other arm's held-out "
-        "loss.",
-    )
-    level: float = Field(
-        default=0.05,
-        gt=0,
-        lt=0.5,
-        description='Chance of any false "better" or "worse" in the whole proof.',
-    )
-    resamples: int = Field(
-        default=10_000, ge=1000, le=1_000_000, description="Bootstrap replicates."
-    )
+    trusted: str | None = Field(default=None, title="Marked as good by")
+    """Which samples are known to be good: a boolean COLUMN, or COLUMN=VALUE."""
+    trusted_label_column: str | None = None
+    """Labelled pools: the column whose labels judge; alone, it says who is trusted too."""
+    held_out_share: float = Field(default=0.25, gt=0, lt=1, title="Held-out share")
+    """Share of the trusted samples that judges and never trains; a held-out file judges whole."""
+    held_out_limit: int = Field(default=2000, ge=2, le=MAX_HELD_OUT)
+    """Most samples that are drawn to judge."""
+    duplicate_cosine: float = Field(default=0.98, gt=0, le=1)
+    """Cosine of two image embeddings from which on they count as duplicates."""
+    caption_limit: int = Field(default=5, ge=0)
+    """Equal captions make duplicates too, unless more samples than this share the caption: then it
+    is generic (image, a class name). 0 leaves captions out."""
+    seeds: int = Field(default=5, ge=2, le=1000)
+    """Trainings of each arm: each seed trains every arm three times, of which two on halves."""
+    seed: int = Field(default=0, ge=0, title="First seed")
+    """Where the numbering of the seeds begins."""
+    steps: int = Field(default=100, ge=1, le=1_000_000)
+    """Optimiser steps of every training; the same for every arm."""
+    margin: float = Field(default=0.01, gt=0, lt=1)
+    """How much more loss still is not worse, as a share of the other arm's held-out loss."""
+    level: float = Field(default=0.05, gt=0, lt=0.5)
+    """Chance of any false "better" or "worse" in the whole proof."""
+    resamples: int = Field(default=10_000, ge=1000, le=1_000_000)
+    """Bootstrap replicates."""
     side: Side = "image"
     batch_size: Annotated[BatchSize, Otherwise("as the run's, else 256")] = Field(
         default=256, description="Samples in a batch."
