@@ -9,9 +9,10 @@ Letters: N samples, H held-out samples, B batch, F feature width, C classes.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from mimic_core.proofs import metrics
 from mimic_core.proofs.settings import ProveConfig
 from mimic_core.proofs.trusted import class_numbers, trusted_labels
 from mimic_core.runs.featureset import FeatureSet
-from mimic_core.scoring.projector import Projector, reference_projection, stored_pairs
+from mimic_core.scoring.probe import PairLoss
 
 LOSS = "held-out loss"
 RECALL_AT = (1, 5)
@@ -42,7 +43,7 @@ LABEL_METRICS = (LOSS, "accuracy")
 Check = Callable[[], None]
 
 
-class Task(Protocol):
+class Task(ABC):
     """Trains on rows of a pool and judges what was trained.
 
     Attributes:
@@ -54,18 +55,47 @@ class Task(Protocol):
 
     kind: Literal["pairs", "labels"]
     metrics: tuple[str, ...]
-    usable: np.ndarray
-    judgeable: np.ndarray
-    device: torch.device
 
-    def fit(self, rows: np.ndarray, *, seed: int, steps: int, batch_size: int, check: Check) -> Any:
-        """A model trained on ``rows`` (n,) int64 alone, at ``steps`` steps of ``batch_size``.
+    def __init__(
+        self,
+        config: ProveConfig,
+        words: np.ndarray,
+        device: torch.device | str,
+        *,
+        usable: np.ndarray,
+        judgeable: np.ndarray,
+    ) -> None:
+        self.config, self.device = config, torch.device(device)
+        self.usable, self.judgeable = usable, judgeable
+        self._words = words
+
+    def fit(
+        self, rows: np.ndarray, *, seed: int, steps: int, batch_size: int, check: Check
+    ) -> tuple[Tensor, ...]:
+        """A layer trained on ``rows`` (n,) int64 alone, at ``steps`` steps of ``batch_size``.
 
         Initialisation and the order of the samples depend on ``seed`` and the samples' uids, so
         two trainings with one seed differ only by what they train on.
         """
+        layer = self.fresh(seed)
+        rate, decay = self.config.learning_rate, self.config.weight_decay
+        optimisers = [AdamW(parameter, rate, decay) for parameter in layer]
+        for batch in batches(self._words, rows, seed=seed, steps=steps, batch_size=batch_size):
+            check()
+            for optimiser, gradient in zip(optimisers, self.gradients(layer, batch), strict=True):
+                optimiser.step(gradient)
+        return layer
 
-    def contributions(self, model: Any, held_out: np.ndarray) -> np.ndarray:
+    @abstractmethod
+    def fresh(self, seed: int) -> tuple[Tensor, ...]:
+        """What is trained, drawn afresh."""
+
+    @abstractmethod
+    def gradients(self, layer: tuple[Tensor, ...], batch: np.ndarray) -> tuple[Tensor, ...]:
+        """Gradients of the mean loss of the rows ``batch`` (B,)."""
+
+    @abstractmethod
+    def contributions(self, layer: tuple[Tensor, ...], held_out: np.ndarray) -> np.ndarray:
         """Contributions (M, H) float64 of the held-out rows (H,) to the M metrics."""
 
 
@@ -76,54 +106,42 @@ class TakesRows(Protocol):
         """Rows (B,) as (B, F) float32."""
 
 
-class PairsTask:
-    """A fresh projection of one tower, trained against the other tower's embeddings."""
+class PairsTask(Task):
+    """A fresh projection (F, D) of one tower, trained against the other tower's embeddings."""
 
-    kind: Literal["pairs", "labels"] = "pairs"
-    metrics: tuple[str, ...] = PAIR_METRICS
+    kind = "pairs"
+    metrics = PAIR_METRICS
 
     def __init__(
         self, features: FeatureSet, config: ProveConfig, device: torch.device | str = "cpu"
     ) -> None:
-        self._config = config
-        self.device = torch.device(device)
-        reference, self._projection = reference_projection(features, config.side)
-        self._head = reference.head
-        self._features, self._others = stored_pairs(features, config.side, self.device)
-        self._words = uid_words(features.samples["uid"])
-        self.usable = self.judgeable = np.ones(len(self._words), bool)
+        words = uid_words(features.samples["uid"])
+        everyone = np.ones(len(words), bool)
+        super().__init__(config, words, device, usable=everyone, judgeable=everyone)
+        self._loss = PairLoss(features, config.side, self.device)
 
-    def fit(
-        self, rows: np.ndarray, *, seed: int, steps: int, batch_size: int, check: Check
-    ) -> Projector:
-        """A projection trained with plain weights."""
-        model = Projector(
-            self._head,
-            self._projection,
-            side=self._config.side,
-            seed=seed,
-            learning_rate=self._config.learning_rate,
-            weight_decay=self._config.weight_decay,
-            device=self.device,
-        )
-        for batch in batches(self._words, rows, seed=seed, steps=steps, batch_size=batch_size):
-            check()
-            model.plain_step(self._features.take(batch), self._others.take(batch))
-        return model
+    def fresh(self, seed: int) -> tuple[Tensor]:
+        """See ``Task``."""
+        return (self._loss.fresh(seed),)
 
-    def contributions(self, model: Projector, held_out: np.ndarray) -> np.ndarray:
+    def gradients(self, layer: tuple[Tensor, ...], batch: np.ndarray) -> tuple[Tensor, ...]:
+        """See ``Task``."""
+        look = self._loss.look(layer[0], *self._loss.load(batch))
+        require_finite(look.losses)
+        return look.gradients(torch.full_like(look.losses, 1 / len(batch)))
+
+    def contributions(self, layer: tuple[Tensor, ...], held_out: np.ndarray) -> np.ndarray:
         """Loss in fixed batches of nearly equal size; recall over all held-out samples."""
-        embedded, _ = model.embed(self._features.take(held_out), self._others.take(held_out))
+        head = self._loss.head
+        embedded, _ = self._loss.embed(layer[0], *self._loss.load(held_out))
         require_finite(embedded.image.sum(1))
         image, text = (_wide(side) for side in (embedded.image, embedded.text))
         judge = (
-            metrics.siglip_contributions
-            if self._head.loss == "siglip"
-            else metrics.clip_contributions
+            metrics.siglip_contributions if head.loss == "siglip" else metrics.clip_contributions
         )
         losses = [
-            judge(image[part] @ text[part].T * self._head.scale + self._head.bias)
-            for part in judged_batches(len(held_out), self._config.batch_size)
+            judge(image[part] @ text[part].T * head.scale + head.bias)
+            for part in judged_batches(len(held_out), self.config.batch_size)
         ]
         return np.stack(
             [
@@ -134,8 +152,8 @@ class PairsTask:
         )
 
 
-class LabelsTask:
-    """A fresh linear head on cached features, trained by cross-entropy.
+class LabelsTask(Task):
+    """A fresh linear head, weight (F, C) and bias (C,), trained by cross-entropy on features.
 
     Args:
         features: (N, F).
@@ -146,8 +164,8 @@ class LabelsTask:
         words: Parsed uids (N, 2).
     """
 
-    kind: Literal["pairs", "labels"] = "labels"
-    metrics: tuple[str, ...] = LABEL_METRICS
+    kind = "labels"
+    metrics = LABEL_METRICS
 
     def __init__(
         self,
@@ -161,40 +179,32 @@ class LabelsTask:
         truth: np.ndarray | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        self._features, self._words, self._config = features, words, config
-        self._labels = torch.from_numpy(labels).to(device)
         self._truth = labels if truth is None else truth
-        self.usable, self.judgeable = labels >= 0, self._truth >= 0
-        self._shape = (width, classes)
-        self.device = torch.device(device)
+        super().__init__(config, words, device, usable=labels >= 0, judgeable=self._truth >= 0)
+        self._features, self._shape = features, (width, classes)
+        self._labels = torch.from_numpy(labels).to(device)
 
-    def fit(
-        self, rows: np.ndarray, *, seed: int, steps: int, batch_size: int, check: Check
-    ) -> tuple[Tensor, Tensor]:
-        """Weight (F, C) and bias (C,)."""
+    def fresh(self, seed: int) -> tuple[Tensor, Tensor]:
+        """See ``Task``."""
         generator = torch.Generator().manual_seed(seed)
         weight = fresh_weight("head", self._shape, generator).to(self.device)
-        bias = torch.zeros(self._shape[1], device=self.device)
-        config = self._config
-        optimisers = [AdamW(p, config.learning_rate, config.weight_decay) for p in (weight, bias)]
-        for batch in batches(self._words, rows, seed=seed, steps=steps, batch_size=batch_size):
-            check()
-            features = self._features.take(batch)
-            logits = features @ weight + bias
-            require_finite(logits.sum(1))
-            gradient = torch.softmax(logits, 1)
-            labels = self._labels[torch.from_numpy(batch).to(self.device)]
-            gradient[torch.arange(len(batch)), labels] -= 1
-            gradient /= len(batch)
-            for optimiser, part in zip(
-                optimisers, (features.T @ gradient, gradient.sum(0)), strict=True
-            ):
-                optimiser.step(part)
-        return weight, bias
+        return weight, torch.zeros(self._shape[1], device=self.device)
 
-    def contributions(self, model: tuple[Tensor, Tensor], held_out: np.ndarray) -> np.ndarray:
+    def gradients(self, layer: tuple[Tensor, ...], batch: np.ndarray) -> tuple[Tensor, Tensor]:
+        """See ``Task``."""
+        weight, bias = layer
+        features = self._features.take(batch)
+        logits = features @ weight + bias
+        require_finite(logits.sum(1))
+        gradient = torch.softmax(logits, 1)
+        labels = self._labels[torch.from_numpy(batch).to(self.device)]
+        gradient[torch.arange(len(batch)), labels] -= 1
+        gradient /= len(batch)
+        return features.T @ gradient, gradient.sum(0)
+
+    def contributions(self, layer: tuple[Tensor, ...], held_out: np.ndarray) -> np.ndarray:
         """Cross-entropy, and whether the class is right; classes on a level share it."""
-        logits = _wide(self._features.take(held_out) @ model[0] + model[1])
+        logits = _wide(self._features.take(held_out) @ layer[0] + layer[1])
         own = np.arange(len(held_out)), self._truth[held_out]
         peak = logits.max(1, keepdims=True)
         losses = np.log(np.exp(logits - peak).sum(1)) + peak[:, 0] - logits[own]

@@ -6,36 +6,29 @@ disk, so calling it again with the same settings resumes, and ends with the same
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-import torch
 
 from mimic_core.base.config import ProbeConfig, RunConfig
-from mimic_core.base.errors import ConfigError, ScoreError
+from mimic_core.base.errors import ConfigError
 from mimic_core.base.progress import Progress, Silent
-from mimic_core.base.schema import SCHEMA_VERSION, ScoreBatch
 from mimic_core.features import filling, spot_check
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.models.devices import pick_device
-from mimic_core.runs.record import HeadRecord, LayerSweep, RunRecord, run_id
-from mimic_core.runs.run import Run, now, start_run
+from mimic_core.runs.record import HeadRecord, LayerSweep
+from mimic_core.runs.run import Run, start_run
 from mimic_core.scoring import direction
 from mimic_core.scoring import snapshot as score
 from mimic_core.scoring.direction import finish_scores
 from mimic_core.scoring.inputs import Inputs, open_inputs
+from mimic_core.scoring.job import Job, exact_convolutions, require_agreement
 from mimic_core.scoring.labels import stored
-from mimic_core.scoring.labels.probe import LabelProbe
+from mimic_core.scoring.learner import Learner
 from mimic_core.scoring.probe import Probe
 from mimic_core.scoring.snapshot import require_same_samples
-from mimic_core.sources.images import DECODER
 
-# Our scores and reverse mode agree to about 1e-6; a difference beyond this is a defect, not noise.
-SELF_CHECK_TOLERANCE = 1e-3
 SEGMENT_SAMPLES = 64
 SWEEP_SAMPLES = 256
 
@@ -71,7 +64,7 @@ def score_pool(
     if config.snapshot is not None:
         score.require_projection_method(config.snapshot)
     say = progress or Silent()
-    job = _Job(config, runs_root.resolve(), pick_device(device), workers, sweep, say)
+    job = _Job(config, runs_root.resolve(), pick_device(device), workers, say, sweep)
     with exact_convolutions():
         return job.run()
 
@@ -89,19 +82,11 @@ class _Scored:
 
 
 @dataclass
-class _Job:
-    """One call of ``score_pool``."""
-
-    config: RunConfig
-    runs_root: Path
-    device: torch.device
-    workers: int | None
+class _Job(Job):
     sweep: bool
-    progress: Progress
-    timings: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> Run:
-        with self._timed("open"):
+        with self.timed("open"):
             inputs = open_inputs(self.config, self.runs_root, self.device, self.progress)
         if self.sweep and inputs.source.task == "labels":
             raise ConfigError(
@@ -110,14 +95,19 @@ class _Job:
                 allowed="pools of captions",
                 next_step="leave --sweep out",
             )
-        run = start_run(self.runs_root, self._record(inputs))
+        tangent_set = inputs.tangents.id if inputs.tangents else None
+        model = tangent_set or stored.file_identity(self.config.head)
+        record = self.record(
+            self.config, inputs.cached, model, tangent_set=tangent_set, device=str(self.device)
+        )
+        run = start_run(self.runs_root, record)
         swept = run.record.direction_check is not None and run.record.direction_check.sweep
         if run.done and inputs.cached.complete and (swept or not self.sweep):
             self.progress.note(f"run {run.id} is finished already")
             return run
-        with self._timed("checks"):
+        with self.timed("checks"):
             difference = self._check_pair(inputs)
-        with self._timed("images"):
+        with self.timed("images"):
             filling.fill(
                 inputs.cached,
                 inputs.targets,
@@ -127,30 +117,11 @@ class _Job:
                 workers=self.workers,
                 progress=self.progress,
             )
-        with self._timed("scores"):
+        with self.timed("scores"):
             scored = self._score(run, inputs, difference)
-        with self._timed("direction"):
+        with self.timed("direction"):
             run = self._finish(run, inputs, scored)
-        seconds = {name: round(value, 3) for name, value in self.timings.items()}
-        return run.update(status="done", finished_at=now(), timings=seconds)
-
-    def _record(self, inputs: Inputs) -> RunRecord:
-        tangent_set = inputs.tangents.id if inputs.tangents else None
-        model = tangent_set or stored.file_identity(self.config.head)
-        return RunRecord(
-            schema_version=SCHEMA_VERSION,
-            run_id=run_id(self.config, inputs.cached.id, model),
-            status="running",
-            created_at=now(),
-            config=self.config,
-            feature_set=inputs.cached.id,
-            tangent_set=tangent_set,
-            device=str(self.device),
-            versions=filling.versions(),
-            preprocessing=inputs.reference.preprocessing,
-            preprocessing_sha256=inputs.reference.preprocessing_sha256,
-            decoder=DECODER,
-        )
+        return self.finished(run)
 
     def _check_pair(self, inputs: Inputs) -> float:
         """Check two samples before the long pass.
@@ -184,7 +155,7 @@ class _Job:
     def _score_probe(
         self, run: Run, inputs: Inputs, config: ProbeConfig, difference: float
     ) -> _Scored:
-        probe: Probe | LabelProbe
+        probe: Learner
         record = None
         if inputs.source.task == "labels":
             probe, record = stored.start_label_probe(
@@ -204,7 +175,7 @@ class _Job:
         self,
         run: Run,
         uids: pl.Series,
-        scorer: Probe | LabelProbe | score.Snapshot,
+        scorer: Learner | score.Snapshot,
         epochs: int,
         *,
         keep_finished: bool,
@@ -212,17 +183,9 @@ class _Job:
         self.progress.phase("scores", epochs * len(uids))
         for epoch in range(epochs):
             if not (keep_finished and run.has_epoch(epoch)):
-                run.write_epoch(epoch, uids, self._watched(scorer, epoch))
+                run.write_epoch(epoch, uids, self.watched(scorer.run(epoch)))
             else:
                 self.progress.advance(len(uids))
-
-    def _watched(
-        self, scorer: Probe | LabelProbe | score.Snapshot, epoch: int
-    ) -> Iterator[ScoreBatch]:
-        for batch in scorer.run(epoch):
-            self.progress.check()
-            self.progress.advance(len(batch.rows))
-            yield batch
 
     def _finish(self, run: Run, inputs: Inputs, scored: _Scored) -> Run:
         finished = finish_scores(
@@ -253,32 +216,3 @@ class _Job:
         return spot_check.load_some(
             inputs.cached, inputs.source, inputs.reference, self.device, count=count
         )
-
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.timings[name] = time.perf_counter() - start
-
-
-@contextmanager
-def exact_convolutions() -> Iterator[None]:
-    """CUDA rounds float32 convolutions to TF32 by default: three digits instead of seven."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
-
-
-def require_agreement(difference: float) -> float:
-    """``difference`` itself, or a ``ScoreError`` where it is too large for rounding."""
-    if not difference <= SELF_CHECK_TOLERANCE:
-        raise ScoreError(
-            "the self-check failed on two samples: two ways to compute the same disagree",
-            got=difference,
-            allowed=f"a relative difference up to {SELF_CHECK_TOLERANCE}",
-            next_step="use --device cpu and --precision fp32, and report this with your versions",
-        )
-    return difference

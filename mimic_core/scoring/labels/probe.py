@@ -11,8 +11,8 @@ Letters: N samples, B batch, F feature width, C classes. float32; features are r
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -20,17 +20,15 @@ import torch
 from torch import Tensor
 
 from mimic_core.base.config import CLEAN_PER_CLASS, ProbeConfig
-from mimic_core.base.draws import Draw, draw_batches, draw_clean, fitting_batch_size, uid_words
-from mimic_core.base.errors import ConfigError, ScoreError
-from mimic_core.base.schema import ScoreBatch
+from mimic_core.base.draws import Draw, draw_clean
+from mimic_core.base.errors import ConfigError
 from mimic_core.features.stored import Rows, features_array
-from mimic_core.mimic import scores as mimic
 from mimic_core.mimic import weightings
-from mimic_core.mimic.adamw import AdamW
-from mimic_core.mimic.geometry import LinearGeometry, cross_entropy_geometry
-from mimic_core.mimic.losses import cross_entropy_losses, require_finite
+from mimic_core.mimic.geometry import cross_entropy_geometry
+from mimic_core.mimic.losses import cross_entropy_losses
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring.labels.class_head import ClassHead
+from mimic_core.scoring.learner import Learner, Look
 from mimic_core.sources.marks import Trusted
 
 MIMIC_LAYER = "head.weight"
@@ -40,8 +38,43 @@ MIMIC_LAYER = "head.weight"
 INITIAL_LOGITS = 0.1
 
 
-class LabelProbe:
-    """Grad-Mimic on one labelled feature set: the trained head and the optimiser's state.
+@dataclass
+class LabelLoss:
+    """Cross-entropy of a linear head with ``bias`` (C,), which learns along."""
+
+    bias: Tensor
+    layer: str = MIMIC_LAYER
+    what: str = "head"
+
+    def look(self, weight: Tensor, features: Tensor, labels: Tensor, unit: Tensor) -> Look:
+        """See ``learner.Loss``."""
+        logits = features @ weight.T + self.bias
+        geometry = cross_entropy_geometry(features, logits, labels, weight=self.layer)
+
+        def gradients(weights: Tensor) -> tuple[Tensor, Tensor]:
+            own = geometry.weighted_gradient(weights)[self.layer]
+            return own, (geometry.gradients * weights[:, None]).sum(0)
+
+        scores = -geometry.products({self.layer: unit})
+        correct = logits.argmax(1) == labels
+        return Look(geometry.losses, scores, geometry.norms, gradients, correct, geometry)
+
+    def losses(self, weight: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+        """See ``learner.Loss``."""
+        return cross_entropy_losses(features @ weight.T + self.bias, labels)
+
+    def reverse_score(
+        self, i: int, weight: Tensor, direction: Tensor, features: Tensor, labels: Tensor
+    ) -> Tensor:
+        """See ``learner.Loss``."""
+        moved = weight.clone().requires_grad_(True)
+        loss = self.losses(moved, features, labels)[i]
+        gradient: Tensor = torch.autograd.grad(loss, moved)[0]
+        return gradient.mul(direction / direction.norm()).sum().neg()
+
+
+class LabelProbe(Learner):
+    """Grad-Mimic on one labelled feature set.
 
     Args:
         features: A finished feature set of labelled images.
@@ -55,8 +88,6 @@ class LabelProbe:
         ScoreError: There are fewer than two samples.
     """
 
-    mimic_layers = (MIMIC_LAYER,)
-
     def __init__(
         self,
         features: FeatureSet,
@@ -67,146 +98,56 @@ class LabelProbe:
         trusted: Trusted | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.config = config
-        self.device = torch.device(device)
-        self._reference = reference.to(self.device)
+        self._device = torch.device(device)
+        self._reference = reference.to(self._device)
         samples = features.samples
         self._places = np.arange(len(samples)) if scored is None else scored
         mine = samples.select("uid", "label")[self._places]
-        self.uids: pl.Series = mine["uid"]
-        self._labels = torch.tensor(reference.numbers(mine["label"].to_list()), device=self.device)
-        self._features = Rows(features, features_array(features), self.device)
-        self._words = uid_words(self.uids)
-        self.batch_size = fitting_batch_size(config.batch_size, len(self._words))
+        self._labels = torch.tensor(reference.numbers(mine["label"].to_list()), device=self._device)
+        self._features = Rows(features, features_array(features), self._device)
         generator = torch.Generator().manual_seed(config.seed)
         shape = (len(reference.classes), self._features.width)
         spread = INITIAL_LOGITS / self._features.mean_length(self._places)
-        self.weight = (torch.randn(shape, generator=generator) * spread).to(self.device)
-        self.bias = torch.zeros(len(reference.classes), device=self.device)
+        self.bias = torch.zeros(len(reference.classes), device=self._device)
+        super().__init__(
+            LabelLoss(self.bias),
+            config,
+            load=self._rows,
+            target=self._reference.weight,
+            weight=(torch.randn(shape, generator=generator) * spread).to(self._device),
+            bias=self.bias,
+            weigh=self._weights,
+            uids=mine["uid"],
+        )
         self._clean = self._clean_samples(samples, trusted)
-        # A bias is not decayed: it has no direction that could grow without end.
-        self._optimisers = (
-            AdamW(self.weight, config.learning_rate, config.weight_decay),
-            AdamW(self.bias, config.learning_rate, 0.0),
-        )
 
-    def run(self, epoch: int) -> Iterator[ScoreBatch]:
-        """Score and train one epoch; call with 0, 1, 2, ... in turn.
-
-        ``rows`` of the batches are positions in ``uids``.
-
-        Raises:
-            ScoreError: A loss is not finite, or the head has reached the reference exactly.
-        """
-        draws = itertools.chain(self._draws(epoch), self._draws(epoch))
-        draw = next(draws)
-        for following in draws:  # the next batch, in a circle, is what some weightings compare with
-            yield self._step(epoch, draw, following)
-            if following.step == 0:
-                return
-            draw = following
-
-    def self_check(self) -> float:
-        """Largest difference between our scores and reverse mode on two samples, relative to the
-        largest score of their batch. It is the projection that is compared, also for ``cos``.
-        """
-        rows = next(self._draws(0)).rows
-        features, labels = self._load(rows)
-        geometry = self._geometry(features, labels)
-        direction = self._reference.weight - self.weight
-        unit = {MIMIC_LAYER: direction / direction.norm()}
-        scores = -geometry.products(unit)
-        weight = self.weight.clone().requires_grad_(True)
-        losses = cross_entropy_losses(features @ weight.T + self.bias, labels)
-        worst = 0.0
-        for i in range(2):
-            (gradient,) = torch.autograd.grad(losses[i], weight, retain_graph=True)
-            expected = -(gradient * unit[MIMIC_LAYER]).sum()
-            worst = max(worst, float((scores[i] - expected).abs()))
-        return worst / max(float(scores.abs().max()), 1e-30)
-
-    def segment_losses(self, positions: tuple[float, ...], *, batches: int = 8) -> list[float]:
-        """Mean loss on the first ``batches`` batches with the weight at each position between the
-        present one (0) and the reference's (1); the bias stays as it is.
-        """
-        draws = list(itertools.islice(self._draws(0), batches))
-        means = []
-        for position in positions:
-            weight = torch.lerp(self.weight, self._reference.weight, position)
-            losses = []
-            for draw in draws:
-                features, labels = self._load(draw.rows)
-                losses.append(cross_entropy_losses(features @ weight.T + self.bias, labels))
-            means.append(float(torch.cat(losses).mean()))
-        return means
-
-    def _draws(self, epoch: int) -> Iterator[Draw]:
-        return draw_batches(
-            self._words, batch_size=self.batch_size, seed=self.config.seed, epoch=epoch
-        )
-
-    def _load(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    def _rows(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Features (B, F) and class numbers (B,)."""
         return self._features.take(self._places[rows]), self._labels[torch.from_numpy(rows)]
 
-    def _geometry(self, features: Tensor, labels: Tensor) -> LinearGeometry:
-        logits = features @ self.weight.T + self.bias
-        return cross_entropy_geometry(features, logits, labels, weight=MIMIC_LAYER)
-
-    def _vector(self) -> mimic.TaskVector:
-        direction = self._reference.weight - self.weight
-        length = float(direction.norm())
-        if not length > 0:
-            raise ScoreError(
-                "the trained head has become equal to the reference's",
-                got=length,
-                allowed="a task vector with a norm above zero",
-                next_step="use fewer epochs or a lower learning rate",
-            )
-        return mimic.TaskVector({MIMIC_LAYER: direction}, length)
-
-    def _step(self, epoch: int, draw: Draw, following: Draw) -> ScoreBatch:
-        """Scores, weights and losses of the counted samples; then one optimiser step."""
-        features, labels = self._load(draw.rows)
-        geometry = self._geometry(features, labels)
-        require_finite(geometry.losses, step=draw.step)
-        scores = weightings.mimic_scores_of(geometry, self._vector(), method=self.config.method)
-        weights = mimic.mimic_weights(scores, temperature=self.config.temperature)
-        trained = weightings.batch_weights(
-            self.config.weighting,
-            geometry,
+    def _weights(self, look: Look, scores: Tensor, labels: Tensor, following: Draw) -> Tensor:
+        """See ``learner.Weigh``."""
+        assert look.geometry is not None  # labels have one
+        weighting, reference_losses = self.config.weighting, None
+        if weightings.needs_reference_losses(weighting):
+            logits = self._reference.logits(look.geometry.inputs)
+            reference_losses = cross_entropy_losses(logits, labels)
+        return weightings.batch_weights(
+            weighting,
+            look.geometry,
             temperature=self.config.temperature,
             method=self.config.method,
             scores=scores,
             comparison=self._comparison(following),
-            reference_losses=self._reference_losses(features, labels),
+            reference_losses=reference_losses,
         ).weights
-        right = self._predicted(features) == labels
-        gradient = geometry.weighted_gradient(trained)[MIMIC_LAYER]
-        self._optimisers[0].step(gradient)
-        self._optimisers[1].step((geometry.gradients * trained[:, None]).sum(0))
-        counted = [
-            values[: draw.scored].cpu().numpy()
-            for values in (geometry.losses, scores, weights, trained, right)
-        ]
-        return ScoreBatch(epoch, draw.step, draw.rows[: draw.scored], *counted)
-
-    def _predicted(self, features: Tensor) -> Tensor:
-        return (features @ self.weight.T + self.bias).argmax(1)
 
     def _comparison(self, following: Draw) -> Mapping[str, Tensor] | None:
         """The mean gradient that the weighting compares with, if it does."""
         source = weightings.needs_comparison(self.config.weighting)
-        if source == "pool":
-            return self._geometry(*self._load(following.rows)).mean_gradient()
-        if source == "clean" and self._clean is not None:
-            return self._geometry(*self._clean).mean_gradient()
-        return None
-
-    def _reference_losses(self, features: Tensor, labels: Tensor) -> Tensor | None:
-        if not weightings.needs_reference_losses(self.config.weighting):
-            return None
-        return cross_entropy_losses(self._reference.logits(features), labels)
+        others = self._rows(following.rows) if source == "pool" else self._clean
+        geometry = None if others is None else self.look(*others).geometry
+        return None if geometry is None else geometry.mean_gradient()
 
     def _clean_samples(
         self, samples: pl.DataFrame, trusted: Trusted | None
@@ -230,4 +171,4 @@ class LabelProbe:
             classes=labels,
         )
         numbers = self._reference.numbers(labels.gather(clean).to_list())
-        return self._features.take(clean), torch.tensor(numbers, device=self.device)
+        return self._features.take(clean), torch.tensor(numbers, device=self._device)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import torch
@@ -69,8 +68,6 @@ class Setup:
     split: Split
     segment: list[float]
     self_check: float
-    preprocessing: dict[str, Any]
-    preprocessing_sha256: str
     reference: Reference | None = None
     clean_labels: list[str] | None = None
 
@@ -164,8 +161,6 @@ def _setup(
         split=split,
         segment=segment,
         self_check=checked,
-        preprocessing=reference.preprocessing,
-        preprocessing_sha256=reference.preprocessing_sha256,
         reference=models.head,
         clean_labels=clean_labels,
     )

@@ -10,31 +10,22 @@ the whole batch, whatever their number.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from mimic_core.base.config import RunConfig
 from mimic_core.base.errors import ConfigError, Interrupted
 from mimic_core.base.progress import Progress, Silent, Unheard
-from mimic_core.base.schema import SCHEMA_VERSION, ScoreBatch
-from mimic_core.features import filling
 from mimic_core.models.devices import pick_device
 from mimic_core.runs.metrics import as_sentence
-from mimic_core.runs.record import RunRecord, run_id
-from mimic_core.runs.run import Run, now, start_run
+from mimic_core.runs.run import Run, start_run
 from mimic_core.scoring.direction import finish_scores
+from mimic_core.scoring.job import Job, exact_convolutions, require_agreement
 from mimic_core.scoring.labels import stored
 from mimic_core.scoring.labels.stored import store_reference
-from mimic_core.scoring.pipeline import exact_convolutions, require_agreement
 from mimic_core.scoring.training.distributed import Group, joined, own_device
 from mimic_core.scoring.training.setup import Setup, prepare
 from mimic_core.scoring.training.trainer import Trainer
-from mimic_core.sources.images import DECODER
 
 
 def train_pool(
@@ -68,23 +59,17 @@ def train_pool(
         say = progress or Silent()
         if not group.first:
             say = Unheard(say)
-        return _Job(config, runs_root.resolve(), chosen, workers, group, say).run()
+        return _Job(config, runs_root.resolve(), chosen, workers, say, group).run()
 
 
 @dataclass
-class _Job:
-    """One call of ``train_pool`` in one process of the group."""
+class _Job(Job):
+    """In one process of the group."""
 
-    config: RunConfig
-    runs_root: Path
-    device: torch.device
-    workers: int | None
     group: Group
-    progress: Progress
-    timings: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> Run:
-        with self._timed("preparation"):
+        with self.timed("preparation"):
             setup = prepare(
                 self.config,
                 runs_root=self.runs_root,
@@ -94,7 +79,13 @@ class _Job:
                 progress=self.progress,
             )
             require_agreement(setup.self_check)
-        record = self._record(setup)
+        record = self.record(
+            setup.config,
+            setup.features,
+            _identity(setup),
+            mimic_layers=tuple(setup.target),
+            device=self.device.type,
+        )
         if not self.group.first:
             self.group.wait()  # until the first process has made the directory
         run = start_run(self.runs_root, record)
@@ -103,7 +94,7 @@ class _Job:
         if run.done:
             self.progress.note(f"run {run.id} is finished already")
             return run
-        with self._timed("training"):
+        with self.timed("training"):
             self._train(run, setup)
         if self.group.first:
             run = self._finish(run, setup)
@@ -121,7 +112,7 @@ class _Job:
         if start == 0:
             trainer.evaluate(epoch=-1)
         for epoch in range(start, epochs):
-            batches = self._watched(trainer, epoch)
+            batches = self.watched(trainer.epoch(epoch))
             if self.group.first:
                 run.write_epoch(epoch, trained, batches)
             else:
@@ -132,13 +123,7 @@ class _Job:
             for note in trainer.fallbacks():
                 self.progress.note(note)
 
-    def _watched(self, trainer: Trainer, epoch: int) -> Iterator[ScoreBatch]:
-        for batch in trainer.epoch(epoch):
-            self._check()
-            self.progress.advance(len(batch.rows))
-            yield batch
-
-    def _check(self) -> None:
+    def check(self) -> None:
         """Stop in all processes at the same step."""
         asked = False
         try:
@@ -148,42 +133,17 @@ class _Job:
         if self.group.any(flag=asked):
             raise Interrupted("stopped between two steps")
 
-    def _record(self, setup: Setup) -> RunRecord:
-        return RunRecord(
-            schema_version=SCHEMA_VERSION,
-            run_id=run_id(setup.config, setup.features.id, _identity(setup)),
-            status="running",
-            created_at=now(),
-            config=setup.config,
-            feature_set=setup.features.id,
-            mimic_layers=tuple(setup.target),
-            device=str(self.device.type),
-            versions=filling.versions(),
-            preprocessing=setup.preprocessing,
-            preprocessing_sha256=setup.preprocessing_sha256,
-            decoder=DECODER,
-        )
-
     def _finish(self, run: Run, setup: Setup) -> Run:
         cached, trained = setup.features, setup.split.trained
         if setup.reference is not None:
             store_reference(run, cached, setup.reference, trained)
         run = finish_scores(run, cached, setup.segment, self_check=setup.self_check)
-        seconds = {name: round(value, 3) for name, value in self.timings.items()}
-        return run.update(
-            status="done",
-            finished_at=now(),
-            timings=seconds,
+        return self.finished(
+            run,
             batch_size=min(setup.training.batch_size, len(trained)),
             reference_head=None if setup.reference is None else setup.reference.record,
             epochs=setup.training.epochs,
         )
-
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.timings[name] = time.perf_counter() - start
 
 
 def _identity(setup: Setup) -> str:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from mimic_core.base.config import ProbeConfig, Side
 from mimic_core.base.draws import uid_words
 from mimic_core.base.errors import ConfigError
+from mimic_core.features.stored import read_head
 from mimic_core.proofs import tasks
 from mimic_core.proofs.settings import ProveConfig
 from mimic_core.proofs.tasks import LabelsTask, PairsTask, batches, judged_batches, open_task
@@ -43,10 +44,10 @@ def test_plain_training_is_a_uniform_probe_to_the_last_bit(
     for epoch in range(2):
         list(probe.run(epoch))  # 4 steps each
     task = PairsTask(features, CONFIG.model_copy(update={"side": side}))
-    model = task.fit(np.arange(50), seed=3, steps=8, batch_size=16, check=never)
-    assert torch.equal(model.weight, probe.weight)
-    other = task.fit(np.arange(50), seed=4, steps=8, batch_size=16, check=never)
-    assert not torch.equal(model.weight, other.weight)
+    (weight,) = task.fit(np.arange(50), seed=3, steps=8, batch_size=16, check=never)
+    assert torch.equal(weight, probe.weight)
+    (other,) = task.fit(np.arange(50), seed=4, steps=8, batch_size=16, check=never)
+    assert not torch.equal(weight, other)
 
 
 @pytest.mark.parametrize("siglip", [False, True])
@@ -58,10 +59,10 @@ def test_pairs_are_judged_in_fixed_batches(tmp_path: Path, siglip: bool) -> None
     found = task.contributions(model, held_out)
     images = torch.from_numpy(features.array("image_features").read()).double()[held_out]
     texts = torch.from_numpy(features.array("text_embedding").read()).double()[held_out]
-    unit = F.normalize(images @ model.weight.double(), dim=1)
-    losses = []
+    unit = F.normalize(images @ model[0].double(), dim=1)
+    head, losses = read_head(features).head, []
     for part in (slice(0, 9), slice(9, 18)):
-        scale, bias = torch.tensor(model.head.scale), torch.tensor(model.head.bias)
+        scale, bias = torch.tensor(head.scale), torch.tensor(head.bias)
         both = unit[part], texts[part]
         losses.append(
             oracle.sigmoid_losses(*both, scale, bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from mimic_core.mimic import scores as mimic
 from mimic_core.mimic.contrastive import ScoredLogits
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.run import epoch_frame
-from mimic_core.scoring import probe
-from mimic_core.scoring.probe import Probe, probe_scores
+from mimic_core.scoring import learner, probe
+from mimic_core.scoring.probe import Probe
 from mimic_core.scoring.tuning import tune
 from tests.core import oracle
 from tests.core.feature_sets import Towers, feature_set
@@ -37,6 +38,12 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[LossName, FeatureSet]
         "clip": feature_set(root / "clip"),
         "siglip": feature_set(root / "siglip", siglip=True),
     }
+
+
+def all_batches(features: FeatureSet, config: ProbeConfig) -> Iterator[ScoreBatch]:
+    """Of all epochs, in order."""
+    scorer = Probe(features, config)
+    return (batch for epoch in range(config.epochs) for batch in scorer.run(epoch))
 
 
 # --- the replay ---
@@ -177,8 +184,8 @@ def test_uniform_weighting_trains_on_the_mean_and_still_logs_mimic_weights(
     sets: dict[LossName, FeatureSet],
 ) -> None:
     uniform = CONFIG.model_copy(update={"weighting": "uniform", "epochs": 1})
-    batches = list(probe_scores(sets["clip"], uniform))
-    mimic_run = list(probe_scores(sets["clip"], CONFIG.model_copy(update={"epochs": 1})))
+    batches = list(all_batches(sets["clip"], uniform))
+    mimic_run = list(all_batches(sets["clip"], CONFIG.model_copy(update={"epochs": 1})))
     assert np.array_equal(batches[0].mimic_weight, mimic_run[0].mimic_weight)
     assert not np.array_equal(batches[1].mimic_score, mimic_run[1].mimic_score)
     assert float(batches[0].mimic_weight.sum()) == pytest.approx(1, abs=1e-5)
@@ -240,7 +247,7 @@ def test_a_small_pool_is_one_batch_and_a_single_sample_is_refused() -> None:
 
 
 def test_a_pool_smaller_than_the_batch_is_scored(tmp_path: Path) -> None:
-    batches = list(probe_scores(feature_set(tmp_path / "f", samples=5), ProbeConfig(epochs=2)))
+    batches = list(all_batches(feature_set(tmp_path / "f", samples=5), ProbeConfig(epochs=2)))
     assert [len(batch.rows) for batch in batches] == [5, 5]
 
 
@@ -320,7 +327,7 @@ def test_checks_never_build_the_logits_of_all_pairs(
         monkeypatch.setattr(probe, "siglip_losses", all_pairs)
         assert scorer.self_check() < 1e-5
         assert scorer.segment_losses((0.0, 1.0)) == segment
-        monkeypatch.setattr(probe, "SEGMENT_SAMPLES", CONFIG.batch_size)
+        monkeypatch.setattr(learner, "SEGMENT_SAMPLES", CONFIG.batch_size)
         assert scorer.segment_losses((0.0, 1.0)) == scorer.segment_losses((0.0, 1.0), batches=1)
         monkeypatch.undo()
 
@@ -359,7 +366,7 @@ def test_cos_above_its_limit_names_both_numbers(
 ) -> None:
     monkeypatch.setattr(mimic, "COS_MAX_BATCH", 8)
     with pytest.raises(ScoreError) as caught:
-        list(probe_scores(sets["clip"], CONFIG.model_copy(update={"method": "cos"})))
+        list(all_batches(sets["clip"], CONFIG.model_copy(update={"method": "cos"})))
     assert "got 16" in str(caught.value)
     assert "at most 8" in str(caught.value)
 
@@ -371,7 +378,7 @@ def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     array[3, 0] = np.inf
     np.save(file, array)
     with pytest.raises(ScoreError, match="not finite"):
-        list(probe_scores(FeatureSet.open(features.path), CONFIG))
+        list(all_batches(FeatureSet.open(features.path), CONFIG))
 
 
 def test_epoch_frame_refuses_a_sample_that_was_not_visited_once(

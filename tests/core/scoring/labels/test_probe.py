@@ -159,7 +159,8 @@ def test_every_weighting_trains_and_tells_what_it_used(
     probe = LabelProbe(features, some_head(), config, trusted=trusted)
     for batch in run_all(probe):
         assert batch.train_weight is not None
-        if len(batch.rows) == CONFIG.batch_size:
+        whole = len(batch.rows) == CONFIG.batch_size
+        if whole and weighting != "grad_match_single":  # whose weights may be negative
             assert batch.train_weight.sum() == pytest.approx(1, abs=1e-5)
         if weighting == "uniform":
             assert batch.train_weight == pytest.approx(1 / 16)
