@@ -15,7 +15,6 @@ Put = Callable[..., None]
 _CHOICES = {
     "proj": "projection",
     "cos": "cosine",
-    "constant": "constant",
     "cosine": "cosine, to zero",
     "adamw": "AdamW",
     "sgd": "SGD with momentum",
@@ -30,6 +29,9 @@ _STEPS = {
     "momentum": 0.05,
     "clip_norm": 0.5,
     "held_out": 0.05,
+    "held_out_share": 0.05,
+    "margin": 0.005,
+    "steps": 50,
 }
 
 
@@ -88,8 +90,8 @@ def number_of(one: Setting, *, percent: bool = False) -> dict[str, Any]:
     least, most = (None if end is None else one.kind(end * factor) for end in (one.least, one.most))
     bounds = {"label": label, "min_value": least, "max_value": most}
     if one.kind is int:
-        return {**bounds, "step": 1}
-    return {**bounds, "step": _STEPS.get(one.name, 0.01), "format": "%.4g"}
+        return {**bounds, "step": _STEPS.get(one.name, 1)}
+    return {**bounds, "step": factor * _STEPS.get(one.name, 0.01), "format": "%.4g"}
 
 
 def _start(one: Setting, *, choices: bool) -> dict[str, Any]:

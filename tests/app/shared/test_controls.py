@@ -19,6 +19,7 @@ from mimic_core.base.config import (
 from mimic_core.base.fields import INSIDE, setting
 from mimic_core.jobs.options import JobOptions
 from mimic_core.proofs.settings import ProveConfig
+from mimic_core.runs.run import Run
 from tests.app.conftest import OpenApp
 
 CONFIGS: tuple[type[Frozen], ...] = (
@@ -115,7 +116,25 @@ def test_choices_are_those_of_the_field_in_words() -> None:
 def test_a_share_is_shown_in_per_cent() -> None:
     share = drawn(ProveConfig, "margin", percent=True, value=1.0).number_input(key="margin")
     assert (share.label, share.value) == ("Margin, %", 1.0)
-    assert (share.min, share.max) == (100 * INSIDE, 100 * (1 - INSIDE))
+    assert (share.min, share.max, share.step) == (100 * INSIDE, 100 * (1 - INSIDE), 0.5)
+
+
+def test_the_settings_of_a_proof_have_the_bounds_and_steps_of_their_fields(
+    run: Run, open_app: OpenApp
+) -> None:
+    app = open_app(run.path.parent, "prove")
+    shown = {
+        name: (one.label, one.min, one.max, one.step, one.value)
+        for name in ("share", "seeds", "steps", "margin")
+        for one in [app.number_input(key=f"prove_{name}")]
+    }
+    least, most = 100 * INSIDE, 100 * (1 - INSIDE)
+    assert shown == {
+        "share": ("Held-out share, %", least, most, 5.0, 25.0),
+        "seeds": ("Seeds", 2, 1000, 1, 5),
+        "steps": ("Steps", 1, 1_000_000, 50, 100),
+        "margin": ("Margin, %", least, most, 0.5, 1.0),
+    }
 
 
 PAGES = {
@@ -155,7 +174,7 @@ PAGES = {
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_pages_keep_label_help_and_bounds_of_the_fields(
-    page: str, run: Any, open_app: OpenApp
+    page: str, run: Run, open_app: OpenApp
 ) -> None:
     app = open_app(run.path.parent, page)
     for config, keys in PAGES[page]:
