@@ -120,7 +120,7 @@ def prepare(
         group.wait()  # until the first process has filled the features
     inputs = open_inputs(config, runs_root, device, progress)
     require_division(inputs.cached, training, config.head)
-    early, loaded = None, _load_model(config)
+    early, loaded = None, _load_model(config, inputs)
     if inputs.source.task == "pairs":
         early = _pair_models(config, loaded, inputs, device)
         scores.task_vector(early.module, early.reference, early.layers)
@@ -166,9 +166,9 @@ def _setup(
     )
 
 
-def _load_model(config: RunConfig) -> LoadedModel:
+def _load_model(config: RunConfig, inputs: Inputs) -> LoadedModel:
     # Both models see the reference's images, so the model's own preprocessing is not asked for.
-    return load_model(training_of(config).model, preprocess=config.preprocess or "openai")
+    return load_model(training_of(config).model, like=inputs.reference.preprocessing)
 
 
 def _pair_models(
