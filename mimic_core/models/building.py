@@ -59,6 +59,7 @@ def built(spec: ModelSpec, make: Callable[[], nn.Module]) -> nn.Module:
         raise ModelError(
             f"the model cannot be loaded ({type(error).__name__}: {first_line(error)})",
             got=spec.text,
+            allowed="an architecture that can be built, with weights that can be had",
             next_step="if weights must be downloaded, check the network or fetch them on another "
             "machine and give the file; else check config and weights",
         ) from error
@@ -115,6 +116,7 @@ def do_not_fit(spec: ModelSpec, what: str, error: BaseException | str) -> ModelE
     return ModelError(
         f"the weights do not fit {what} ({' '.join(str(error).split())[:300]})",
         got=spec.text,
+        allowed="a checkpoint of that architecture, with all of its parameters",
         next_step="give the architecture that the checkpoint was trained with",
     )
 

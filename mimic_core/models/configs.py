@@ -34,7 +34,10 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ModelError(
-            f"the {what} is not a regular file", got=str(path), next_step="check the path"
+            f"the {what} is not a regular file",
+            got=str(path),
+            allowed="a JSON file",
+            next_step="check the path",
         )
     try:
         with path.open("rb") as file:

@@ -137,6 +137,7 @@ def _folder(source: str, names: tuple[str, ...]) -> Path:
             "the model's tokenizer or text tower cannot be had "
             f"({(str(error).strip() or repr(error)).splitlines()[0][:300]})",
             got=source,
+            allowed="a folder, or a repository that can be reached or is in the cache",
             next_step="check the network, or make its files available in the Hugging Face cache",
         ) from error
 

@@ -78,6 +78,7 @@ def load_model(
         raise ModelError(
             f"the model's files cannot be read ({type(error).__name__}: {first_line(error)})",
             got=text,
+            allowed="files that this process may read",
             next_step="check the path and the permissions",
         ) from error
     module = built.module.eval().requires_grad_(False)
@@ -116,5 +117,6 @@ def _require_finite_weights(module: nn.Module, spec: ModelSpec) -> None:
             raise ModelError(
                 f"the checkpoint holds non-finite weights in {name}",
                 got=spec.text,
+                allowed="finite numbers",
                 next_step="use another checkpoint",
             )

@@ -109,7 +109,12 @@ def _own(text: str, file: str, function: str) -> ModelSpec:
             next_step=f"for example {Path(file).name}:build",
         )
     if not is_file(file):
-        raise ModelError("the Python file does not exist", got=text, next_step="check the path")
+        raise ModelError(
+            "the Python file does not exist",
+            got=text,
+            allowed="MODULE.py:FUNCTION",
+            next_step="check the path",
+        )
     return ModelSpec(text, "own", file, "function", function)
 
 
@@ -196,7 +201,12 @@ def _require_open_clip(arch: str) -> None:
     if arch.endswith(".json"):
         if is_file(arch):
             return
-        raise ModelError("the config file does not exist", got=arch, next_step="check the path")
+        raise ModelError(
+            "the config file does not exist",
+            got=arch,
+            allowed="a regular file in JSON",
+            next_step="check the path",
+        )
     known = open_clip.list_models()
     if arch not in known:
         near = difflib.get_close_matches(arch, known, n=5, cutoff=0.4)

@@ -155,6 +155,7 @@ def _downloaded(spec: ModelSpec, published: Mapping[str, Any]) -> Path:
         raise ModelError(
             f"the weights cannot be downloaded ({first_line(error)})",
             got=spec.text,
+            allowed="weights in the cache, or a network",
             next_step="check the network, or fetch them on another machine and give the file as "
             "ARCH:PATH",
         ) from error
@@ -188,6 +189,7 @@ def needs_quick_gelu(spec: ModelSpec) -> bool:
         raise ModelError(
             "the architecture uses QuickGELU, but these weights were trained without it",
             got=spec.text,
+            allowed="the architecture without QuickGELU for these weights",
             next_step=f"use {spec.arch.removesuffix('-quickgelu')}:{spec.weights}",
         )
     return trained
@@ -332,6 +334,7 @@ def _tokenizer(spec: ModelSpec, found: _Found) -> Any:
         raise ModelError(
             f"the model's tokenizer cannot be loaded ({first_line(error)})",
             got=spec.text,
+            allowed="a tokenizer that open_clip or transformers has itself",
             next_step="make its tokenizer files available in the Hugging Face cache, and install "
             "transformers if the message asks for it",
         ) from error
