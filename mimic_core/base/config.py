@@ -306,7 +306,7 @@ class HeadConfig(Frozen):
 class RunConfig(Frozen):
     """All that decides the scores of a run; nothing here depends on workers or on the day.
 
-    ``reference`` is a model specification (``mimic_core.models.checkpoints``); ``head`` is for
+    ``reference`` is a model specification (``mimic_core.models.names``); ``head`` is for
     labelled pools.
     """
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mimic_core.base.schema import Locator, Skip
-from mimic_core.models.open_clip_models import Tokenizer
+from mimic_core.models.building import Tokenizer
 from mimic_core.sources.images import ImageError, decode_image
 from mimic_core.sources.reading import read_image
 
@@ -210,12 +210,15 @@ def locator_of(row: dict[str, Any]) -> Locator:
     )
 
 
-def count_tokens(tokenizer: Tokenizer, caption: str) -> int:
-    """Tokens of ``caption`` with start and end, before any truncation."""
+def count_tokens(tokenizer: Tokenizer, caption: str) -> int | None:
+    """Tokens of ``caption`` with start and end, before any truncation; None where a user's own
+    tokenizer cannot tell.
+    """
     encode = getattr(tokenizer, "encode", None)
     if encode is not None:
         return len(encode(caption)) + 2
-    return len(tokenizer.tokenizer(caption)["input_ids"])  # type: ignore[attr-defined]
+    wrapped = getattr(tokenizer, "tokenizer", None)
+    return None if wrapped is None else len(wrapped(caption)["input_ids"])
 
 
 def plan_batches(shard: str, count: int, batch_size: int) -> list[BatchPlan]:

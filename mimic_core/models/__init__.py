@@ -1,6 +1,7 @@
 """A name becomes a frozen module: loading, layers, devices, preprocessing, projections."""
 
 __all__ = [
+    "building",
     "checkpoints",
     "class_names",
     "classifiers",
@@ -8,7 +9,6 @@ __all__ = [
     "devices",
     "layers",
     "load",
-    "open_clip_models",
     "preprocessing",
     "projections",
 ]

@@ -1,217 +1,149 @@
-"""From a model's name to its architecture and weights, with nothing assumed silently.
+"""Weights in local files: what they hold is known before it is read, and reading runs no code.
 
-A specification is one of::
-
-    ARCH:TAG            open_clip architecture and published weights    ViT-B-32:laion2b_s34b_b79k
-    ARCH:PATH           the same with a local .safetensors or .pt file  ViT-B-32:/weights/last.pt
-    ARCH:random:SEED    random weights                                  ViT-B-32:random:0
-    CONFIG.json:PATH, CONFIG.json:random:SEED                           a custom open_clip config
-    FOLDER              open_clip_config.json and weights               data_samples/reference
-    hf-hub:ORG/NAME     a Hugging Face repository in open_clip's layout
-
-Weights are read without executing code: safetensors, or torch files with ``weights_only``.
+Accepted are safetensors, and torch files with ``weights_only`` that hold a plain state dict or a
+training checkpoint. Memory is bounded by the size of the file: nothing in it is compressed, shared
+out to larger tensors, sparse, or anywhere but on the CPU.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import pickle
+import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from mimic_core.base.errors import ModelError
 
-FORMS = "ARCH:TAG, ARCH:PATH, ARCH:random:SEED, CONFIG.json:PATH, a folder, or hf-hub:ORG/NAME"
-CONFIG_NAME = "open_clip_config.json"
-WeightsKind = Literal["tag", "file", "random", "folder", "hub"]
+# As open_clip and timm prefer them, where a folder holds several.
+PREFERRED = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
+_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
 
 @dataclass(frozen=True)
-class ModelSpec:
-    """A parsed specification. ``arch``: a built-in name, a config path, a folder or a hub name."""
+class Weights:
+    """The tensors of a file: their shapes by name; the values are read when asked for."""
 
-    text: str
-    arch: str
-    kind: WeightsKind
-    weights: str = ""
-
-    @property
-    def seed(self) -> int:
-        """Seed of random weights."""
-        return int(self.weights)
+    path: Path
+    shapes: Mapping[str, tuple[int, ...]]
+    _held: Mapping[str, Tensor] | None = field(default=None, repr=False)
 
     @property
-    def config_file(self) -> Path | None:
-        """The JSON file that holds the architecture, if one was named."""
-        if self.kind == "folder":
-            return Path(self.arch) / CONFIG_NAME
-        return Path(self.arch) if self.arch.endswith(".json") else None
+    def numbers(self) -> int:
+        """How many numbers they are, all together."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The values, on the CPU, in memory of their own.
+
+        Raises:
+            ModelError: The file is damaged.
+        """
+        if self._held is not None:
+            return {name: tensor.clone() for name, tensor in self._held.items()}
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(self.path)
+        except (SafetensorError, OSError) as error:
+            raise _damaged(self.path, error) from error
 
 
-def parse_spec(text: str) -> ModelSpec:
-    """Read a specification; nothing is loaded.
+def open_weights(path: Path) -> Weights:
+    """What the checkpoint in ``path`` holds.
 
-    Raises:
-        ModelError: It has none of the accepted forms, or names a file or tag that does not exist.
-    """
-    if text.startswith("hf-hub:"):
-        return ModelSpec(text, text, "hub")
-    folder = Path(text.removeprefix("local-dir:"))
-    if folder.is_dir():
-        if not (folder / CONFIG_NAME).is_file():
-            raise ModelError(
-                f"the model folder holds no {CONFIG_NAME}",
-                got=str(folder),
-                allowed=f"a folder with {CONFIG_NAME} and a .safetensors or .pt file",
-                next_step="name the folder that open_clip's push or save wrote",
-            )
-        return ModelSpec(text, str(folder), "folder")
-    arch, _, weights = text.partition(":")
-    if not weights:
-        raise ModelError(
-            "the model specification names no weights and is not a folder",
-            got=text,
-            allowed=FORMS,
-            next_step=f"for example {arch}:random:0, or a published tag",
-        )
-    require_architecture(arch)
-    if weights.startswith("random"):
-        return ModelSpec(text, arch, "random", _seed(text, weights))
-    if Path(weights).is_file():
-        return ModelSpec(text, arch, "file", weights)
-    return ModelSpec(text, arch, "tag", _tag(text, arch, weights))
-
-
-def _seed(text: str, weights: str) -> str:
-    seed = weights.removeprefix("random").removeprefix(":") or "0"
-    if not seed.isdecimal():
-        raise ModelError(
-            "the seed of random weights must be a whole number",
-            got=text,
-            allowed="ARCH:random:SEED",
-            next_step="for example ViT-B-32:random:0",
-        )
-    return seed
-
-
-def _tag(text: str, arch: str, weights: str) -> str:
-    import open_clip
-
-    tags = [] if arch.endswith(".json") else open_clip.list_pretrained_tags_by_model(arch)
-    if weights not in tags:
-        raise ModelError(
-            "the weights are neither a file on this machine nor a published tag",
-            got=text,
-            allowed=f"tags of {arch}: {', '.join(tags) or 'none'}; a file; random:SEED",
-            next_step="correct the tag or the path",
-        )
-    return weights
-
-
-def require_architecture(arch: str) -> None:
-    """Raise a ``ModelError`` with near matches unless open_clip knows ``arch`` or it is a file."""
-    import difflib
-
-    import open_clip
-
-    if arch.endswith(".json"):
-        if Path(arch).is_file():
-            return
-        raise ModelError("the config file does not exist", got=arch, next_step="check the path")
-    known = open_clip.list_models()
-    if arch not in known:
-        near = difflib.get_close_matches(arch, known, n=5, cutoff=0.4)
-        raise ModelError(
-            "open_clip has no architecture of that name",
-            got=arch,
-            allowed=f"near matches: {', '.join(near) or 'none'}; accepted forms: {FORMS}",
-            next_step="all:: python -c 'import open_clip; print(open_clip.list_models())'",
-        )
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """A custom config as ``{"model_cfg": ..., "preprocess_cfg": ...}``; bare model configs too.
+    A torch file's weights may be under ``state_dict``, ``model_state_dict`` or ``model``; a common
+    prefix ``module.`` is removed.
 
     Raises:
-        ModelError: It is not JSON or lacks the towers' settings.
+        ModelError: It is no regular file, needs code to be unpickled, is damaged, or holds no
+            weights.
     """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    if not path.is_file():
         raise ModelError(
-            f"the model config cannot be read ({error})",
+            "the weights are not a regular file",
             got=str(path),
-            next_step="give an open_clip config in JSON",
-        ) from error
-    if isinstance(config, dict) and "embed_dim" in config:
-        config = {"model_cfg": config}
-    if not isinstance(config, dict) or not {"vision_cfg", "text_cfg", "embed_dim"} <= set(
-        config.get("model_cfg", {})
-    ):
-        raise ModelError(
-            "the model config lacks embed_dim, vision_cfg or text_cfg",
-            got=str(path),
-            allowed='an open_clip config, bare or under "model_cfg"',
-            next_step="complete the config",
+            allowed="a .safetensors file, or a torch file",
+            next_step="give a file on this machine",
         )
-    return {"preprocess_cfg": {}, **config}
-
-
-def needs_quick_gelu(spec: ModelSpec) -> bool:
-    """Whether the tag's weights were trained with QuickGELU; open_clip would only warn.
-
-    Raises:
-        ModelError: The architecture has QuickGELU but the weights were trained without.
-    """
-    import open_clip
-
-    trained = bool(open_clip.get_pretrained_cfg(spec.arch, spec.weights).get("quick_gelu", False))
-    built = bool(open_clip.get_model_config(spec.arch).get("quick_gelu", False))
-    if built and not trained:
-        raise ModelError(
-            "the architecture uses QuickGELU, but these weights were trained without it",
-            got=spec.text,
-            next_step=f"use {spec.arch.removesuffix('-quickgelu')}:{spec.weights}",
-        )
-    return trained
-
-
-def architecture(spec: ModelSpec) -> object:
-    """What the weights alone do not say: activation, pooling, context length."""
-    import open_clip
-
-    if spec.kind == "hub":
-        return spec.arch
-    if spec.config_file is not None:
-        return read_config(spec.config_file)["model_cfg"]
-    quick = spec.kind == "tag" and needs_quick_gelu(spec)
-    return [open_clip.get_model_config(spec.arch), quick]
+    if path.suffix == ".safetensors":
+        return Weights(path, _safetensors_shapes(path))
+    held = _tensors(path, _unpickled(path))
+    return Weights(path, {name: tuple(t.shape) for name, t in held.items()}, held)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a local checkpoint, on the CPU, without executing any code.
 
-    Accepts safetensors, a plain state dict, or a training checkpoint whose weights are under
-    ``state_dict``, ``model_state_dict`` or ``model``; a common prefix ``module.`` is removed.
+    Raises:
+        ModelError: See ``open_weights``.
+    """
+    return open_weights(path).tensors()
+
+
+def find_weights(folder: Path) -> Path:
+    """The weights in a model's folder: safetensors before torch files, the usual names first.
 
     Raises:
-        ModelError: The file needs code to be unpickled, is damaged, or holds no weights.
+        ModelError: There are none, or several that have no usual name.
     """
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+    found = [file for file in sorted(folder.iterdir()) if file.suffix in _SUFFIXES]
+    named = [folder / name for name in PREFERRED if folder / name in found]
+    safe = [file for file in found if file.suffix == ".safetensors"]
+    chosen = named[:1] if named and (named[0] in safe or not safe) else safe or found
+    if len(chosen) != 1:
+        raise ModelError(
+            "the model folder holds no weights"
+            if not found
+            else "the model folder holds several files of weights",
+            got=", ".join(file.name for file in found[:5]) or str(folder),
+            allowed=f"one .safetensors file, or one of {', '.join(PREFERRED[:3])}",
+            next_step="leave one of them in the folder, or name the file: CONFIG.json:FILE, or "
+            "timm:ARCH:FILE",
+        )
+    return chosen[0]
 
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise _damaged(path, error) from error
+
+def _safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    from safetensors import SafetensorError, safe_open
+
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+    if not shapes:
+        raise _no_weights(path, "a safetensors file without tensors")
+    return shapes
+
+
+def _unpickled(path: Path) -> object:
+    try:
+        mapped = zipfile.is_zipfile(path)
+        if mapped:
+            with zipfile.ZipFile(path) as archive:
+                if any(member.compress_type for member in archive.infolist()):
+                    raise ModelError(
+                        "the checkpoint is refused: its tensors are compressed",
+                        got=str(path),
+                        allowed="a torch file as torch.save writes it, or safetensors",
+                        next_step="save its state dict again",
+                    )
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ModelError(
             "the checkpoint is refused: it is a pickle that needs code to be executed "
@@ -220,12 +152,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             allowed="safetensors, or a torch file that holds tensors only",
             next_step="on a machine where you trust it, save its state dict as safetensors",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # the readers of zips and pickles raise many kinds
         raise _damaged(path, error) from error
-    return _tensors(path, loaded)
 
 
-def _damaged(path: Path, error: Exception) -> ModelError:
+def _damaged(path: Path, error: BaseException) -> ModelError:
     return ModelError(
         f"the checkpoint cannot be read ({str(error).splitlines()[0] if str(error) else error!r})",
         got=str(path),
@@ -234,10 +167,10 @@ def _damaged(path: Path, error: Exception) -> ModelError:
     )
 
 
-def _no_weights(path: Path, loaded: object) -> ModelError:
+def _no_weights(path: Path, loaded: str) -> ModelError:
     return ModelError(
         "the checkpoint holds no state dict",
-        got=type(loaded).__name__,
+        got=loaded,
         allowed="a mapping of parameter names to tensors",
         next_step=f"save model.state_dict() and use that file instead of {path.name}",
     )
@@ -247,11 +180,26 @@ def _tensors(path: Path, loaded: object) -> dict[str, Tensor]:
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
+    kind = type(loaded).__name__
     if not isinstance(loaded, Mapping):
-        raise _no_weights(path, loaded)
+        raise _no_weights(path, kind)
     tensors = {str(k): v for k, v in loaded.items() if isinstance(v, Tensor)}
     if not tensors:
-        raise _no_weights(path, loaded)
+        raise _no_weights(path, kind)
+    for name, tensor in tensors.items():
+        _require_plain(path, name, tensor)
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return tensors
+
+
+def _require_plain(path: Path, name: str, tensor: Tensor) -> None:
+    """Refuse tensors that would be larger in memory than they are in the file."""
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not plain or tensor.is_quantized or tensor.nbytes > tensor.untyped_storage().nbytes():
+        raise ModelError(
+            f"the checkpoint holds a tensor that is not written out in full: {name}",
+            got=str(path),
+            allowed="dense tensors on the CPU with all of their values",
+            next_step="save its state dict as safetensors",
+        )

@@ -37,6 +37,7 @@ def written_names(path: Path) -> tuple[str, ...]:
         raise ModelError(
             f"the checkpoint cannot be read ({' '.join(str(error).split())[:200]})",
             got=str(path),
+            allowed="a safetensors file",
             next_step="check that the file is complete",
         ) from error
     try:
@@ -47,6 +48,7 @@ def written_names(path: Path) -> tuple[str, ...]:
         raise ModelError(
             "the classes in the file's metadata are not a JSON list of names",
             got=written,
+            allowed="a JSON list of names",
             next_step="write them as a list, or leave them out",
         )
     return tuple(names)

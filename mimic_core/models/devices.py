@@ -1,4 +1,4 @@
-"""TODO mimic_core/models/devices.py."""
+"""Where to compute, and in which precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO mimic_core/models/layers.py."""
+"""Mimic layers: those taken without a wish, and drawing their weights afresh."""
 
 from __future__ import annotations
 

@@ -1,33 +1,31 @@
-"""Models and reference models: loading, devices, precision, default mimic layers.
+"""A name becomes a frozen, evaluated module with its own preprocessing and tokenizer.
 
-``load_model`` turns a specification (``mimic_core.models.checkpoints``) into a frozen, evaluated
-``LoadedModel`` with its own preprocessing and tokenizer.
+Which names there are: ``mimic_core.models.names``.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mimic_core.base.config import LossName
 from mimic_core.base.errors import ModelError
 from mimic_core.base.identity import digest
-from mimic_core.models import classifiers, clip, timm_models
-from mimic_core.models.checkpoints import ModelSpec, architecture, parse_spec, read_state_dict
-from mimic_core.models.class_names import written_names
-from mimic_core.models.open_clip_models import (
-    Tokenizer,
-    build,
-    load_weights,
-    open_clip_tokenizer,
-    quiet_open_clip,
-)
-from mimic_core.models.preprocessing import resolve_preprocessing
+from mimic_core.models import clip, open_clip_models, own_models, timm_models
+from mimic_core.models.building import Built, Tokenizer, first_line
+from mimic_core.models.classifiers import TowerClassifier
+from mimic_core.models.names import ModelSpec, parse_spec
+from mimic_core.models.preprocessing import Settings
+
+_LOADERS = {
+    "open_clip": open_clip_models.load,
+    "timm": timm_models.load,
+    "own": own_models.load,
+}
 
 
 @dataclass(frozen=True)
@@ -60,56 +58,48 @@ class LoadedModel:
         return digest(self.preprocessing, length=64)
 
 
-def load_model(text: str, *, preprocess: str | None = None) -> LoadedModel:
-    """Load the model named by ``text`` (forms: ``mimic_core.models.checkpoints``): CPU, float32.
+def load_model(
+    text: str, *, preprocess: str | None = None, like: Settings | None = None
+) -> LoadedModel:
+    """Load the model named by ``text``: CPU, float32.
 
     Args:
         preprocess: Name or JSON file of the image preprocessing; None takes the checkpoint's own.
+        like: Preprocessing to be taken as it is, as of a model that sees a reference's images.
 
     Raises:
         ModelError: It cannot be found, downloaded, read or matched to its architecture, or its
             preprocessing is written nowhere.
     """
-    if timm_models.is_timm(text):
-        return _load_timm(text, preprocess)
     spec = parse_spec(text)
-    with quiet_open_clip():
-        module = build(spec)
-        if spec.kind == "file":
-            tensors = read_state_dict(Path(spec.weights))
-            if classifiers.holds_tower_classifier(tensors):
-                return _tower_classifier(module, spec, tensors, preprocess)
-            load_weights(module, spec, tensors)
-        module = module.eval().requires_grad_(False)
-        tokenizer = open_clip_tokenizer(spec)
+    try:
+        built = _LOADERS[spec.library](spec, preprocess, like)
+    except (OSError, RecursionError) as error:
+        raise ModelError(
+            f"the model's files cannot be read ({type(error).__name__}: {first_line(error)})",
+            got=text,
+            allowed="files that this process may read",
+            next_step="check the path and the permissions",
+        ) from error
+    module = built.module.eval().requires_grad_(False)
     _require_finite_weights(module, spec)
-    settings, origin = resolve_preprocessing(spec, module, preprocess)
-    identity = digest([architecture(spec), type(tokenizer).__name__, weights_identity(module)])
-    return LoadedModel(module, spec, settings, origin, tokenizer, identity)
+    parts = [built.architecture, *_kind(built), weights_identity(module)]
+    return LoadedModel(
+        module,
+        spec,
+        built.preprocessing,
+        built.preprocessing_origin,
+        built.tokenizer,
+        digest(parts),
+        built.classes,
+    )
 
 
-def _tower_classifier(
-    clip_model: nn.Module, spec: ModelSpec, tensors: dict[str, Tensor], preprocess: str | None
-) -> LoadedModel:
-    """What labelled training makes of a CLIP model: its image tower with a classifier."""
-    found = classifiers.tower_classifier(clip_model, spec, tensors)
-    module = found.eval().requires_grad_(False)
-    _require_finite_weights(module, spec)
-    settings, origin = resolve_preprocessing(spec, module, preprocess)
-    identity = digest([architecture(spec), "classifier", weights_identity(module)])
-    classes = written_names(Path(spec.weights))
-    return LoadedModel(module, spec, settings, origin, None, identity, classes)
-
-
-def _load_timm(text: str, preprocess: str | None) -> LoadedModel:
-    """An image model of timm's, with its classifier."""
-    spec = timm_models.parse_timm(text)
-    module = timm_models.build(spec).eval().requires_grad_(False)
-    _require_finite_weights(module, spec)
-    settings, origin = timm_models.preprocessing_of(spec, module, preprocess)
-    identity = digest([spec.arch, weights_identity(module)])
-    classes = timm_models.class_names(spec)
-    return LoadedModel(module, spec, settings, origin, None, identity, classes)
+def _kind(built: Built) -> list[str]:
+    """What an identity says besides architecture and weights."""
+    if built.tokenizer is not None:
+        return [type(built.tokenizer).__name__]
+    return ["classifier"] if isinstance(built.module, TowerClassifier) else []
 
 
 def weights_identity(module: nn.Module) -> str:
@@ -127,5 +117,6 @@ def _require_finite_weights(module: nn.Module, spec: ModelSpec) -> None:
             raise ModelError(
                 f"the checkpoint holds non-finite weights in {name}",
                 got=spec.text,
+                allowed="finite numbers",
                 next_step="use another checkpoint",
             )

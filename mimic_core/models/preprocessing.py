@@ -1,23 +1,28 @@
-"""How images are prepared for a model: the checkpoint's own settings, never a silent default.
+"""How images are prepared for a model: in the checkpoint's own words, never by a silent default.
 
-open_clip falls back to OpenAI's mean and std for a bare weights file; scores made with the wrong
-ones look plausible and are wrong. Here the settings are found, chosen or asked for, and recorded.
+Settings are in one of two vocabularies. timm's has ``crop_pct`` and ``crop_mode``, open_clip's
+``resize_mode``, ``fill_color`` and ``mode``; ``size`` (height, width), ``mean``, ``std`` and
+``interpolation`` are common. Wrong settings give scores that look plausible and are wrong, so they
+are found, chosen or asked for, and recorded; two sources that disagree are refused.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from mimic_core.base.errors import ModelError
-from mimic_core.models.checkpoints import CONFIG_NAME, ModelSpec, read_config
+from mimic_core.models.configs import SIZE, Value, either, listed, number, read_json, whole, word
 
-PREPROCESS_KEYS = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
+Settings = dict[str, Any]
+COMMON = ("size", "mean", "std", "interpolation")
+OPEN_CLIP_KEYS = (*COMMON, "mode", "resize_mode", "fill_color")
+TIMM_KEYS = (*COMMON, "crop_pct", "crop_mode")
+PREPROCESS_KEYS = (*OPEN_CLIP_KEYS, "crop_pct", "crop_mode")
 # Named preprocessing for --preprocess: mean, std, interpolation and resize of the known families.
-NAMED_PREPROCESSING: dict[str, dict[str, Any]] = {
+NAMED_PREPROCESSING: dict[str, Settings] = {
     "openai": {
         "mean": [0.48145466, 0.4578275, 0.40821073],
         "std": [0.26862954, 0.26130258, 0.27577711],
@@ -37,103 +42,138 @@ NAMED_PREPROCESSING: dict[str, dict[str, Any]] = {
         "resize_mode": "squash",
     },
 }
+_NUMBERS = listed(number(-1000, 1000), 3)
+_POSITIVE = listed(number(1e-6, 1000), 3)
+_RANDOM = "random"  # what open_clip calls either of two in training; in evaluation it is bicubic
+_ALLOWED: dict[str, Value] = {
+    "size": SIZE,
+    "mean": either(_NUMBERS, number(-1000, 1000)),
+    "std": either(_POSITIVE, number(1e-6, 1000)),
+    "interpolation": word("bicubic", "bilinear"),
+    "mode": word("RGB"),
+    "resize_mode": word("shortest", "longest", "squash"),
+    "fill_color": whole(0, 255),
+}
+_TIMM_ALLOWED: dict[str, Value] = {
+    "size": SIZE,
+    "mean": _NUMBERS,
+    "std": _POSITIVE,
+    "interpolation": word("bicubic", "bilinear", "nearest", "box", "hamming", "lanczos"),
+    "crop_pct": number(0.05, 2),
+    "crop_mode": word("center", "squash", "border"),
+}
 
 
-def resolve_preprocessing(
-    spec: ModelSpec, module: nn.Module, choice: str | None
-) -> tuple[dict[str, Any], str]:
-    """Complete preprocessing settings for a built model, and where they are written.
-
-    Args:
-        choice: Name of a known family or a JSON file; None for the checkpoint's own.
+def checked_settings(words: Mapping[str, Any], where: str, *, timm: bool) -> Settings:
+    """Settings as plain lists and numbers, sizes as [height, width]; keys of others are left out.
 
     Raises:
-        ModelError: The choice is neither, or nothing says what the checkpoint's own is.
+        ModelError: A value is of another kind; the message names it and ``where`` it is written.
     """
-    visual = getattr(module, "visual", None)
-    attached = dict(getattr(visual, "preprocess_cfg", {}))
-    if choice is not None:
-        settings, origin = chosen_preprocessing(choice)
-    elif spec.kind == "tag":
-        settings, origin = attached, "published with the checkpoint"
-    else:
-        found = _own(spec)
-        if found is None and spec.kind == "random":
-            # No training has fixed how images were prepared, so none can be wrong.
-            found = attached, "open_clip's default, as random weights have none of their own"
-        if found is None:
+    allowed = _TIMM_ALLOWED if timm else _ALLOWED
+    settings: Settings = {}
+    for key in sorted(set(words) & set(allowed)):
+        value = words[key]
+        if value is None:
+            continue
+        if key == "interpolation" and value == _RANDOM and not timm:
+            value = "bicubic"
+        if not allowed[key].fits(value):
             raise ModelError(
-                "nothing says how images were prepared for this checkpoint",
-                got=spec.text,
-                allowed=f"{CONFIG_NAME} with preprocess_cfg beside the weights, or --preprocess",
-                next_step="choose --preprocess openai, imagenet, siglip or a JSON file",
+                f"the image preprocessing has a wrong {key} ({where})",
+                got=value if len(repr(value)) < 200 else repr(value)[:200],
+                allowed=allowed[key].words,
+                next_step="correct it, or choose --preprocess",
             )
-        settings, origin = found
-    complete = {**attached, **settings}
-    complete["size"] = _pair(getattr(visual, "image_size", complete.get("size", 224)))
-    return {key: _plain(value) for key, value in sorted(complete.items())}, origin
+        settings[key] = _pair(value) if key == "size" else _plain(value)
+    if not timm:
+        for key in ("mean", "std"):
+            if key in settings and not isinstance(settings[key], list):
+                settings[key] = [settings[key]] * 3
+    return settings
 
 
-def _pair(size: int | tuple[int, int]) -> list[int]:
-    return [size, size] if isinstance(size, int) else list(size)
+def timm_words(config: Mapping[str, Any], where: str) -> Settings:
+    """The settings in a ``pretrained_cfg`` of timm's, as far as it says them.
+
+    The size is ``input_size``, as timm's own ``resolve_data_config`` takes it, and not the larger
+    ``test_input_size`` that some checkpoints also name.
+
+    Raises:
+        ModelError: A value is malformed, or the images are not of three channels.
+    """
+    words = {key: config.get(key) for key in TIMM_KEYS if key != "size"}
+    size = config.get("input_size")
+    if size is not None:
+        if not (isinstance(size, list | tuple) and len(size) == 3 and size[0] == 3):
+            raise ModelError(
+                f"the image preprocessing has a wrong input_size ({where})",
+                got=size,
+                allowed="three numbers: 3 channels, height, width; models of other than colour "
+                "images cannot be used",
+                next_step="choose a model for images of three channels",
+            )
+        words["size"] = list(size[1:])
+    return checked_settings(words, where, timm=True)
+
+
+def _pair(size: Any) -> list[int]:
+    sides = [size] if isinstance(size, int) else list(size)
+    return sides * 2 if len(sides) == 1 else sides
 
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def image_transform(preprocessing: dict[str, Any]) -> Any:
-    """The deterministic evaluation transform for ``preprocessing``: PIL image to (3, H, W).
+def require_agreement(words: Mapping[str, Mapping[str, Any]], got: str) -> None:
+    """Refuse places that say different things.
 
-    Settings with ``crop_pct`` are timm's, all others open_clip's.
+    Args:
+        words: The settings by the place where they are written.
+        got: The model's specification.
+
+    Raises:
+        ModelError: Two of them disagree; the message names key, values and places.
     """
-    if "crop_pct" in preprocessing:
-        from timm.data.transforms_factory import create_transform
+    places = list(words)
+    for number_of, first in enumerate(places):
+        for second in places[number_of + 1 :]:
+            for key in sorted(set(words[first]) & set(words[second])):
+                ours, theirs = words[first][key], words[second][key]
+                if ours != theirs:
+                    raise ModelError(
+                        "the image preprocessing is said in two ways",
+                        got=got,
+                        allowed=f"one {key}: {ours!r} is from {first}, {theirs!r} from {second}",
+                        next_step="correct or remove one of them, or choose --preprocess",
+                    )
 
-        keys = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
-        timms = {key: preprocessing[key] for key in keys}
-        return create_transform((3, *preprocessing["size"]), is_training=False, **timms)
-    from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    settings = {key: tuple(v) if isinstance(v, list) else v for key, v in preprocessing.items()}
-    return image_transform_v2(PreprocessCfg(**settings), is_train=False)
-
-
-def _own(spec: ModelSpec) -> tuple[dict[str, Any], str] | None:
-    """The preprocessing that belongs to the checkpoint and where that is written; None if nowhere.
-
-    A bare weights file does not say how its images were prepared, and open_clip then takes OpenAI's
-    mean and std without a word. Here the file's own ``open_clip_config.json`` counts, or, where all
-    published checkpoints of the architecture agree, theirs (reported as such).
+def shared(published: list[Settings]) -> Settings | None:
+    """What all published checkpoints of an architecture agree on in full; None where they differ
+    or there are none.
     """
-    import open_clip
-
-    candidates = [] if spec.config_file is None else [spec.config_file]
-    if spec.kind == "hub":
-        repository = spec.arch.removeprefix("hf-hub:")
-        candidates.append(
-            Path(open_clip.pretrained.download_pretrained_from_hf(repository, CONFIG_NAME))
-        )
-    if spec.kind == "file":
-        candidates.append(Path(spec.weights).with_name(CONFIG_NAME))
-    for file in candidates:
-        if file.is_file():
-            written = read_config(file)["preprocess_cfg"]
-            if {"mean", "std"} <= set(written):
-                return dict(written), f"from {file.name}"
-    if spec.kind == "hub" or spec.arch.endswith(".json"):
-        return None
-    tags = open_clip.list_pretrained_tags_by_model(spec.arch)
-    keys = ("mean", "std", "interpolation", "resize_mode")
-    published = [open_clip.get_pretrained_cfg(spec.arch, tag) for tag in tags]
-    distinct = {json.dumps({key: config.get(key) for key in keys}) for config in published}
-    if len(distinct) != 1:
-        return None
-    return json.loads(distinct.pop()), f"shared by all published checkpoints of {spec.arch}"
+    distinct = {json.dumps(settings, sort_keys=True): settings for settings in published}
+    return dict(published[0]) if len(distinct) == 1 else None
 
 
-def chosen_preprocessing(choice: str) -> tuple[dict[str, Any], str]:
-    """The preprocessing named by the user: a known family, or a JSON file with mean and std.
+def nothing_said(got: str, allowed: str, next_step: str) -> ModelError:
+    """The error for a checkpoint that nothing says the preprocessing of."""
+    return ModelError(
+        "nothing says how images were prepared for this checkpoint",
+        got=got,
+        allowed=f"{allowed}, or --preprocess",
+        next_step=f"{next_step}choose --preprocess openai, imagenet, siglip or a JSON file",
+    )
+
+
+def chosen_preprocessing(choice: str) -> tuple[Settings, str]:
+    """The preprocessing named by the user, and its origin: a known family, or a JSON file.
+
+    The file has mean and std and any of the other keys of one vocabulary, bare or under
+    ``preprocess_cfg``; timm's ``pretrained_cfg`` is read too. What it leaves open is open_clip's or
+    timm's own default; the size is then the model's.
 
     Raises:
         ModelError: The choice is neither.
@@ -142,23 +182,61 @@ def chosen_preprocessing(choice: str) -> tuple[dict[str, Any], str]:
         return dict(NAMED_PREPROCESSING[choice]), f"chosen: {choice}"
     path = Path(choice)
     if path.is_file():
-        try:
-            written = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ModelError(
-                f"the preprocessing file is not JSON ({error})", got=choice, next_step="correct it"
-            ) from error
-        if isinstance(written, dict):
-            written = written.get("preprocess_cfg", written)
-        if (
-            isinstance(written, dict)
-            and {"mean", "std"} <= set(written)
-            and set(written) <= set(PREPROCESS_KEYS)
-        ):
-            return written, f"chosen: {path.name}"
+        written = read_json(path, "preprocessing file")
+        where = f"chosen: {path.name}"
+        if isinstance(written.get("pretrained_cfg"), dict):
+            written = timm_words(written["pretrained_cfg"], where)
+        written = written.get("preprocess_cfg", written)
+        known = isinstance(written, dict) and {"mean", "std"} <= set(written)
+        if known and any(set(written) <= set(keys) for keys in (OPEN_CLIP_KEYS, TIMM_KEYS)):
+            timm = bool({"crop_pct", "crop_mode"} & set(written))
+            return checked_settings(written, where, timm=timm), where
     raise ModelError(
         "the preprocessing is neither a known name nor a JSON file with mean and std",
         got=choice,
-        allowed=f"{', '.join(NAMED_PREPROCESSING)}, or a file with {', '.join(PREPROCESS_KEYS)}",
+        allowed=f"{', '.join(NAMED_PREPROCESSING)}, or a file with {', '.join(OPEN_CLIP_KEYS)}; "
+        f"or with {', '.join(TIMM_KEYS)}",
         next_step="choose one of them with --preprocess",
     )
+
+
+def completed(settings: Mapping[str, Any], own: Mapping[str, Any]) -> Settings:
+    """Chosen settings, with the model's ``own`` where they leave something open, and the defaults
+    of their kind where it is silent too.
+
+    Raises:
+        ModelError: Neither says the size.
+    """
+    keys: tuple[str, ...] = OPEN_CLIP_KEYS
+    if {"crop_pct", "crop_mode"} & set(settings):
+        keys = TIMM_KEYS
+        defaults: Settings = {"interpolation": "bicubic", "crop_pct": 0.875, "crop_mode": "center"}
+    else:
+        defaults = {"mode": "RGB", "fill_color": 0, "interpolation": "bicubic"}
+        defaults["resize_mode"] = "shortest"
+    own = {key: value for key, value in own.items() if key in keys}
+    complete = {**defaults, **own, **settings}
+    if "size" not in complete:
+        raise ModelError(
+            "nothing says the size of the model's images",
+            got=", ".join(complete),
+            allowed='a file with "size": [height, width] beside mean and std',
+            next_step="give such a file as --preprocess",
+        )
+    return dict(sorted(complete.items()))
+
+
+def image_transform(preprocessing: Settings) -> Any:
+    """The deterministic evaluation transform for ``preprocessing``: PIL image to (3, H, W).
+
+    Settings with ``crop_pct`` are timm's, all others open_clip's.
+    """
+    if "crop_pct" in preprocessing:
+        from timm.data.transforms_factory import create_transform
+
+        timms = {key: preprocessing[key] for key in TIMM_KEYS if key != "size"}
+        return create_transform((3, *preprocessing["size"]), is_training=False, **timms)
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    settings = {key: tuple(v) if isinstance(v, list) else v for key, v in preprocessing.items()}
+    return image_transform_v2(PreprocessCfg(**settings), is_train=False)

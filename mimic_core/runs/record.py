@@ -14,13 +14,20 @@ CheckLevel = Literal["good", "caution", "bad"]
 HeadOrigin = Literal["file", "trusted", "zero_shot", "checkpoint"]
 
 
+# Of the way from chance to all labels: below, a reference head is warned of.
+FEW_BEYOND_CHANCE = 0.25
+JUDGED_CHANCE = 0.9  # where one class is nearly everything, agreement says nothing
+
+
 class HeadRecord(Frozen):
     """The reference head of a labelled run: where it is from, and how good it is on the pool.
 
     ``accuracy`` is the share of the ``scored`` samples whose label it predicts, whether or not the
     labels are right. ``disjoint`` says that no sample it was trained on was scored, as far as
     Mimicscope has trained it; ``trusted_held_out`` more were trusted, but are held out.
-    ``converged`` is false where the training of the head has not come to its end.
+    ``converged`` is false where the training of the head has not come to its end. ``chance`` is the
+    accuracy that its predictions would have on the same labels in another order; None in records
+    that do not hold it.
     """
 
     origin: HeadOrigin
@@ -33,6 +40,27 @@ class HeadRecord(Frozen):
     trusted_accuracy: float | None = None
     disjoint: bool = True
     converged: bool = True
+    chance: float | None = None
+
+    @property
+    def warning(self) -> str | None:
+        """What is probably wrong where the head agrees with far fewer labels than its classes
+        would give; None where nothing speaks for that.
+
+        A good head agrees with most correct labels, so what lies beyond chance says which share is
+        correct: 0.3 of the way to all at 70 % wrong labels. Wrongly prepared images end below.
+        """
+        if self.chance is None or self.chance > JUDGED_CHANCE:
+            return None
+        if (self.accuracy - self.chance) / (1 - self.chance) >= FEW_BEYOND_CHANCE:
+            return None
+        return (
+            f"the reference head agrees with {self.accuracy:.1%} of the labels, far fewer than "
+            f"{self.classes} classes would give; {self.chance:.1%} would be chance. Unless most "
+            "labels are wrong, the images are not prepared as the reference was trained (see the "
+            "preprocessing; --preprocess chooses another), its classes are in another order, or it "
+            "does not know these images"
+        )
 
     def as_sentence(self) -> str:
         """The same for people."""

@@ -74,6 +74,8 @@ def as_lines(run: Run) -> list[str]:
     rows += _measured(run)
     if record.reference_head is not None:
         rows.append(("reference head", record.reference_head.as_sentence()))
+        warning = record.reference_head.warning
+        rows += [] if warning is None else [("warning", warning)]
     check = record.direction_check
     if check is not None:
         rows.append(("direction check", f"{check.level}: {check.verdict}"))

@@ -24,7 +24,7 @@ from mimic_core.scoring import snapshot as score
 from mimic_core.scoring.direction import finish_scores
 from mimic_core.scoring.inputs import Inputs, open_inputs
 from mimic_core.scoring.job import Job, exact_convolutions, require_agreement
-from mimic_core.scoring.labels import stored
+from mimic_core.scoring.labels import reference_head, stored
 from mimic_core.scoring.learner import Learner
 from mimic_core.scoring.probe import Probe
 from mimic_core.scoring.snapshot import require_same_samples
@@ -161,7 +161,7 @@ class _Job(Job):
             probe, record = stored.start_label_probe(
                 run, inputs.cached, inputs.reference, self.device
             )
-            self.progress.note(f"reference head: {record.as_sentence()}")
+            reference_head.say(record, self.progress.note)
         else:
             probe = Probe(inputs.cached, config, device=self.device)
         difference = max(difference, require_agreement(probe.self_check()))

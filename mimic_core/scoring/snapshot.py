@@ -218,7 +218,7 @@ def prepare_pair(
         note("model: the reference with its mimic layers re-initialised")
     else:
         # Both models see the reference's images, so the model's own preprocessing is not asked for.
-        loaded = load_model(snapshot.model, preprocess=config.preprocess or "openai")
+        loaded = load_model(snapshot.model, like=reference.preprocessing)
         require_same_architecture(loaded.module, reference.module)
         module = loaded.module.to(device)
         note(f"model: {snapshot.model}")

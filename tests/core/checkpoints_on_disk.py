@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import open_clip
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -92,3 +94,15 @@ def write_model(folder: Path, name: str = "vit", seed: int = 0, **changed: Tenso
         folder / "open_clip_model.safetensors",
     )
     return folder
+
+
+def fake_hub(cache: Path, patch: pytest.MonkeyPatch, repositories: Mapping[str, Path]) -> None:
+    """A Hugging Face cache in ``cache`` that holds ``repositories``, and no network."""
+    for name, files in repositories.items():
+        place = cache / f"models--{name.replace('/', '--')}"
+        (place / "refs").mkdir(parents=True)
+        (place / "refs" / "main").write_text("abc")
+        (place / "snapshots").mkdir()
+        (place / "snapshots" / "abc").symlink_to(files.resolve())
+    patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

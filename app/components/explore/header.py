@@ -56,6 +56,9 @@ def _heading(shown: Shown) -> None:
     if record.reference_head is not None:
         parts.append(f"reference head {plain(record.reference_head.as_sentence())}")
     st.caption(" · ".join(parts))
+    if record.reference_head is not None and record.reference_head.warning is not None:
+        warning = record.reference_head.warning
+        st.warning(plain(f"{warning[0].upper()}{warning[1:]}."), icon=":material/warning:")
 
 
 def _training_facts(run: Run) -> list[str]:

@@ -6,7 +6,7 @@ reference checkpoint's own classifier (method.md section 5). Letters: N samples,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +94,13 @@ def make_reference(
     _require_classes(head)
     scored = _scored_rows(len(samples), trusted, wanted)
     return _measured(head, origin, wanted, rows, samples, scored, trusted)
+
+
+def say(record: HeadRecord, note: Callable[[str], None]) -> None:
+    """Tell what the head is and, where it agrees with far too few labels, what may be wrong."""
+    note(f"reference head: {record.as_sentence()}")
+    if record.warning is not None:
+        note(f"warning: {record.warning}")
 
 
 def require_origin(features: FeatureSet, config: HeadConfig | None, model: LoadedModel) -> None:
@@ -211,8 +218,17 @@ def _measured(
         else float((_predictions(head, rows, trusted.rows) == head.numbers(trusted.labels)).mean()),
         converged=head.converged,
         disjoint=trusted is None or not config.score_trusted,
+        chance=_chance(predicted, labels, len(head.classes)),
     )
     return Reference(head, record, scored, predicted, trusted)
+
+
+def _chance(predicted: np.ndarray, labels: np.ndarray, classes: int) -> float:
+    """How often two columns of class numbers (M,) would agree if one were shuffled."""
+    shares = [
+        np.bincount(column, minlength=classes) / len(column) for column in (predicted, labels)
+    ]
+    return float(shares[0] @ shares[1])
 
 
 def _predictions(head: ClassHead, rows: Rows, of: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from mimic_core.models.load import LoadedModel, load_model, weights_identity
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring import direction
 from mimic_core.scoring.inputs import Inputs, open_inputs
-from mimic_core.scoring.labels.reference_head import Reference, make_reference
+from mimic_core.scoring.labels.reference_head import Reference, make_reference, say
 from mimic_core.scoring.snapshot import require_same_architecture
 from mimic_core.scoring.training.check import objective_losses, self_check
 from mimic_core.scoring.training.classifier_pair import pair_classifiers, require_layers
@@ -120,7 +120,7 @@ def prepare(
         group.wait()  # until the first process has filled the features
     inputs = open_inputs(config, runs_root, device, progress)
     require_division(inputs.cached, training, config.head)
-    early, loaded = None, _load_model(config)
+    early, loaded = None, _load_model(config, inputs)
     if inputs.source.task == "pairs":
         early = _pair_models(config, loaded, inputs, device)
         scores.task_vector(early.module, early.reference, early.layers)
@@ -166,9 +166,9 @@ def _setup(
     )
 
 
-def _load_model(config: RunConfig) -> LoadedModel:
+def _load_model(config: RunConfig, inputs: Inputs) -> LoadedModel:
     # Both models see the reference's images, so the model's own preprocessing is not asked for.
-    return load_model(training_of(config).model, preprocess=config.preprocess or "openai")
+    return load_model(training_of(config).model, like=inputs.reference.preprocessing)
 
 
 def _pair_models(
@@ -199,7 +199,7 @@ def _label_models(
     training = training_of(config)
     held = held_out_rows(inputs.cached.samples, training)
     head = make_reference(inputs.cached, config.head, inputs.reference, device, held_out=held)
-    progress.note(f"reference head: {head.record.as_sentence()}")
+    say(head.record, progress.note)
     head.head.numbers(inputs.cached.samples["label"].unique().to_list())  # held-out ones too
     pair = pair_classifiers(
         loaded, inputs.reference, head.head, seed=training.seed, note=progress.note

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +34,21 @@ def labelled_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         }
     )
     return score_pool(config, runs_root=home / "runs", device="cpu", workers=0)
+
+
+def test_a_reference_that_agrees_with_too_few_labels_is_warned_of(
+    labelled_run: Run, open_app: OpenApp, tmp_path: Path
+) -> None:
+    shutil.copytree(labelled_run.path.parent, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / labelled_run.id / "run.json"
+    record = json.loads(file.read_text())
+    assert record["reference_head"]["chance"] is not None
+    for accuracy, warned in ((0.9, False), (0.34, True)):
+        record["reference_head"] |= {"accuracy": accuracy, "chance": 0.33}
+        file.write_text(json.dumps(record))
+        app = open_app(tmp_path, "explore")
+        said = [one.value.replace("\\", "") for one in app.warning]
+        assert any("agrees with 34.0% of the labels" in text for text in said) is warned
 
 
 def test_class_folders_are_previewed_with_their_labels(

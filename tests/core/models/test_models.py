@@ -19,11 +19,10 @@ from torch import Tensor, nn
 
 from mimic_core.base.config import Side
 from mimic_core.base.errors import ConfigError, ModelError
-from mimic_core.models.checkpoints import parse_spec
 from mimic_core.models.devices import autocast, pick_device
 from mimic_core.models.layers import default_mimic_layers, fresh_weight, reinitialised
 from mimic_core.models.load import LoadedModel, load_model, weights_identity
-from mimic_core.models.preprocessing import image_transform, resolve_preprocessing
+from mimic_core.models.preprocessing import image_transform
 from mimic_core.models.projections import find_projection, without_projection
 from tests.core import checkpoints_on_disk as disk
 from tests.core import tiny
@@ -281,19 +280,17 @@ def test_a_repository_that_does_not_say_its_preprocessing_gets_no_silent_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """open_clip fills the gap with OpenAI's mean and std without a word."""
-    module = load_model(f"{disk.write_config(tmp_path / 'model')}:random:0").module
-    spec = parse_spec("hf-hub:someone/something")
-    config = tmp_path / "open_clip_config.json"
-    monkeypatch.setattr("open_clip.pretrained.download_pretrained_from_hf", lambda *_: str(config))
-    towers = {"embed_dim": 4, "vision_cfg": {}, "text_cfg": {}}
-    config.write_text(json.dumps({"model_cfg": towers}))
+    folder = disk.write_model(tmp_path / "model")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": disk.CONFIGS["vit"]}))
+    disk.fake_hub(tmp_path / "cache", monkeypatch, {"someone/something": folder})
     with pytest.raises(ModelError, match="nothing says how images were prepared"):
-        resolve_preprocessing(spec, module, None)
-    own = {"mean": [0, 0, 0], "std": [1, 1, 1]}
-    config.write_text(json.dumps({"model_cfg": towers, "preprocess_cfg": own}))
-    settings, origin = resolve_preprocessing(spec, module, None)
-    assert (settings["mean"], settings["std"]) == ([0, 0, 0], [1, 1, 1])
-    assert origin == "from open_clip_config.json"
+        load_model("hf-hub:someone/something")
+    disk.write_config(folder)
+    disk.fake_hub(tmp_path / "second", monkeypatch, {"someone/something": folder})
+    loaded = load_model("hf-hub:someone/something")
+    assert (loaded.preprocessing["mean"], loaded.preprocessing["std"]) == MEAN_AND_STD
+    assert loaded.preprocessing_origin == "from open_clip_config.json"
+    _same_weights(loaded, disk.build("vit"))
 
 
 def test_preprocessing_beside_the_weights_counts(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from timm.data.transforms_factory import create_transform
 from mimic_core.base.errors import ModelError
 from mimic_core.models import timm_models
 from mimic_core.models.load import load_model
+from mimic_core.models.names import parse_spec
 from mimic_core.models.preprocessing import image_transform
 
 
@@ -37,7 +38,8 @@ def saved(folder: Path, *, classes: int = 5, name: str = "model.safetensors") ->
         ("timm:resnett18:random:0", "no architecture of that name"),
         ("timm:resnet18", "neither a file on this machine nor a published tag"),
         ("timm:resnet18:no_such_tag", "neither a file on this machine nor a published tag"),
-        ("timm:resnet18:random:x", "neither a file on this machine nor a published tag"),
+        ("timm:resnet18:random:x", "seed of random weights must be a whole number"),
+        ("timm:resnet18.a1_in1k:a2_in1k", "tag and the weights' tag differ"),
         ("timm:resnet18.no_such_tag:random:0", "no architecture of that name"),
     ],
 )
@@ -48,7 +50,7 @@ def test_wrong_specifications_are_refused(text: str, problem: str) -> None:
 
 
 def test_published_tags_are_known_without_loading() -> None:
-    spec = timm_models.parse_timm("timm:resnet18:a1_in1k")
+    spec = parse_spec("timm:resnet18:a1_in1k")
     assert (spec.arch, spec.kind, spec.weights) == ("resnet18", "tag", "a1_in1k")
 
 
@@ -115,10 +117,9 @@ def test_a_bare_file_of_an_ambiguous_architecture_needs_a_choice(tmp_path: Path)
 
 
 def test_disagreeing_checkpoints_are_not_guessed(tmp_path: Path) -> None:
-    module = timm.create_model("vit_base_patch16_224", num_classes=0, depth=1)
-    spec = timm_models.ModelSpec("t", "vit_base_patch16_224", "file", str(tmp_path / "w.pt"))
+    path = saved(tmp_path)
     with pytest.raises(ModelError, match="nothing says how images were prepared") as caught:
-        timm_models.preprocessing_of(spec, module, None)
+        timm_models.preprocessing(parse_spec(f"timm:vit_base_patch16_224:{path}"))
     assert "--preprocess" in str(caught.value.allowed)
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from mimic_core.base.config import RunConfig
 from mimic_core.features.loading import locator_of
-from mimic_core.models.checkpoints import needs_quick_gelu, parse_spec
+from mimic_core.models.names import parse_spec
+from mimic_core.models.open_clip_models import needs_quick_gelu
 from mimic_core.runs.run import open_run
 from mimic_core.runs.table import run_table
 from mimic_core.scoring.pipeline import score_pool

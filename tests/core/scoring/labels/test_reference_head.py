@@ -18,6 +18,7 @@ from mimic_core.base.errors import ConfigError, ModelError, ScoreError
 from mimic_core.features.stored import Rows
 from mimic_core.models.load import load_model
 from mimic_core.runs.featureset import FeatureSet
+from mimic_core.runs.record import HeadRecord
 from mimic_core.scoring.labels.class_head import (
     ClassHead,
     named_classes,
@@ -25,7 +26,12 @@ from mimic_core.scoring.labels.class_head import (
     store_class_head,
 )
 from mimic_core.scoring.labels.logistic import fit_logistic
-from mimic_core.scoring.labels.reference_head import class_embeddings, make_reference, spoken_class
+from mimic_core.scoring.labels.reference_head import (
+    class_embeddings,
+    make_reference,
+    say,
+    spoken_class,
+)
 from mimic_core.sources.marks import trusted_samples
 from tests.core import checkpoints_on_disk as disk
 from tests.core.feature_sets import labelled_features, some_head
@@ -304,6 +310,55 @@ def disk_config() -> dict[str, Any]:
 
 
 # --- zero-shot ---
+
+
+# --- how good it is ---
+
+
+def test_a_head_whose_classes_are_in_another_order_is_warned_of(
+    tmp_path: Path, features: FeatureSet
+) -> None:
+    model = load_model("timm:test_resnet:random:0")
+    good = make_reference(
+        features, HeadConfig(trusted="is_checked", trusted_label_column="clean"), model, CPU
+    )
+    assert good.record.warning is None  # three in ten labels are wrong
+    told: list[str] = []
+    say(good.record, told.append)
+    assert len(told) == 1
+    turned = ClassHead(CLASSES, good.head.weight.roll(1, 0), good.head.bias.roll(1, 0))
+    store_class_head(tmp_path / "turned.safetensors", turned)
+    config = HeadConfig(file=str(tmp_path / "turned.safetensors"))
+    bad = make_reference(features, config, model, CPU)
+    labels = np.array([CLASSES.index(name) for name in features.samples["label"]])
+    assert bad.record.accuracy == pytest.approx((bad.predicted == labels).mean())
+    pairs = bad.predicted[:, None] == labels[None, :]
+    assert bad.record.chance == pytest.approx(pairs.mean())  # over all pairings
+    say(bad.record, told.append)
+    assert "--preprocess" in told[-1]
+    assert f"{bad.record.accuracy:.1%} of the labels" in told[-1]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "chance", "warned"),
+    [
+        (0.195, 0.10, True),  # images at the wrong size
+        (0.648, 0.10, False),  # the same prepared rightly
+        (0.37, 0.10, False),  # seven in ten labels drawn anew, a perfect reference
+        (0.10, 0.10, True),
+        (0.03, 0.001, True),
+        (0.30, 0.001, False),
+        (0.96, 0.95, False),  # nearly all of one class
+        (0.2, None, False),  # a run from before this was measured
+    ],
+)
+def test_the_warning_is_of_agreement_beyond_chance(
+    accuracy: float, chance: float | None, warned: bool
+) -> None:
+    record = HeadRecord(
+        origin="checkpoint", classes=10, scored=100, accuracy=accuracy, chance=chance
+    )
+    assert (record.warning is not None) is warned
 
 
 def test_zero_shot_equals_open_clips_own_classifier(tmp_path: Path) -> None:
