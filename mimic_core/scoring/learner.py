@@ -203,5 +203,7 @@ class Learner:
 
 def _another(features: Tensor, answers: Tensor) -> int:
     """A row of the batch that differs from row 0 in both; 1 where there is none."""
-    differs = (features != features[0]).any(1) & (answers != answers[0]).reshape(len(answers), -1).any(1)
+    differs = (features != features[0]).any(1) & (answers != answers[0]).reshape(
+        len(answers), -1
+    ).any(1)
     return int(differs.int().argmax()) or 1
