@@ -14,7 +14,8 @@ from typing import Annotated
 
 import typer
 
-from mimic_core.base.errors import ConfigError, Interrupted, MimicError
+from mimic_core.base.errors import ConfigError, Interrupted, MimicError, file_remedy
+from mimic_core.base.text import printable
 from mimic_core.cli import prove, recipes, runs, score, train
 
 app = typer.Typer(
@@ -93,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_error(error)
         return 1
     except OSError as error:  # no permission, no space left, no such folder
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {printable(str(error))}", err=True)
+        typer.echo(f"  next step: {file_remedy(error)}", err=True)
         return 1
     except RuntimeError as error:
         if "home directory" not in str(error):  # pathlib has no class of its own for ~nobody
@@ -109,12 +111,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def print_error(error: MimicError) -> None:
     """Print the parts of ``error`` on standard error, one per line."""
-    typer.echo(f"error: {error.problem}", err=True)
+    typer.echo(f"error: {printable(error.problem)}", err=True)
     if error.got is not None:
-        typer.echo(f"  got: {error.got}", err=True)
+        typer.echo(f"  got: {printable(error.got)}", err=True)
     if error.allowed is not None:
-        typer.echo(f"  allowed: {error.allowed}", err=True)
-    typer.echo(f"  next step: {error.next_step}", err=True)
+        typer.echo(f"  allowed: {printable(error.allowed)}", err=True)
+    typer.echo(f"  next step: {printable(error.next_step)}", err=True)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from app.drawing.colours import DARK, LIGHT, Colouring, colour_by
 from app.drawing.common import HISTOGRAM_BINS, HOVER_POINTS
 from app.drawing.pictures import Picture
 from mimic_core.base.config import ProbeConfig
-from mimic_core.base.schema import Locator
+from mimic_core.base.schema import Locator, named
 from mimic_core.filters import recipe as filters
 from mimic_core.filters.conditions import Condition, EnsembleVote, Leaf
 from mimic_core.filters.recipe import Recipe, Selection
@@ -293,7 +293,7 @@ def map_picture(
 def hover_sample(key: TableKey, column: str, box: Box) -> pl.DataFrame:
     """At most ``HOVER_POINTS`` rows inside ``box``, evenly spread over the table."""
     names = list(dict.fromkeys(["map_x", "map_y", "mimic_score", "caption", "label", column]))
-    frame = table(key).select(names)
+    frame = table(key).select(map(named, names))
     here = np.flatnonzero(box.holds(frame["map_x"].to_numpy(), frame["map_y"].to_numpy()))
     step = max(1, -(-len(here) // HOVER_POINTS))
     return frame[here[::step]]

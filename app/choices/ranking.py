@@ -29,10 +29,9 @@ class Page:
 
 def ascending(table: pl.DataFrame, column: str) -> np.ndarray:
     """Rows (M,) int64 of the samples that have a value of ``column``, lowest first, ties by uid."""
-    ranked = table.select("uid", column).with_row_index("row").drop_nulls(column)
-    if column == "uid":
-        return ranked.sort("uid")["row"].to_numpy().astype(np.int64)
-    return ranked.sort(column, "uid")["row"].to_numpy().astype(np.int64)
+    ranked = pl.DataFrame({"value": table[column], "uid": table["uid"]}).with_row_index("row")
+    ordered = ranked.drop_nulls("value").sort("value", "uid")
+    return ordered["row"].to_numpy().astype(np.int64)
 
 
 def ranked_rows(

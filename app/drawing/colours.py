@@ -109,9 +109,9 @@ def _by_number(column: pl.Series, theme: Theme) -> Colouring:
 
 
 def _by_category(column: pl.Series) -> Colouring:
-    names = column.cast(pl.String)
-    counts = names.drop_nulls().value_counts().sort(["count", names.name], descending=[True, False])
-    top = counts[names.name].head(MAX_CATEGORIES).to_list()
+    names = column.cast(pl.String).alias("name")  # its own may be "count", or a pattern
+    counts = names.drop_nulls().value_counts().sort(["count", "name"], descending=[True, False])
+    top = counts["name"].head(MAX_CATEGORIES).to_list()
     rgb = np.full((len(names), 3), pc.hex_to_rgb(OTHER), np.uint8)
     legend = []
     for name, colour, count in zip(top, OKABE_ITO, counts["count"].to_list(), strict=False):

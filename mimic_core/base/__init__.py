@@ -1,4 +1,4 @@
-"""The words all rooms share: errors, settings, columns, files, draws, identity, progress."""
+"""The words all rooms share: errors, settings, columns, files, draws, identity, progress, text."""
 
 __all__ = [
     "config",
@@ -10,4 +10,5 @@ __all__ = [
     "progress",
     "schema",
     "specification",
+    "text",
 ]

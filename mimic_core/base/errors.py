@@ -7,9 +7,23 @@ next step. The pieces are arguments, so that none can be forgotten and the app c
 from __future__ import annotations
 
 import difflib
+import errno
+import reprlib
 from collections.abc import Iterable, Mapping
 
 _MISSING = object()
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 3
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = _SHORT.maxfrozenset = 20
+_SHORT.maxstring = _SHORT.maxother = 1000
+
+
+def _shown(value: object) -> str:
+    """``repr``, but short: a value that is refused may be a list of lists of millions."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python does not print integers of thousands of digits
+        return "a number of thousands of digits"
 
 
 class MimicError(Exception):
@@ -17,7 +31,8 @@ class MimicError(Exception):
 
     Args:
         problem: What is wrong, one sentence without a full stop.
-        got: The offending value, shown by ``repr``; left out when there is none.
+        got: The offending value, shown by ``repr``, shortened where it is long; left out when
+            there is none.
         allowed: What would have been accepted.
         next_step: What the reader can do about it.
     """
@@ -31,7 +46,7 @@ class MimicError(Exception):
         next_step: str,
     ) -> None:
         self.problem = problem
-        self.got = None if got is _MISSING else repr(got)
+        self.got = None if got is _MISSING else _shown(got)
         self.allowed = allowed
         self.next_step = next_step
         super().__init__(str(self))
@@ -106,3 +121,18 @@ def require_layer(name: str, parameters: Mapping[str, object]) -> None:
         allowed="near matches: " + (", ".join(near[:5]) or ", ".join(list(parameters)[-5:])),
         next_step="give the exact name of a parameter as --mimic-layer",
     )
+
+
+_PLACE = "check the path, or choose another place"
+_REMEDIES = {
+    errno.EACCES: "choose another place, or let the user that runs this read and write there",
+    errno.EPERM: "choose another place, or let the user that runs this read and write there",
+    errno.EROFS: "choose a place that can be written",
+    errno.ENOSPC: "free some space, or choose another disk",
+    errno.EDQUOT: "free some space, or choose another disk",
+}
+
+
+def file_remedy(error: OSError) -> str:
+    """What a person can do where the file system refuses."""
+    return _REMEDIES.get(error.errno or 0, _PLACE)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +16,8 @@ import polars as pl
 from mimic_core.base.errors import RunError
 from mimic_core.base.schema import ROW_GROUP_ROWS
 
+MAX_JSON = 64 << 20  # bytes; a manifest names each kept uid nowhere but in its recipe
+RESCORE = "delete that folder and score the pool again"
 _SPARE_FILES = 256  # for image readers, tables and whatever else opens files beside the maps
 
 
@@ -46,20 +50,65 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, text.encode() + b"\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; a missing or damaged file is a ``RunError`` that names it."""
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The first ``limit + 1`` bytes of a regular file, so that a longer one is noticed.
+
+    Raises:
+        OSError: It cannot be read, or is no regular file: a device never ends, a pipe never begins.
+    """
     try:
-        return json.loads(path.read_bytes())
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a zero byte in the name
+        raise OSError(errno.EINVAL, "no file can have that name", str(path)) from error
+    with os.fdopen(descriptor, "rb") as file:
+        kind = os.fstat(file.fileno()).st_mode
+        if stat.S_ISDIR(kind):
+            raise OSError(errno.EISDIR, "it is a folder", str(path))
+        if not stat.S_ISREG(kind):
+            raise OSError(errno.EINVAL, "it is a device or a pipe, no file", str(path))
+        return file.read(limit + 1)
+
+
+def read_json(path: Path, *, remedy: str = RESCORE) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: The file.
+        remedy: What to do where it is damaged.
+
+    Raises:
+        RunError: It is missing, too large, cannot be read, or is no JSON object; says which file.
+    """
+    try:
+        data = read_bounded(path, MAX_JSON)
+        if len(data) > MAX_JSON:
+            raise RunError(
+                f"{path.name} is too large",
+                got=f"{path}: more than {MAX_JSON:,} bytes",
+                next_step=remedy,
+            )
+        found = json.loads(data, parse_constant=_no_constant)
     except FileNotFoundError as error:
         raise RunError(
             f"{path.name} is missing", got=str(path), next_step="check the path"
         ) from error
-    except ValueError as error:
+    except OSError as error:
         raise RunError(
-            f"{path.name} is not valid JSON ({error})",
+            f"{path.name} cannot be read: {error.strerror or error}",
             got=str(path),
-            next_step="delete that folder and score the pool again",
+            next_step="check the path, and who may read it",
         ) from error
+    except (ValueError, RecursionError) as error:
+        raise RunError(
+            f"{path.name} is not valid JSON ({error})", got=str(path), next_step=remedy
+        ) from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path.name} does not hold a JSON object", got=str(path), next_step=remedy)
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def write_parquet(path: Path, frame: pl.DataFrame) -> None:

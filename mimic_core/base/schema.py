@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 SCHEMA_VERSION = 2
 ROW_GROUP_ROWS = 65_536  # polars' streaming reader holds whole row groups in memory
@@ -62,6 +63,14 @@ _DERIVED = ("mimic_score_se", "map_x", "map_y", "correct_share", "reference_labe
 RESERVED_COLUMNS = frozenset(
     [*SAMPLE_COLUMNS, *MEASURED_COLUMNS, *SCORE_COLUMNS, *TRAINED_COLUMNS, *_DERIVED]
 )
+
+
+def named(name: str) -> pl.Expr:
+    """The column of exactly that name, for queries on columns that users have named.
+
+    Polars reads a name such as ``*`` or ``^.*$`` as a pattern wherever it expects an expression.
+    """
+    return cs.by_name(name).as_expr()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from mimic_core.base.config import (
 )
 from mimic_core.base.fields import Setting, setting
 from mimic_core.base.specification import default_temperature
+from mimic_core.base.text import printable
 from mimic_core.jobs.options import JobOptions
 from mimic_core.proofs.settings import ProveConfig
 
@@ -190,7 +191,7 @@ def tell(run: Run) -> None:
     from mimic_core.runs.report import as_lines
 
     for line in as_lines(run):
-        typer.echo(line, err=True)
+        typer.echo(printable(line), err=True)
     typer.echo(run.path)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mimic_core.base.errors import ExportError
 from mimic_core.cli.options import RunsFolder
 from mimic_core.cli.runs import find_run, print_counts, read_recipe
 
@@ -24,6 +25,12 @@ def filter_run(
     """Count what a recipe keeps and drops, and write the uids. Reads only what the recipe needs."""
     from mimic_core.filters import selections
 
+    if out is not None and drops is not None and out.resolve() == drops.resolve():
+        raise ExportError(
+            "kept and dropped uids cannot go to the same file",
+            got=str(drops),
+            next_step="give --drops another name than --out",
+        )
     selection = selections.select(find_run(run, runs), read_recipe(recipe))
     if out is not None:
         selections.write_rows(selections.kept_uids(selection), out, overwrite=overwrite)

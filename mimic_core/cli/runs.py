@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mimic_core.base.errors import FilterError, RunError
+from mimic_core.base.errors import RunError
+from mimic_core.base.text import printable
 from mimic_core.cli.options import RunsFolder
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def list_command(out: RunsFolder = Path("runs"), as_json: JsonOption = False) ->
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     for line in aligned([_LISTED, *(tuple(str(row[name]) for name in _LISTED) for row in rows)]):
-        typer.echo(line.rstrip())
+        typer.echo(printable(line.rstrip()))
 
 
 @runs_app.command("show")
@@ -62,7 +63,7 @@ def show_command(
         typer.echo(json.dumps(report.as_json(found), indent=2, ensure_ascii=False))
         return
     for line in report.as_lines(found):
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 def layout(run: RunArgument, out: RunsFolder = Path("runs")) -> None:
@@ -108,21 +109,15 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         FilterError: It cannot be read, or is not a recipe.
     """
-    from mimic_core.filters.recipe import Recipe
+    from mimic_core.filters import library
 
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FilterError(
-            f"the recipe cannot be read ({error})", got=str(path), next_step="check the path"
-        ) from error
-    return Recipe.from_yaml(text)
+    return library.read_recipe(path)
 
 
 def print_counts(selection: Selection, *, err: bool = False) -> None:
     """Print one line for each reason of a drop, then what is kept."""
     for reason, count in selection.drops.items():
-        typer.echo(f"dropped by {reason}: {count:,}", err=err)
+        typer.echo(f"dropped by {printable(reason)}: {count:,}", err=err)
     share = f"{selection.retention_rate:.1%}"
     typer.echo(f"kept {selection.kept:,} of {selection.total:,} ({share})", err=err)
 

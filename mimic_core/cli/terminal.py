@@ -21,6 +21,7 @@ from rich.progress import Progress as Bars
 from mimic_core.base import progress as meter
 from mimic_core.base.errors import Interrupted
 from mimic_core.base.progress import Meter, Progress, duration
+from mimic_core.base.text import printable
 
 STOPPING = b"\nstopping at the next safe place; press Ctrl-C again to stop at once\n"
 PLAIN_SECONDS = 5.0  # between two lines where no bar can be drawn
@@ -156,7 +157,7 @@ class PlainProgress:
             self._meter = None
 
     def _say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 class BarProgress:
@@ -200,7 +201,7 @@ class BarProgress:
 
     def note(self, text: str) -> None:
         """Print ``text`` above the bars."""
-        self._bars.console.print(f"note: {text}", markup=False, highlight=False)
+        self._bars.console.print(f"note: {printable(text)}", markup=False, highlight=False)
 
     def check(self) -> None:
         """Raise ``Interrupted`` once a signal asked to stop."""

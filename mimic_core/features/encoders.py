@@ -89,7 +89,9 @@ class ReferenceEncoder:
         with torch.no_grad():
             for side in exact.sides:
                 ours, own = exact._tower(side, batch)[1], _encode(exact.module, side, batch)  # noqa: SLF001
-                worst = max(worst, float((ours - own).abs().max() / own.abs().max()))
+                worst = max(
+                    worst, float((ours - own).abs().max() / own.abs().max().clamp(min=1e-30))
+                )
         return worst
 
     def _tower(self, side: Side, batch: LoadedBatch) -> tuple[Tensor | None, Tensor]:

@@ -63,6 +63,12 @@ def load_two(
     )
 
 
+def all_alike(batch: LoadedBatch) -> bool:
+    """Whether the samples of a batch have one image and one caption: all scores are zero then."""
+    images = batch.images[batch.image_of]
+    return bool((images == images[0]).all() and (batch.tokens == batch.tokens[0]).all())
+
+
 def _drawn(index: FeatureSet) -> pl.DataFrame:
     """Columns ``shard`` and ``row`` of all indexed samples, in the order of the draw."""
     parts = [

@@ -9,4 +9,5 @@ __all__ = [
     "selections",
     "table_view",
     "votes",
+    "yaml_text",
 ]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mimic_core.base import files
 from mimic_core.base.errors import FilterError
+from mimic_core.filters import yaml_text
 from mimic_core.filters.recipe import Recipe
 
 FOLDER = "recipes"
@@ -107,15 +108,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         FilterError: The file cannot be read, or holds no recipe.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FilterError(
-            f"the recipe cannot be read ({error})",
-            got=str(path),
-            next_step="check the path, or save the recipe again",
-        ) from error
-    return Recipe.from_yaml(text)
+    return Recipe.from_yaml(yaml_text.read(path))
 
 
 def save_recipe(root: Path, name: str, recipe: Recipe, *, overwrite: bool = False) -> SavedRecipe:

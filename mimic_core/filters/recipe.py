@@ -14,37 +14,19 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
-import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from mimic_core.base.config import Frozen
 from mimic_core.base.errors import FilterError
 from mimic_core.base.identity import sorted_uids
-from mimic_core.filters.conditions import (
-    Condition,
-)
+from mimic_core.filters import yaml_text
+from mimic_core.filters.conditions import Condition
 from mimic_core.filters.needs import columns_of, ensembles_in
 from mimic_core.filters.table_view import Rows, Table
 from mimic_core.filters.votes import votes
 from mimic_core.runs.history import HISTORY_COLUMNS, History, HistoryColumn
 
 _CONDITIONS_AT_ONCE = 2  # each holds a column or two in memory
-
-
-class _Dumper(yaml.SafeDumper):
-    """PyYAML's dumper, but exact for text that holds Unicode's own line breaks.
-
-    With ``allow_unicode`` PyYAML writes those unquoted and reads them back as spaces; only its
-    double-quoted style escapes them.
-    """
-
-
-def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    style = '"' if any(character in text for character in "\x85\u2028\u2029\ufeff") else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _represent_text)
 
 
 class NamedCondition(Frozen):
@@ -98,24 +80,16 @@ class Recipe(Frozen):
 
     def to_yaml(self) -> str:
         """The recipe as YAML text, the same text for equal recipes."""
-        tree = self.model_dump(mode="json", exclude_none=True)
-        return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+        return yaml_text.dump(self.model_dump(mode="json", exclude_none=True))
 
     @classmethod
     def from_yaml(cls, text: str) -> Recipe:
-        """Parse ``text``.
+        """Parse ``text``, within the bounds of ``mimic_core.filters.yaml_text``.
 
         Raises:
             FilterError: It is not YAML, or not a recipe; the message names the place.
         """
-        try:
-            tree = yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError) as error:
-            raise FilterError(
-                f"the recipe is not valid YAML ({' '.join(str(error).split())})",
-                next_step="correct the file, or save the recipe again",
-            ) from error
-        return cls.from_tree(tree)
+        return cls.from_tree(yaml_text.parse(text))
 
     @classmethod
     def from_tree(cls, tree: object) -> Recipe:

@@ -17,6 +17,7 @@ import polars as pl
 
 from mimic_core.base.errors import FilterError, no_such_column
 from mimic_core.base.identity import rows_of
+from mimic_core.base.schema import named
 from mimic_core.filters.ensembles.config import EnsembleConfig
 from mimic_core.filters.ensembles.ensemble import Ensemble, ensemble_of
 from mimic_core.runs.history import History
@@ -115,4 +116,4 @@ class Rows:
     def _read(self, name: str) -> pl.Series:
         if isinstance(self.frame, pl.DataFrame):
             return self.frame[name]
-        return self.evaluate(pl.col(name))
+        return self.evaluate(named(name))

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from mimic_core.base.errors import FilterError
+from mimic_core.base.schema import named
 from mimic_core.filters.conditions import (
     Absolute,
     AllOf,
@@ -169,7 +170,7 @@ def _text(condition: Text, rows: Rows) -> pl.Series:
     dtype = rows.dtype(condition.column)
     if dtype != pl.String:
         raise _wrong_type(condition.column, dtype, "a text column")
-    text = pl.col(condition.column).str
+    text = named(condition.column).str
     if condition.match_case:
         return rows.evaluate(text.contains(condition.contains, literal=True))
     needle = pl.Series([condition.contains]).str.to_lowercase()[0]

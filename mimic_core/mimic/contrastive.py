@@ -59,6 +59,16 @@ class Head:
     bias_tangent: float = 0.0
 
 
+def steepest(batch: Embedded, head: Head) -> float:
+    """A bound on the derivatives ``L*`` of the logits: embeddings have length 1.
+
+    The scale of a batch's scores even where they cancel, as those of equal samples do.
+    """
+    tangents = [t for t in (batch.image_tangent, batch.text_tangent) if t is not None]
+    along = sum(float(tangent.norm(dim=1).max()) for tangent in tangents)
+    return head.scale * along + abs(head.scale_tangent) + abs(head.bias_tangent)
+
+
 @dataclass(frozen=True)
 class ScoredLogits:
     """What one look at a batch's logits gives: losses (B,) and mimic scores (B,).

@@ -20,6 +20,7 @@ from mimic_core.base.draws import uid_words
 from mimic_core.base.errors import ConfigError
 from mimic_core.base.identity import digest, uids_digest
 from mimic_core.base.progress import Progress, Silent
+from mimic_core.base.schema import named
 from mimic_core.filters import recipe as filters
 from mimic_core.filters.recipe import Recipe, Selection
 from mimic_core.proofs.arms import ArmPlan, check_names, plan_arms, smallest_half
@@ -220,7 +221,8 @@ def _with_scores(samples: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
     further = [name for name in table.columns if name not in samples.columns]
     if not further:
         return samples
-    return samples.join(table.select("uid", *further), on="uid", how="left", maintain_order="left")
+    scores = table.select("uid", *map(named, further))
+    return samples.join(scores, on="uid", how="left", maintain_order="left")
 
 
 def _among(uids: pl.Series, some: pl.Series) -> np.ndarray:

@@ -12,11 +12,12 @@ from functools import partial
 from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 
 from mimic_core.base import files
 from mimic_core.base.errors import RunError, no_such_column
 from mimic_core.base.identity import all_unique, same_order
-from mimic_core.base.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS
+from mimic_core.base.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS, named
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.means import CORRECT_SHARE, SUMMARY_COLUMNS, score_summary
 from mimic_core.runs.run import Run
@@ -129,14 +130,14 @@ def _scan(
     stored = [name for name in wanted if name in there and name != "uid"]
     uids = samples.select("uid").collect(engine="streaming")["uid"]
     _refuse_twice(uids, "the samples")
-    samples = samples.select("uid", *stored)
+    samples = samples.select("uid", *map(named, stored))
     require_finite(samples)
     frames = [samples.drop("uid")] if stored else []
     for part in joined:
         some = [name for name in part.columns if name in wanted]
         if some:
             frames.append(_in_order(part.read(some, uids), uids, part.what).drop("uid").lazy())
-    return pl.concat([uids.to_frame().lazy(), *frames], how="horizontal").select(wanted)
+    return pl.concat([uids.to_frame().lazy(), *frames], how="horizontal").select(map(named, wanted))
 
 
 def _means(scores: EpochScores, names: Sequence[str], uids: pl.Series) -> pl.DataFrame:
@@ -183,10 +184,10 @@ def require_finite(rows: pl.LazyFrame | pl.DataFrame) -> None:
     floats = [name for name, dtype in rows.collect_schema().items() if dtype.is_float()]
     if not floats:
         return
-    wrong = rows.select(pl.col(floats).is_finite().not_().sum()).collect(engine="streaming")
+    wrong = rows.select(cs.by_name(floats).is_finite().not_().sum()).collect(engine="streaming")
     for name in floats:
         if count := wrong[name][0]:  # null stays null, which is not true
-            bad = rows.select("uid", name).filter(~pl.col(name).is_finite()).head(1).collect()
+            bad = rows.select("uid", named(name)).filter(~named(name).is_finite()).head(1).collect()
             raise RunError(
                 f"column {name} holds a number that is not finite in {count} rows, "
                 f"first for uid {bad['uid'][0]}",

@@ -40,6 +40,7 @@ class Look:
         scores: Mimic scores of method ``proj`` along the direction that was given.
         norms: Norms of the samples' gradients on the weight.
         gradients: Of ``sum_i w_i loss_i`` for weights w (B,), one for each trained parameter.
+        steepest: A bound on the derivatives of the logits along the direction.
         correct: Whether each sample is classified right, bool.
         geometry: Where other weightings than ``uniform`` can be had; labels have it.
     """
@@ -48,6 +49,7 @@ class Look:
     scores: Tensor
     norms: Callable[[], Tensor]
     gradients: Callable[[Tensor], tuple[Tensor, ...]]
+    steepest: Callable[[], float]
     correct: Tensor | None = None
     geometry: LinearGeometry | None = None
 
@@ -133,14 +135,18 @@ class Learner:
             yield self._step(epoch, draw, following)
 
     def self_check(self) -> float:
-        """Largest difference between our scores and reverse mode on two samples, relative to the
-        largest score of their batch. It is the projection that is compared, also for ``cos``.
+        """Largest difference between our scores and reverse mode on two samples that differ.
+
+        Relative to the largest score of their batch, or to a hundredth of the largest derivative
+        that a logit can have: among equal samples all scores are zero but for rounding. It is the
+        projection that is compared, also for ``cos``.
         """
         batch = self._load(self._draws(0)[0].rows)
-        scores, direction = self.look(*batch).scores, self._target - self.weight
-        expected = [self._loss.reverse_score(i, self.weight, direction, *batch) for i in range(2)]
-        worst = float((scores[:2] - torch.stack(expected)).abs().max())
-        return worst / max(float(scores.abs().max()), 1e-30)
+        look, direction = self.look(*batch), self._target - self.weight
+        rows = [0, _another(*batch)]
+        expected = [self._loss.reverse_score(i, self.weight, direction, *batch) for i in rows]
+        worst = float((look.scores[rows] - torch.stack(expected)).abs().max())
+        return worst / max(float(look.scores.abs().max()), 0.01 * look.steepest(), 1e-30)
 
     def segment_losses(self, positions: Sequence[float], *, batches: int = 8) -> list[float]:
         """Mean loss on the first ``batches`` batches, or as many as hold ``SEGMENT_SAMPLES``, with
@@ -193,3 +199,11 @@ class Learner:
             columns += [trained, look.correct]
         kept = [values[: draw.scored].cpu().numpy() for values in columns]
         return ScoreBatch(epoch, draw.step, draw.rows[: draw.scored], *kept)
+
+
+def _another(features: Tensor, answers: Tensor) -> int:
+    """A row of the batch that differs from row 0 in both; 1 where there is none."""
+    differs = (features != features[0]).any(1) & (answers != answers[0]).reshape(
+        len(answers), -1
+    ).any(1)
+    return int(differs.int().argmax()) or 1

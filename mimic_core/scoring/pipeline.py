@@ -30,6 +30,10 @@ from mimic_core.scoring.probe import Probe
 from mimic_core.scoring.snapshot import require_same_samples
 
 SEGMENT_SAMPLES = 64
+ALL_ALIKE = (
+    "the samples that the self-check has drawn are all alike: among such, scores are zero by "
+    "definition, so there was nothing to check them against"
+)
 SWEEP_SAMPLES = 256
 
 
@@ -130,6 +134,8 @@ class _Job(Job):
         reference itself.
         """
         batch = spot_check.load_two(inputs.cached, inputs.source, inputs.reference, self.device)
+        if inputs.source.task != "labels" and spot_check.all_alike(batch):
+            self.progress.note(ALL_ALIKE)
         if inputs.pair is None:
             return require_agreement(inputs.encoder.difference(batch))
         return require_agreement(score.self_check(inputs.pair.module, inputs.pair.vector, batch))

@@ -22,6 +22,7 @@ from mimic_core.mimic.contrastive import (
     embedding_gradient,
     normalise,
     score_logits,
+    steepest,
     through_normalise,
 )
 from mimic_core.mimic.losses import clip_losses, siglip_losses
@@ -105,7 +106,13 @@ class PairLoss:
             moved = weight.clone().requires_grad_(True)
             return gradient_norms(self._attached_losses(moved, features, others), [moved])
 
-        return Look(scored.losses, scored.scores, gradients_norms, gradients)
+        return Look(
+            scored.losses,
+            scored.scores,
+            gradients_norms,
+            gradients,
+            steepest=lambda: steepest(batch, self.head),
+        )
 
     def _attached_losses(self, weight: Tensor, features: Tensor, others: Tensor) -> Tensor:
         """The same losses (B,) by plain torch operations, for reverse mode."""

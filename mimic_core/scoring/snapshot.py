@@ -22,7 +22,7 @@ from mimic_core.features.encoders import TangentEncoder, embed_with_tangents
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.features.stored import contrastive_head
 from mimic_core.mimic import scores
-from mimic_core.mimic.contrastive import Embedded, Head, score_logits
+from mimic_core.mimic.contrastive import Embedded, Head, score_logits, steepest
 from mimic_core.mimic.losses import clip_losses, require_finite, siglip_losses, widened
 from mimic_core.mimic.scores import TaskVector
 from mimic_core.models import clip
@@ -148,14 +148,7 @@ def self_check(module: nn.Module, vector: TaskVector, batch: LoadedBatch) -> flo
         for parameter, wanted in zip(parameters, before, strict=True):
             parameter.requires_grad_(wanted)
     difference = (ours.cpu() - torch.tensor(expected)).abs().max()
-    return float(difference) / max(float(ours.abs().max()), 0.01 * _steepest(embedded, head), 1e-30)
-
-
-def _steepest(embedded: Embedded, head: Head) -> float:
-    """A bound on the derivatives of the logits: embeddings have length 1."""
-    tangents = [t for t in (embedded.image_tangent, embedded.text_tangent) if t is not None]
-    along = sum(float(tangent.norm(dim=1).max()) for tangent in tangents)
-    return head.scale * along + abs(head.scale_tangent) + abs(head.bias_tangent)
+    return float(difference) / max(float(ours.abs().max()), 0.01 * steepest(embedded, head), 1e-30)
 
 
 def module_losses(module: nn.Module, batch: LoadedBatch) -> Tensor:

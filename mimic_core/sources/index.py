@@ -82,6 +82,9 @@ def build_index(
         chosen = _draw(survey.words, unique, config)
         _require_samples(source, survey, int(chosen.sum()))
         names = stored_names(list(survey.dtypes))
+        for name, stored in names.items():
+            if name != stored and progress is not None:
+                progress.note(f"column {name!r} of the pool is stored as {stored!r}")
         start = 0
         for position, shard in enumerate(source.shards):
             stop = start + len(survey.words[position])

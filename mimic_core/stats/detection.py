@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from mimic_core.base.errors import ScoreError, no_such_column
+from mimic_core.base.schema import named
 from mimic_core.stats.numbers import Values, as_numbers, known_truth, require_truth, share
 
 NoisySide = Literal["low", "high"]
@@ -186,10 +187,9 @@ def _known(table: pl.DataFrame, truth: str, kind: str | None, scores: list[str])
         if name not in table.columns:
             raise no_such_column(name, table.columns)
     require_truth(truth, table.schema[truth])
-    named = pl.col(kind).cast(pl.String) if kind else pl.lit(None, pl.String)
-    return table.select(pl.col(truth).alias("noisy"), named.alias("kind"), *scores).filter(
-        pl.col("noisy").is_not_null()
-    )
+    kinds = named(kind).cast(pl.String) if kind else pl.lit(None, pl.String)
+    columns = (named(truth).alias("noisy"), kinds.alias("kind"), *map(named, scores))
+    return table.select(columns).filter(pl.col("noisy").is_not_null())
 
 
 def _labelled(scores: Values, positive: Values) -> pl.DataFrame:

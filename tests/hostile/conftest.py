@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from mimic_core.runs.run import Run
+from tests.fakes import fake_run
 from tests.hostile.runner import Hostile
 
-FOLDER = Path(__file__).parent
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of 24 samples without images. Read-only."""
+    return fake_run(tmp_path_factory.mktemp("hostile") / "runs", n=24, images=False)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,20 +9,11 @@ from contextlib import contextmanager
 import streamlit as st
 
 from app.text import plain
-from mimic_core.base.errors import ConfigError, MimicError
+from mimic_core.base.errors import ConfigError, MimicError, file_remedy
 
 Missing = list[ConfigError]
 
 _log = logging.getLogger(__name__)
-
-_PLACE = "check the path, or choose another place"
-_REMEDIES = {
-    errno.EACCES: "choose another place, or let the user that runs the app read and write there",
-    errno.EPERM: "choose another place, or let the user that runs the app read and write there",
-    errno.EROFS: "choose a place that can be written",
-    errno.ENOSPC: "free some space, or choose another disk",
-    errno.EDQUOT: "free some space, or choose another disk",
-}
 
 
 @contextmanager
@@ -58,7 +48,7 @@ def _show_refused(error: OSError) -> None:
         f"the file system refuses this: {error.strerror or error}",
         got=None if error.filename is None else str(error.filename),
         allowed=None,
-        next_step=_REMEDIES.get(error.errno or 0, _PLACE),
+        next_step=file_remedy(error),
     )
 
 

@@ -8,6 +8,7 @@ from app.cache import tables
 from app.shown import Shown
 from app.state import session
 from app.text import count
+from mimic_core.filters import yaml_text
 from mimic_core.filters.recipe import Recipe
 
 LINES_SHOWN = 200  # a recipe of many uids is as long as the pool
@@ -27,7 +28,7 @@ def recipe_upload(shown: Shown, label: str) -> None:
     file = st.file_uploader(label, type=["yaml", "yml"], key="load_recipe")
     if file is None or file.file_id == session.state().loaded:
         return
-    recipe = Recipe.from_yaml(file.getvalue().decode(errors="replace"))
+    recipe = Recipe.from_yaml(yaml_text.decoded(file.getvalue(), file.name))
     tables.selection(shown.key, recipe.to_yaml())  # raises if the run lacks a column
     session.change(loaded=file.file_id)
     use_recipe(recipe, None)

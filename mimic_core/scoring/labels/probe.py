@@ -57,7 +57,11 @@ class LabelLoss:
 
         scores = -geometry.products({self.layer: unit})
         correct = logits.argmax(1) == labels
-        return Look(geometry.losses, scores, geometry.norms, gradients, correct, geometry)
+
+        def steepest() -> float:
+            return float(features.norm(dim=1).max() * unit.norm())
+
+        return Look(geometry.losses, scores, geometry.norms, gradients, steepest, correct, geometry)
 
     def losses(self, weight: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         """See ``learner.Loss``."""

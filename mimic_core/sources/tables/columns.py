@@ -76,7 +76,8 @@ def cast_column(series: pl.Series, dtype: pl.DataType) -> pl.Series:
 def stored_names(names: Sequence[str]) -> dict[str, str]:
     """The stored name of each of the pool's columns, in their order.
 
-    A name that Mimicscope uses itself gets ``source_`` in front, as often as it takes to be free.
+    A name that Mimicscope uses itself, in whatever case, gets ``source_`` in front, as often as it
+    takes to be free: many programs that read exports do not tell ``Uid`` from ``uid``.
     """
     if len(names) > MAX_COLUMNS:
         raise SourceError(
@@ -85,11 +86,11 @@ def stored_names(names: Sequence[str]) -> dict[str, str]:
             allowed=f"at most {MAX_COLUMNS}",
             next_step="store fields whose names differ from sample to sample under one common name",
         )
-    free = {name for name in names if name not in RESERVED_COLUMNS}
+    free = {name for name in names if name.casefold() not in RESERVED_COLUMNS}
     stored = {}
     for name in names:
         new = name
-        while new in RESERVED_COLUMNS or (new != name and new in free):
+        while new.casefold() in RESERVED_COLUMNS or (new != name and new in free):
             new = f"source_{new}"
         free.add(new)
         stored[name] = new

@@ -46,7 +46,7 @@ def test_a_pool_without_permission_is_a_message(
     said = message(app)
     assert "file system refuses this: Permission denied" in said
     assert "Got: /secret/pool" in said
-    assert "let the user that runs the app read and write there" in said
+    assert "let the user that runs this read and write there" in said
     assert "No ended jobs" in "".join(one.value for one in app.markdown)  # the page goes on
 
 

@@ -369,8 +369,8 @@ def test_names_are_unique_and_must_exist() -> None:
             "conditions.0.condition.not.condition.all.conditions",
         ),
         ("conditions: [{name: '', condition: {kind: text, contains: a}}]", "conditions.0.name"),
-        ("!!python/object/apply:os.getcwd []", "not valid YAML"),
-        ("[" * 1500, "not valid YAML"),
+        ("!!python/object/apply:os.getcwd []", "the tag"),
+        ("[" * 1500, "64 levels"),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_its_place(text: str, says: str) -> None:

@@ -350,20 +350,29 @@ def test_readable_samples_may_lie_anywhere_in_the_pool(home: Path, tmp_path: Pat
         assert _score(_config(home, source=source, **change), tmp_path / "runs").record.samples == 2
 
 
-def test_equal_pairs_at_the_head_of_the_pool_do_not_fail_the_self_check(
-    home: Path, tmp_path: Path
+@pytest.mark.parametrize("change", [{"probe": PROBE}, {"snapshot": SNAPSHOT}], ids=str)
+@pytest.mark.parametrize(("count", "blank"), [(2, False), (60, True)])
+def test_a_pool_of_equal_pairs_does_not_fail_the_self_check(
+    home: Path, tmp_path: Path, change: dict[str, Any], count: int, blank: bool
 ) -> None:
     import tarfile
 
+    out = io.BytesIO()
+    Image.new("RGB", (24, 24), "white").save(out, "PNG")
+    image = out.getvalue() if blank else picture(1)
     (tmp_path / "pool").mkdir()
     with tarfile.open(tmp_path / "pool" / "a.tar", "w") as archive:
-        for number in range(20):
-            for suffix, data in (("png", picture(1)), ("txt", b"a red boat")):
+        for number in range(count):
+            for suffix, data in (("png", image), ("txt", b"a red boat")):
                 member = tarfile.TarInfo(f"{number:04d}.{suffix}")
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
-    config = _config(home, source=SourceConfig(path=str(tmp_path / "pool")), snapshot=SNAPSHOT)
-    assert _score(config, tmp_path / "runs").done
+    config = _config(home, source=SourceConfig(path=str(tmp_path / "pool")), **change)
+    notes: list[str] = []
+    progress = Silent()
+    progress.note = notes.append  # type: ignore[method-assign]
+    assert _score(config, tmp_path / "runs", progress=progress).done
+    assert any("nothing to check them against" in note for note in notes)
 
 
 def test_the_layers_direction_is_not_hidden_by_a_failed_self_check(

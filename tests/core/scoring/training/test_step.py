@@ -196,3 +196,11 @@ def test_low_precision_scores_are_close_to_full_precision() -> None:
     rough = trace_graph(model, half, batch_of(8, 3), vector, Group()).scores
     assert rough.dtype == torch.float32
     assert float((rough - exact).abs().max()) < 0.1 * float(exact.abs().max())
+
+
+def test_the_self_check_accepts_two_equal_pairs() -> None:
+    model, reference = tiny.clip_vit(0).requires_grad_(True), tiny.clip_vit(1)
+    vector = task_vector(model, reference, MIMIC["one"])
+    batch = batch_of(2, 1)
+    equal = replace(batch, tokens=batch.tokens[[0, 0]], image_of=batch.image_of[[0, 0]])
+    assert self_check(model, PAIRS, equal, vector) < 1e-3
