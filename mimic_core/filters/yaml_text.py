@@ -184,7 +184,7 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
         raise _refused("half of a pair of surrogates, which is no character", event)
     if not event.implicit[0]:
         return text  # quoted, or said to be text
-    tag = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))
+    tag = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]  # types-pyyaml has none for it
     if tag in _NUMBERS:
         if len(text) > MAX_NUMBER:
             raise _refused(f"a number of {len(text):,} characters", event)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -150,8 +152,6 @@ def test_the_cosine_variant_divides_by_the_gradients_norms() -> None:
 
 
 def test_captions_that_share_an_image_are_separate_samples() -> None:
-    from dataclasses import replace
-
     model, reference = tiny.clip_vit(0).requires_grad_(True), tiny.clip_vit(1)
     vector = task_vector(model, reference, MIMIC["one"])
     whole = batch_of(B, 3)
