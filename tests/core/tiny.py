@@ -127,6 +127,19 @@ def convnext(seed: int = 0) -> nn.Module:
     return module.eval()
 
 
+class Tied(nn.Module):
+    """One weight at two places, as in models that share embeddings and head."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(x)))
+
+
 def pairs(batch: int, seed: int, size: int = 16) -> tuple[Tensor, Tensor]:
     """Images (B, 3, size, size) and token ids (B, 8) int64 whose largest id ends each text."""
     generator = torch.Generator().manual_seed(1000 + seed)

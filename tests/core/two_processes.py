@@ -1,4 +1,4 @@
-"""One training run by two processes of ``torchrun`` on the CPU, and its comparison with another."""
+"""One training run by two processes on the CPU, and its comparison with another."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from mimic_core.base.config import RunConfig
 from mimic_core.jobs.processes import environment
 from mimic_core.runs.run import Run, open_run
 from mimic_core.scoring.training.state import weights_file
+from mimic_core.scoring.training.train import train_pool
+from tests.core import forked
 
 _SCRIPT = """
 import sys
@@ -27,8 +29,8 @@ if __name__ == "__main__":
 """
 
 
-def train_by_two(config: RunConfig, run_id: str, folder: Path) -> Run:
-    """Train in ``folder`` and return the run, which must have the name ``run_id``."""
+def train_by_torchrun(config: RunConfig, run_id: str, folder: Path) -> Run:
+    """Train by two processes of ``torchrun`` in ``folder``; the run must be named ``run_id``."""
     (folder / "two.py").write_text(_SCRIPT)
     (folder / "config.json").write_text(config.model_dump_json())
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run"]
@@ -40,6 +42,34 @@ def train_by_two(config: RunConfig, run_id: str, folder: Path) -> Run:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return open_run(folder / "both" / run_id)
+
+
+def train_by_two(config: RunConfig, run_id: str, folder: Path) -> Run:
+    """The same by two forks with the environment that ``torchrun`` gives its processes."""
+    store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }
+    logs = [folder / f"{rank}.log" for rank in range(2)]
+    processes = [
+        forked.start(
+            _train, config, folder / "both", log=log, RANK=str(rank), LOCAL_RANK=str(rank), **shared
+        )
+        for rank, log in enumerate(logs)
+    ]
+    for process in processes:
+        process.join(900)
+    said = "\n".join(log.read_text(errors="replace")[-3000:] for log in logs)
+    assert [process.exitcode for process in processes] == [0, 0], said
+    return open_run(folder / "both" / run_id)
+
+
+def _train(config: RunConfig, root: Path) -> None:
+    train_pool(config, runs_root=root, device="cpu", workers=0)
 
 
 def assert_alike(one: Run, two: Run) -> None:

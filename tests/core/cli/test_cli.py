@@ -388,15 +388,17 @@ SLOW_PIPELINE = '''
 import multiprocessing, sys, time, types
 from mimic_core.base.errors import Interrupted, ModelError
 
-def read_images():
+def read_images(parent):
     print("reading", flush=True)
-    time.sleep(60)
+    parent.poll(None)  # until the other end is closed
 
 def score_pool(config, *, runs_root, progress, **options):
     """Endless, with an image reader as a spawned child that the same Ctrl-C reaches."""
     if config.reference == "wrong":
         raise ModelError("no such model", got="wrong", next_step="choose another")
-    reader = multiprocessing.get_context("spawn").Process(target=read_images, daemon=True)
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    reader = spawn.Process(target=read_images, args=(there,), daemon=True)
     reader.start()
     progress.phase("images", 10**9)
     try:
@@ -405,7 +407,8 @@ def score_pool(config, *, runs_root, progress, **options):
             progress.advance(1)
             time.sleep(0.01)
     except Interrupted:
-        time.sleep(0.5)  # for the reader to print what it should not
+        here.close()
+        reader.join()  # by then it has printed what it should not
         raise
 
 module = types.ModuleType("mimic_core.scoring.pipeline")

@@ -28,9 +28,12 @@ from mimic_core.scoring.labels.class_head import ClassHead, store_class_head
 from mimic_core.scoring.pipeline import score_pool
 from mimic_core.scoring.tuning import estimate_seconds, tune_run
 from tests.core import checkpoints_on_disk as disk
+from tests.core.forked import forked_loaders
 from tests.core.scoring_pool import CLASSES, write_class_folders
 from tests.core.sources_pools import write_files
 from tests.places import CIFAR
+
+__all__ = ["forked_loaders"]  # a fixture
 
 needs_cifar = pytest.mark.skipif(not CIFAR.exists(), reason="needs ../shared/data (CIFAR-10N)")
 PROBE: dict[str, Any] = {"epochs": 2, "batch_size": 16, "temperature": 1.0}
@@ -207,6 +210,7 @@ def test_a_stopped_run_resumes_to_the_same_bytes(home: Path, tmp_path: Path, n: 
     assert content(tmp_path / "parts") == content(tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("forked_loaders")
 def test_workers_do_not_change_a_byte(home: Path, tmp_path: Path) -> None:
     config = config_of(home, head=TRUSTED)
     scored(config, tmp_path / "none", workers=0)

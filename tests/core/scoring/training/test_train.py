@@ -38,7 +38,10 @@ from mimic_core.sources.source import Source
 from tests.core import checkpoints_on_disk as disk
 from tests.core import oracle, tiny
 from tests.core import scoring_pool as pool
-from tests.core.two_processes import assert_alike, train_by_two
+from tests.core.forked import forked_loaders
+from tests.core.two_processes import assert_alike, train_by_torchrun, train_by_two
+
+__all__ = ["forked_loaders"]  # a fixture
 
 SAMPLES = 20
 
@@ -309,7 +312,7 @@ def test_a_run_killed_between_two_files_of_an_epoch_ends_with_the_same_bytes(
     assert content(train(config, tmp_path)) == content(trained)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("forked_loaders")
 def test_the_number_of_workers_changes_nothing(trained: Run, home: Path, tmp_path: Path) -> None:
     run = train(config_of(home, held_out=0.2), tmp_path, workers=1)
     assert content(run) == content(trained)
@@ -475,16 +478,22 @@ def test_an_image_that_can_no_longer_be_read_is_named(trained: Run, home: Path) 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"held_out": 0.2, "accumulate": 2},
         {"weighting": "agra", "reweight": "all"},
         {"weighting": "grad_match", "epochs": 1},
     ],
-    ids=["mimic", "agra", "grad_match"],
+    ids=["agra", "grad_match"],
 )
 def test_two_processes_train_as_one(changes: dict[str, Any], home: Path, tmp_path: Path) -> None:
     config = config_of(home, optimiser="sgd", momentum=0.0, **changes)
     one = train(config, tmp_path / "one")
     assert_alike(one, train_by_two(config, one.id, tmp_path))
+
+
+@pytest.mark.slow
+def test_torchrun_trains_as_one_process_does(home: Path, tmp_path: Path) -> None:
+    config = config_of(home, optimiser="sgd", momentum=0.0, held_out=0.2, accumulate=2)
+    one = train(config, tmp_path / "one")
+    assert_alike(one, train_by_torchrun(config, one.id, tmp_path))
 
 
 def test_a_batch_that_two_processes_cannot_share_is_refused() -> None:
