@@ -135,7 +135,8 @@ def _parameter(group: Group, field: str) -> inspect.Parameter:
         default = False
     else:
         annotation = (list[str] if one.kind is tuple else annotation) | None
-    option = typer.Option(help=help_of(one), rich_help_panel=group.panel)
+    names = [flag(field)] if field.startswith("no_") else []  # else there were a --no-no-...
+    option = typer.Option(*names, help=help_of(one), rich_help_panel=group.panel)
     return inspect.Parameter(
         parameter(field),
         inspect.Parameter.KEYWORD_ONLY,

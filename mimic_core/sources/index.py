@@ -136,7 +136,8 @@ def reading(source: Source, indexed: Mapping[str, Any]) -> str:
         counts = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
         parts.append(f"skipped {sum(skipped.values()):,} ({counts})")
     parts += [f"resolved {count:,} x {what}" for what, count in remarks.items()]
-    unread = source.unread() | Counter(indexed.get("unread", {}))
+    unread = source.unread()
+    unread.update({kind: n for kind, n in indexed.get("unread", {}).items() if kind not in unread})
     counts = ", ".join(f"{count:,} x {kind}" for kind, count in unread.most_common(_KINDS))
     more = f", and {len(unread) - _KINDS} other kinds" if len(unread) > _KINDS else ""
     return f"{', '.join(parts)}, not read: {counts or 'nothing'}{more}"

@@ -17,6 +17,7 @@ from mimic_core.base.config import SourceConfig, Task
 from mimic_core.sources.folder import FolderFiles
 from mimic_core.sources.source import Files, Source
 
+COLUMN_OF: dict[Task, str] = {"pairs": "caption_column", "labels": "label_column"}
 _NEAR = 1  # folders below the pool's own in which containers are looked for at first
 
 

@@ -12,7 +12,7 @@ folders, but not over a clear label of each sample: then the user is asked.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 from mimic_core.base.config import SourceConfig, Task
@@ -100,7 +100,10 @@ def _place(config: SourceConfig) -> Place:
                 got=config.path,
                 next_step="give the pool that it was made of, or look at it with show",
             )
-        return Place(path, files, config)
+        if [PurePosixPath(name).suffix.lower() for name in files.listing.names] == [".zip"]:
+            path = path / files.listing.names[0]  # all that a download has left there
+        else:
+            return Place(path, files, config)
     if path.suffix.lower() == ".zip":
         return Place(path, open_archive(path), config)
     return Place(path, files, config, alone=path.name)
@@ -150,6 +153,5 @@ def _summary(names: Iterable[str]) -> str:
     return ", ".join(_counts(Counter(map(kind_of, names)))) or "no files"
 
 
-def _counts(found: Counter[str] | object) -> list[str]:
-    counted = Counter(found)  # type: ignore[arg-type]  # any mapping of counts
-    return [f"{count} x {kind}" for kind, count in counted.most_common(_SHOWN)]
+def _counts(found: Mapping[str, int]) -> list[str]:
+    return [f"{count} x {kind}" for kind, count in Counter(found).most_common(_SHOWN)]

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -20,9 +20,9 @@ from mimic_core.sources.offers import Offer, Place
 from mimic_core.sources.source import (
     IMAGE_SUFFIXES,
     UNREAD_SUFFIXES,
+    Ordinals,
     Source,
     Unusable,
-    derived_uid,
     row_range,
     row_shards,
 )
@@ -133,25 +133,27 @@ class PairSource(Source):
         texts = {_suffix(name): self.files.read_text(name) for name in pair.texts}
         captions, meta = read_sidecar(texts, self.caption_column)
         image = self.files.locate(pair.image)
-        ordinals: dict[str, int] = {}
-        for one in captions or [None]:
+        ordinals = Ordinals()
+        wanted = self.caption_column or DEFAULT_CAPTION
+        several = captions is not None and len(captions) > 1
+        for one in [None] if captions is None else captions:
             try:
-                caption = require_caption(one, self.caption_column or DEFAULT_CAPTION)
-                ordinal = ordinals.setdefault(caption, 0)
-                ordinals[caption] += 1
+                caption = require_caption(one, wanted)
                 yield self.sample(
                     key=pair.key,
                     shard=shard,
                     text=caption,
                     image=image,
                     meta=meta,
-                    derived=lambda image, c=caption, o=ordinal: derived_uid(
-                        "", image or pair.key, c, o
-                    ),
-                    several=len(captions or ()) > 1,
+                    derived=partial(_uid, ordinals, pair.key, caption),
+                    several=several,
                 )
             except Unusable as error:
                 yield error.skip(pair.key, shard)
+
+
+def _uid(ordinals: Ordinals, key: str, caption: str, image: str | None) -> str:
+    return ordinals.uid("", image or key, caption)
 
 
 def _pair_up(names: Iterable[str], image_suffixes: tuple[str, ...]) -> list[_Pair]:

@@ -36,7 +36,7 @@ SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation", 
 # Folders of one dataset that hold parts of each sample, or a piece of it, and no class.
 _PARTS = re.compile(
     rf"(?:{'|'.join(SPLITS)}|unlabell?ed|images?|imgs?|pictures?|jpe?gs?|jpegimages|masks?|labels?"
-    r"|annotations?|segmentations?|depths?|thumbs?|thumbnails?|captions?|parts?|shards?|chunks?"
+    r"|annotations?|segmentations?|depths?|thumbs?|thumbnails?|captions?|parts?|shards?"
     r"|batch(?:es)?|0\d{3})[-_ ]?\d*"
 )
 # What could hold captions, or labels of its own.

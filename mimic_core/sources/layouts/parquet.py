@@ -21,7 +21,7 @@ from mimic_core.base.schema import Locator, Sample, Skip
 from mimic_core.sources.guess import IMAGE_NAMES, clearly_labels, guess_column, text_columns
 from mimic_core.sources.layouts import img2dataset
 from mimic_core.sources.layouts.table import row_meta
-from mimic_core.sources.offers import Offer, Place
+from mimic_core.sources.offers import COLUMN_OF, Offer, Place
 from mimic_core.sources.source import (
     Ordinals,
     Source,
@@ -87,9 +87,8 @@ def offer(place: Place, task: Task | None) -> Offer | None:
     paths = tuple(name for name, schema in schemas.items() if schema is None or name in readable)
 
     def source(task: Task, column: str) -> ParquetSource:
-        chosen = {"caption_column" if task == "pairs" else "label_column": column}
-        settings = {**place.settings, "layout": "parquet"}
-        return ParquetSource(paths, **settings, task=task, image_column=image, **chosen)
+        settings = place.settings | {"layout": "parquet", COLUMN_OF[task]: column}
+        return ParquetSource(paths, **settings, task=task, image_column=image)
 
     sources = {task: source(task, column) for task, column in texts.items()}
     for one in sources.values():

@@ -18,7 +18,7 @@ from mimic_core.base.errors import SourceError
 from mimic_core.base.schema import Locator, Sample, Skip
 from mimic_core.sources.guess import Columns, clearly_labels, guess_image, text_columns
 from mimic_core.sources.images import ImageError
-from mimic_core.sources.offers import Offer, Place
+from mimic_core.sources.offers import COLUMN_OF, Offer, Place
 from mimic_core.sources.source import (
     Files,
     Source,
@@ -82,10 +82,8 @@ def _reading(place: Place, name: str, task: Task | None) -> Offer:
     texts = text_columns(columns, columns, place.config, task, name)
 
     def source(task: Task, column: str) -> TableSource:
-        text = {"caption_column" if task == "pairs" else "label_column": column}
-        return TableSource(
-            name, place.images, **place.settings, task=task, image_column=image, **text
-        )
+        settings = place.settings | {COLUMN_OF[task]: column}
+        return TableSource(name, place.images, **settings, task=task, image_column=image)
 
     sources = {task: source(task, column) for task, column in texts.items()}
     return Offer(name, sources, texts, clearly_labels(texts.get("labels")))
@@ -212,7 +210,7 @@ class TableSource(Source):
         value = row["text"]
         text = require_text_of(self.task, value, f"the column {self.text_column}")
         if self.task == "labels" and isinstance(value, float):
-            self.notes.remarks[f"labels written as {value} for {text}"[:40]] += 1
+            self.notes.remarks["whole label written with a point"] += 1
         caption = text if self.task == "pairs" else ""
         return self.sample(
             key=key,

@@ -16,14 +16,14 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from mimic_core.base.config import Task
-from mimic_core.base.schema import Locator, Sample, Skip
+from mimic_core.base.schema import Locator, LocatorKind, Sample, Skip
 from mimic_core.sources.layouts import img2dataset
-from mimic_core.sources.offers import Offer, Place
+from mimic_core.sources.offers import COLUMN_OF, Offer, Place
 from mimic_core.sources.packed import PACKED_SUFFIXES, PackedFile
 from mimic_core.sources.source import (
     IMAGE_SUFFIXES,
@@ -61,13 +61,10 @@ def offer(place: Place, task: Task | None) -> Offer | None:
         return None
 
     def reading(task: Task) -> WebDatasetSource:
+        column = getattr(place.config, COLUMN_OF[task])
+        settings = place.settings | {"layout": "webdataset", COLUMN_OF[task]: column}
         return WebDatasetSource(
-            paths,
-            **{**place.settings, "layout": "webdataset"},
-            task=task,
-            image_column=place.config.image_column,
-            caption_column=place.config.caption_column if task == "pairs" else None,
-            label_column=place.config.label_column if task == "labels" else None,
+            paths, **settings, task=task, image_column=place.config.image_column
         )
 
     found: dict[Task, str] = {"pairs": ".txt or .json captions", "labels": ".cls labels"}
@@ -317,40 +314,48 @@ class _Reader:
 
     def _usable(self, group: _Group, key: str, suffixes: list[str]) -> Iterator[Sample | Skip]:
         image = self._image(group, suffixes)
-        texts = {}
-        for one in sorted(suffixes, reverse=True):  # of several, the first by name
-            if one.rpartition(".")[2] in self._texts and one not in self._images:
-                text = group.texts[one] if self._packed else self._read_now(group.members[one])
-                if isinstance(text, Unusable):
-                    raise text
-                texts[one.rpartition(".")[2]] = text
+        texts = self._texts_of(group, suffixes)
         source, column = self._source, self._source.text_column
+        values: list[Any]
         if source.task == "pairs":
-            found, meta = read_sidecar(texts, column)
-            values = found or [None]
+            captions, meta = read_sidecar(texts, column)
+            values = [None] if captions is None else [*captions]
         else:
             label, meta = read_label(texts, column)
             values = [label]
-        default = DEFAULT_CAPTION if source.task == "pairs" else DEFAULT_LABEL
+        wanted = column or (DEFAULT_CAPTION if source.task == "pairs" else DEFAULT_LABEL)
+        kind: LocatorKind = "packed" if self._packed else "range"
+        place = Locator(kind, self._path, image.offset, image.size)
         for value in values:
             try:
-                text = require_text_of(source.task, value, column or default)
-                caption = text if source.task == "pairs" else ""
+                text = require_text_of(source.task, value, wanted)
                 yield source.sample(
                     key=key,
                     shard=self._shard,
                     text=text,
-                    image=Locator(
-                        "packed" if self._packed else "range", self._path, image.offset, image.size
-                    ),
+                    image=place,
                     meta=meta,
-                    derived=lambda image, c=caption: self._ordinals.uid(
-                        self._path, image or key, c
-                    ),
+                    derived=partial(self._uid, key, text if source.task == "pairs" else ""),
                     several=len(values) > 1,
                 )
             except Unusable as error:
                 yield error.skip(key, self._shard)
+
+    def _uid(self, key: str, caption: str, image: str | None) -> str:
+        return self._ordinals.uid(self._path, image or key, caption)
+
+    def _texts_of(self, group: _Group, suffixes: list[str]) -> dict[str, bytes]:
+        """The texts of a sample by kind; of several of a kind, the first by name."""
+        texts: dict[str, bytes] = {}
+        for suffix in sorted(suffixes, reverse=True):
+            kind = suffix.rpartition(".")[2]
+            if kind in self._texts and suffix not in self._images:
+                member = group.members[suffix]
+                text = group.texts[suffix] if self._packed else self._read_now(member)
+                if isinstance(text, Unusable):
+                    raise text
+                texts[kind] = text
+        return texts
 
     def _image(self, group: _Group, suffixes: list[str]) -> Member:
         """The image of a sample."""

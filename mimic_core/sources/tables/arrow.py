@@ -226,9 +226,9 @@ def _series(column: Any) -> pl.Series | None:
         if kind.extension_name not in _TEXT_EXTENSIONS:
             return None
         column = pa.chunked_array([one.storage for one in column.chunks], kind.storage_type)
-    for convert in (lambda: column, lambda: column.cast(pa.large_string())):
+    for as_text in (False, True):
         try:
-            series = pl.from_arrow(convert())
+            series = pl.from_arrow(column.cast(pa.large_string()) if as_text else column)
         except FAILURES:
             continue
         if isinstance(series, pl.Series):
