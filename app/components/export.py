@@ -15,7 +15,12 @@ from app.shown import Shown
 from app.text import count, plain, share
 from mimic_core.base.identity import slug
 from mimic_core.cli.commands import written
-from mimic_core.export.export import export, export_bytes, manifest_for
+from mimic_core.export.export import (
+    export,
+    export_bytes,
+    manifest_for,
+    require_known_uids,
+)
 from mimic_core.export.formats import SUFFIXES, Format
 
 _FORMATS: dict[Format, tuple[str, str, str]] = {
@@ -77,7 +82,9 @@ def downloads(shown: Shown) -> None:
     )
     name = f"{slug(stem, limit=80)}{SUFFIXES[chosen]}"
 
-    _buttons(shown, chosen, name=name, mime=mime)
+    with errors_shown():
+        require_known_uids(shown.run, shown.table, chosen)
+        _buttons(shown, chosen, name=name, mime=mime)
     _on_disk(shown, chosen, name)
     st.markdown("**The same as a command**")
     command = ["export", shown.run.id, "--format", chosen]

@@ -208,6 +208,17 @@ class SourceConfig(Frozen):
     """For tables and metadata: the column with the captions."""
     label_column: str | None = None
     """For tables of images: the column with the class labels."""
+    uid_column: Annotated[str | None, Otherwise("uid, where it has 32 hexadecimal digits")] = Field(
+        default=None, title="UID column"
+    )
+    """The column with the uids that the pool is known by elsewhere."""
+    image_root: Annotated[str | None, Otherwise("the table's folder")] = None
+    """For tables: the folder that the paths of the images are in now; absolute paths of another
+    machine are looked for below it."""
+    no_follow_links: bool = False
+    """Leave out what links outside the pool's folder lead to."""
+    link_roots: tuple[str, ...] = ()
+    """Folders that links may lead into; none given, any folder."""
     sample: Annotated[int | None, Otherwise("all samples")] = Field(
         default=None, ge=1, title="Sample size"
     )

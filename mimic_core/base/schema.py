@@ -16,7 +16,7 @@ import polars.selectors as cs
 SCHEMA_VERSION = 2
 ROW_GROUP_ROWS = 65_536  # polars' streaming reader holds whole row groups in memory
 
-LocatorKind = Literal["range", "zip", "parquet"]
+LocatorKind = Literal["range", "packed", "zip", "parquet"]
 
 # Columns that say where a sample comes from: one row per readable sample.
 SAMPLE_COLUMNS: dict[str, pl.DataType] = {
@@ -78,7 +78,8 @@ class Locator:
     """Where the bytes of one image are, relative to the source's root.
 
     ``range``: ``length`` bytes at ``offset`` of file ``path`` (tar member or whole file; a length
-    of -1 means the whole file, whose size was not looked up). ``zip``: entry ``member`` of archive
+    of -1 means the whole file, whose size was not looked up). ``packed``: the same of what the
+    compressed tar ``path`` unpacks to. ``zip``: entry ``member`` of archive
     ``path``. ``parquet``: row ``offset`` of column ``member`` in file ``path``.
     """
 
@@ -119,8 +120,10 @@ SKIP_REASONS = {
     "empty_caption": "the caption is missing or holds only white space",
     "empty_label": "the label is missing or holds only white space",
     "missing_image": "the image is named but not there",
+    "failed_download": "img2dataset could not download the image",
+    "unread_format": "the image is of a format that is not read",
     "corrupt_image": "the bytes cannot be decoded as an image",
-    "oversized_image": "the image has more pixels than the decoder accepts",
+    "oversized_image": "the image passes a limit: pixels, bytes, scans or seconds",
     "duplicate_uid": "another sample of the pool has the same uid",
     "bad_metadata": "the sample's metadata cannot be parsed",
     "unreadable_shard": "the rest of the shard cannot be read",

@@ -54,7 +54,11 @@ SCORERS: dict[Mode, type[ProbeConfig | SnapshotConfig | TrainConfig]] = {
 }
 # Fields that no command takes as an option, and why.
 NO_OPTION: dict[type[Frozen], dict[str, str]] = {
-    SourceConfig: {"path": "the argument SOURCE", "sample_seed": "--seed draws the sample too"},
+    SourceConfig: {
+        "path": "the argument SOURCE",
+        "sample_seed": "--seed draws the sample too",
+        "link_roots": "for programs that are open to others",
+    },
     HeadConfig: {"weight_decay": "for Python; --weight-decay is that of the probe or training"},
     RunConfig: {
         "source": "the options of SourceConfig",
@@ -74,7 +78,14 @@ NO_OPTION: dict[type[Frozen], dict[str, str]] = {
 _NAMES = {"file": "reference_head", "prompts": "prompt", "mimic_layers": "mimic_layer"}
 
 _POOL, _LABELS = "The pool and its images", "Labelled images only"
-POOL = Group(SourceConfig, ("task", "image_column", "caption_column", "sample"), _POOL)
+POOL = Group(
+    SourceConfig,
+    (
+        *("task", "image_column", "caption_column", "uid_column"),
+        *("image_root", "no_follow_links", "sample"),
+    ),
+    _POOL,
+)
 PREPROCESS = Group(RunConfig, ("preprocess",), _POOL)
 FLIP = Group(TrainConfig, ("flip",), _POOL)
 LABELS = (
@@ -125,7 +136,8 @@ def _parameter(group: Group, field: str) -> inspect.Parameter:
         default = False
     else:
         annotation = (list[str] if one.kind is tuple else annotation) | None
-    option = typer.Option(help=help_of(one), rich_help_panel=group.panel)
+    names = [flag(field)] if field.startswith("no_") else []  # else there were a --no-no-...
+    option = typer.Option(*names, help=help_of(one), rich_help_panel=group.panel)
     return inspect.Parameter(
         parameter(field),
         inspect.Parameter.KEYWORD_ONLY,

@@ -12,7 +12,7 @@ import polars as pl
 from mimic_core.base import files
 from mimic_core.base.errors import ExportError
 from mimic_core.base.schema import SCHEMA_VERSION
-from mimic_core.export.formats import SUFFIXES, WRITERS, Format
+from mimic_core.export.formats import SUFFIXES, WRITERS, Format, holds_uids
 from mimic_core.filters.recipe import Recipe, Selection
 from mimic_core.filters.selections import select
 from mimic_core.runs.run import Run, now, open_run
@@ -45,10 +45,12 @@ def export(
     Writing again what is there already changes nothing.
 
     Raises:
-        ExportError: ``out`` has the wrong suffix, or another file is there and ``overwrite`` is
-            not set, or the selection was made from another table.
+        ExportError: The pool's uids are not those of ``format``, or ``out`` has the wrong suffix,
+            or another file is there and ``overwrite`` is not set, or the selection was made from
+            another table.
     """
     _check_target(out, format)
+    require_known_uids(run, table, format)
     data = export_bytes(selection, table, format=format)
     manifest = manifest_for(selection, run, format=format, name=out.name, data=data)
     place = out.with_name(out.name + MANIFEST_SUFFIX)
@@ -60,6 +62,29 @@ def export(
     if not place.exists() or overwrite:
         files.write_json(place, manifest)
     return ExportResult((out,), place)
+
+
+def require_known_uids(run: Run, table: pl.DataFrame, file_format: Format) -> None:
+    """Refuse DataComp's format for a pool without uids: ours would be found in none of its shards.
+
+    Raises:
+        ExportError: With the column that has such uids, where there is one.
+    """
+    indexed = run.features.info.get("indexed", {})
+    if file_format != "datacomp" or indexed.get("own_uids", 1):
+        return
+    texts = [name for name, dtype in table.schema.items() if dtype == pl.String and name != "uid"]
+    fitting = [name for name in texts if len(table) and holds_uids(table[name])]
+    raise ExportError(
+        "the pool has no uids of its own, and those that Mimicscope makes are in no shard",
+        got="uids made from keys and captions",
+        allowed="a pool whose samples have a uid of 32 hexadecimal digits; or the formats parquet, "
+        "csv, jsonl, with key and shard",
+        next_step=f"score it again with --uid-column {fitting[0].removeprefix('source_')}"
+        if fitting
+        else "choose one of those formats; or name the column of such uids with --uid-column and "
+        "score again",
+    )
 
 
 def export_bytes(

@@ -67,6 +67,11 @@ def datacomp_bytes(rows: pl.DataFrame) -> bytes:
     return out.getvalue()
 
 
+def holds_uids(column: pl.Series) -> bool:
+    """Whether all values are 32 hexadecimal digits, as DataComp's uids are."""
+    return bool(column.str.contains(r"^[0-9a-fA-F]{32}$").fill_null(value=False).all())
+
+
 WRITERS: dict[Format, Callable[[pl.DataFrame], bytes]] = {
     "parquet": parquet_bytes,
     "csv": csv_bytes,

@@ -86,9 +86,10 @@ def feature_set_for(
             files.write_json(path / "features.json", {**found.info, "location": location})
         return FeatureSet.open(path)
     if index_from is None:
-        build_index(source, config, path, progress)
+        indexed = build_index(source, config, path, progress)
         counts = {shard: _index_height(path, shard) for shard in source.shards}
     else:
+        indexed = index_from.info["indexed"]
         counts = dict(index_from.info["shards"])
     info = {
         **identity,
@@ -97,6 +98,7 @@ def feature_set_for(
         "preprocessing_origin": model.preprocessing_origin,
         "preprocessing_sha256": model.preprocessing_sha256,
         "layout": source.layout,
+        "indexed": indexed,
         "shards": counts,
         "location": location,
         "versions": versions(),

@@ -107,7 +107,10 @@ class DirectionCheck(Frozen):
 
 
 class RunRecord(Frozen):
-    """The content of ``run.json``; ``samples`` have scores, ``held_out`` are readable without."""
+    """The content of ``run.json``; ``samples`` have scores, ``held_out`` are readable without.
+
+    ``reading`` says what was read of the pool and what was not.
+    """
 
     schema_version: int
     run_id: str
@@ -116,6 +119,7 @@ class RunRecord(Frozen):
     finished_at: str | None = None
     config: RunConfig
     feature_set: str
+    reading: str = ""
     tangent_set: str | None = None
     mimic_layers: tuple[str, ...] = ()
     batch_size: int = 0

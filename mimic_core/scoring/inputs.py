@@ -26,6 +26,7 @@ from mimic_core.scoring.labels.reference_head import (
     require_origin,
 )
 from mimic_core.scoring.snapshot import Pair, prepare_pair
+from mimic_core.sources import index
 from mimic_core.sources.images import DECODER
 from mimic_core.sources.opening import open_source
 from mimic_core.sources.source import Source
@@ -49,6 +50,11 @@ class Inputs:
         return self.targets[0].features
 
     @property
+    def reading(self) -> str:
+        """What was read of the pool, and what was not."""
+        return index.reading(self.source, self.cached.info["indexed"])
+
+    @property
     def tangents(self) -> FeatureSet | None:
         """The scored model's tangents, in snapshot mode."""
         return self.targets[1].features if len(self.targets) > 1 else None
@@ -64,9 +70,9 @@ def open_inputs(
         MimicError: The source or a model cannot be used as asked.
     """
     source = open_source(config.source)
-    progress.note(f"pool: {source.layout} at {config.source.path}")
     _require_fitting_task(config, source.task)
-    reference = _load_reference(config, device, progress)
+    reference = load_model(config.reference, preprocess=config.preprocess)
+    reference.module.to(device)
     if source.task == "labels":
         return _label_inputs(config, source, reference, runs_root, device, progress)
     if reference.tokenizer is None:
@@ -99,6 +105,7 @@ def open_inputs(
 
     encoder = ReferenceEncoder(reference.module, device, config.precision, sides)
     cached = feature_set(encoder.arrays)
+    _tell(config, source, cached, reference, device, progress)
     store_head(cached, reference.module, sides)
     targets = (filling.Target(cached, encoder),)
     if config.snapshot is None:
@@ -162,6 +169,7 @@ def _label_inputs(
         extra={"prompts": list(prompts)} if has_text else None,
         progress=progress,
     )
+    _tell(config, source, cached, reference, device, progress)
     classes = None
     if has_text:
         labels = cached.index_labels()
@@ -172,15 +180,21 @@ def _label_inputs(
     return Inputs(source, reference, (filling.Target(cached, encoder),), encoder)
 
 
-def _load_reference(config: RunConfig, device: torch.device, progress: Progress) -> LoadedModel:
-    reference = load_model(config.reference, preprocess=config.preprocess)
-    reference.module.to(device)
+def _tell(
+    config: RunConfig,
+    source: Source,
+    cached: FeatureSet,
+    reference: LoadedModel,
+    device: torch.device,
+    progress: Progress,
+) -> None:
+    """What was read of the pool, as the first line of every run, and with what it is looked at."""
+    progress.note(index.reading(source, cached.info["indexed"]))
     progress.note(f"reference: {config.reference} on {device}")
     progress.note(
         f"preprocessing, {reference.preprocessing_origin}: {reference.preprocessing} "
         f"(sha256 {reference.preprocessing_sha256[:12]}); decoder: {DECODER}"
     )
-    return reference
 
 
 def _sides(config: RunConfig, reference: LoadedModel) -> tuple[Side, ...]:

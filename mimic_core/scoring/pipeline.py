@@ -102,7 +102,12 @@ class _Job(Job):
         tangent_set = inputs.tangents.id if inputs.tangents else None
         model = tangent_set or stored.file_identity(self.config.head)
         record = self.record(
-            self.config, inputs.cached, model, tangent_set=tangent_set, device=str(self.device)
+            self.config,
+            inputs.cached,
+            model,
+            tangent_set=tangent_set,
+            device=str(self.device),
+            reading=inputs.reading,
         )
         run = start_run(self.runs_root, record)
         swept = run.record.direction_check is not None and run.record.direction_check.sweep

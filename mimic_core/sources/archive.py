@@ -1,4 +1,4 @@
-"""A zip of a folder that ``folder`` would accept, read in place: nothing is ever unpacked to disk.
+"""A zip of a folder that would be accepted itself, read in place: nothing is ever unpacked to disk.
 
 A zip may come from an upload, so it is not trusted: the number of entries, their unpacked size and
 their compression ratio are limited; entries that are links, encrypted or named with absolute paths
@@ -10,25 +10,25 @@ from __future__ import annotations
 import io
 import stat
 import zipfile
-import zlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from mimic_core.base.errors import SourceError
 from mimic_core.base.schema import Locator
 from mimic_core.sources.images import ImageError, check_image_size, safe_relative
-from mimic_core.sources.source import FileState, Lean, Unusable, check_size
+from mimic_core.sources.limits import (
+    MAX_ENTRIES,
+    MAX_RATIO,
+    MAX_TABLE_BYTES,
+    MAX_UNPACKED_BYTES,
+)
+from mimic_core.sources.source import FileState, Lean, Listing, Unusable, check_size
 
-MAX_ENTRIES = 1_000_000
-MAX_UNPACKED_BYTES = 1024**4
-MAX_TABLE_BYTES = 1024**3  # a captions table is held in memory
-MAX_RATIO = 200  # deflate reaches 1,032; photos stay near 1, tables near 10
 RATIO_FROM_BYTES = 1024 * 1024  # below this a high ratio does no harm
 
 _OPEN_ARCHIVES = 4
-_FAILURES = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,17 @@ class ZipFiles(Lean):
         """The folder of the archive."""
         return self.path.parent
 
-    def names(self) -> list[str]:
-        """All files below the prefix, sorted; hidden ones are left out."""
-        return sorted(
-            name.removeprefix(self.prefix)
-            for name in entry_names(self.path)
-            if name.startswith(self.prefix)
-        )
+    @cached_property
+    def listing(self) -> Listing:
+        """All files below the prefix; hidden ones are left out."""
+        names = entry_names(self.path)
+        inside = [name for name in names if name.startswith(self.prefix)]
+        return Listing(tuple(sorted(name.removeprefix(self.prefix) for name in inside)))
 
     def open(self, name: str) -> IO[bytes]:
         """The captions table ``name``, in memory."""
         try:
-            entry = _entry(_archive(self.path), self.prefix + name)
+            entry = _entry(self.path, self.prefix + name)
             if entry.file_size > MAX_TABLE_BYTES:
                 raise Unusable(
                     "bad_metadata",
@@ -71,19 +70,19 @@ class ZipFiles(Lean):
 
     def read_text(self, name: str) -> bytes:
         """A caption or metadata file."""
-        entry = _entry(_archive(self.path), self.prefix + name)
+        entry = _entry(self.path, self.prefix + name)
         check_size(entry.file_size, name)
         return _read(self.path, entry)
 
     def locate(self, name: str) -> Locator:
         """The entry of the image ``name``, relative to the prefix."""
-        entry = _entry(_archive(self.path), self.prefix + safe_relative(name))
+        entry = _entry(self.path, self.prefix + safe_relative(name))
         check_image_size(entry.file_size, name)
         return Locator("zip", self.path.name, 0, entry.file_size, entry.filename)
 
     def identity(self, name: str) -> list[Any]:
         """Size and checksum from the archive's directory."""
-        entry = _entry(_archive(self.path), self.prefix + safe_relative(name))
+        entry = _entry(self.path, self.prefix + safe_relative(name))
         return [entry.file_size, entry.CRC]
 
 
@@ -94,7 +93,7 @@ def open_archive(path: Path) -> ZipFiles:
         SourceError: It is not a zip, is encrypted as a whole, or passes a limit.
     """
     entries = _file_entries(path)
-    unpacked = sum(entry.file_size for entry in entries)
+    unpacked = sum(entry.file_size for entry in entries if not _lies(entry))
     for what, value, limit in (
         ("entries", len(entries), MAX_ENTRIES),
         ("bytes when unpacked", unpacked, MAX_UNPACKED_BYTES),
@@ -115,7 +114,7 @@ def open_archive(path: Path) -> ZipFiles:
 
 def entry_names(path: Path) -> list[str]:
     """The names of an archive's files, without folders, hidden files and macOS's copies."""
-    return [entry.filename for entry in _file_entries(path) if not _is_hidden(entry.filename)]
+    return [name for name in _entries(path) if not _is_hidden(name)]
 
 
 def _file_entries(path: Path) -> list[zipfile.ZipInfo]:
@@ -124,6 +123,20 @@ def _file_entries(path: Path) -> list[zipfile.ZipInfo]:
     """
     entries = _archive(path).infolist()
     return [entry for entry in entries if entry.filename and not entry.is_dir()]
+
+
+def _entries(path: Path) -> dict[str, zipfile.ZipInfo]:
+    """The files of an archive by name; programs on Windows may have written backslashes."""
+    _archive(path)  # says what is wrong with it
+    return _entries_of(FileState.of(path))
+
+
+@lru_cache(maxsize=_OPEN_ARCHIVES)
+def _entries_of(state: FileState) -> dict[str, zipfile.ZipInfo]:
+    entries = _file_entries(Path(state.path))
+    known = {entry.filename: entry for entry in entries}
+    slashed = {entry.filename.replace("\\", "/"): entry for entry in reversed(entries)}
+    return slashed | {name: entry for name, entry in known.items() if "\\" not in name}
 
 
 def _is_hidden(name: str) -> bool:
@@ -153,7 +166,7 @@ def read_member(path: Path, member: str) -> bytes:
         ImageError: It is missing, damaged, encrypted, a link, or passes a limit.
     """
     try:
-        entry = _entry(_archive(path), member)
+        entry = _entry(path, member)
         check_image_size(entry.file_size, member)
         return _read(path, entry)
     except SourceError as error:
@@ -164,7 +177,7 @@ def _archive(path: Path) -> zipfile.ZipFile:
     """The open archive; each process keeps the directories of a few."""
     try:
         return _open(FileState.of(path))
-    except (*_FAILURES, ValueError) as error:
+    except Exception as error:  # as in _read
         raise SourceError(
             f"{path.name} cannot be read as a zip: {error}",
             got=str(path),
@@ -177,10 +190,11 @@ def _open(state: FileState) -> zipfile.ZipFile:
     return zipfile.ZipFile(state.path)
 
 
-def _entry(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    """An entry that may be read."""
+def _entry(path: Path, name: str) -> zipfile.ZipInfo:
+    """An entry that may be read; ``name`` as in the archive or with slashes."""
     try:
-        entry = archive.getinfo(name)
+        entries = _entries(path)
+        entry = entries.get(name) or entries[name.replace("\\", "/")]
     except KeyError as error:
         raise ImageError("missing_image", f"the archive has no entry {name}") from error
     safe_relative(entry.filename)
@@ -188,12 +202,18 @@ def _entry(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
         raise ImageError("missing_image", f"{name} is a link, which is not followed")
     if entry.flag_bits & 1:
         raise ImageError("corrupt_image", f"{name} is encrypted")
-    ratio = entry.file_size / max(1, entry.compress_size)
-    if entry.file_size > RATIO_FROM_BYTES and ratio > MAX_RATIO:
+    if _lies(entry):
+        ratio = entry.file_size / max(1, entry.compress_size)
         raise ImageError(
             "oversized_image", f"{name} is compressed {ratio:.0f} times, the limit is {MAX_RATIO}"
         )
     return entry
+
+
+def _lies(entry: zipfile.ZipInfo) -> bool:
+    """Whether an entry claims to be so much larger than what is stored of it that it is refused."""
+    ratio = entry.file_size / max(1, entry.compress_size)
+    return entry.file_size > RATIO_FROM_BYTES and ratio > MAX_RATIO
 
 
 def _read(path: Path, entry: zipfile.ZipInfo) -> bytes:
@@ -201,7 +221,9 @@ def _read(path: Path, entry: zipfile.ZipInfo) -> bytes:
     try:
         with _archive(path).open(entry) as file:
             data = file.read(entry.file_size + 1)
-    except _FAILURES as error:
+    except SourceError:
+        raise
+    except Exception as error:  # hostile bytes make the decompressors raise errors of any type
         raise ImageError("corrupt_image", f"{entry.filename}: {error}") from error
     if len(data) != entry.file_size:
         raise ImageError(

@@ -1,6 +1,9 @@
-"""A folder of image files with a captions table at its root, or with a ``.txt`` beside each image.
+"""The files below a folder, and what is never part of a pool.
 
-Nothing outside the folder is read: absolute paths, ``..`` and links that lead out are refused.
+Left out are hidden files, what macOS and notebooks leave behind, and what Mimicscope itself has
+written there: runs, feature sets and exports, so that a pool that holds its own runs is scored as
+before. Links are followed unless the settings say otherwise; a link into a folder that is being
+walked already ends there. Only regular files are ever opened: a pipe or a device could never end.
 """
 
 from __future__ import annotations
@@ -8,49 +11,70 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from mimic_core.base.errors import SourceError
 from mimic_core.base.schema import Locator
-from mimic_core.sources.images import ImageError, regular_size, require_inside, safe_relative
-from mimic_core.sources.source import Lean, check_size
+from mimic_core.sources.images import ImageError, regular_size, require_within, safe_relative
+from mimic_core.sources.source import IMAGE_SUFFIXES, Lean, Listing, Unusable, check_size
+from mimic_core.sources.texts import printable
+
+_LEFTOVERS = ("__MACOSX", "__pycache__")
+_FEATURES = "features"
+_RECORDS = ("run.json", "features.json")
+# Beside the runs in a folder of runs.
+_OWN_NAMES = (_FEATURES, "jobs", "jobs.sqlite", "recipes", "uploads")
+_MANIFEST = ".manifest.json"
+_MAX_MEETINGS = 8  # of one folder through links, which could multiply without end
 
 
 @dataclass(frozen=True)
 class FolderFiles(Lean):
-    """The files below ``root``."""
+    """The files below ``root``; ``link_roots`` are where links may lead, none given, anywhere."""
 
     root: Path
+    follow: bool = True
+    link_roots: tuple[str, ...] = ()
     layout: str = "folder"
 
     @cached_property
     def _inside(self) -> dict[str, None]:
-        """Folders below the root that are known to lie in it; one check serves all their files."""
+        """Folders below the root that may be read; one check serves all their files."""
         return {}
 
-    def names(self) -> list[str]:
-        """All files below the root, sorted; hidden ones and linked folders are left out."""
-        found = []
-        for folder, folders, files in os.walk(self.root):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            base = Path(folder).relative_to(self.root)
-            found += [(base / name).as_posix() for name in files if not name.startswith(".")]
-        for name in found:
-            require_utf8(name)
-        return sorted(found)
+    @cached_property
+    def listing(self) -> Listing:
+        """All files below the root but for those that are never part of a pool."""
+        walk = _Walk(self)
+        names = sorted(walk.files(self.root, "", ()))
+        return Listing(tuple(names), dict(walk.left_out), tuple(sorted(walk.unnamed)))
 
     def open(self, name: str) -> IO[bytes]:
         """One file, seekable."""
-        return (self.root / name).open("rb")
+        try:
+            clean, _ = self._find(name)
+            return (self.root / clean).open("rb")
+        except (Unusable, OSError) as error:
+            detail = error.detail if isinstance(error, Unusable) else f"{name}: {error.strerror}"
+            raise SourceError(
+                "a file of the pool cannot be read",
+                got=detail,
+                next_step="check that it is a regular file and that it may be read",
+            ) from error
 
     def read_text(self, name: str) -> bytes:
         """A caption or metadata file."""
         clean, size = self._find(name)
         check_size(size, name)
-        return (self.root / clean).read_bytes()
+        try:
+            return (self.root / clean).read_bytes()
+        except OSError as error:
+            raise Unusable("bad_metadata", f"{name}: {error.strerror}") from error
 
     def locate(self, name: str) -> Locator:
         """The image file ``name``, relative to the root."""
@@ -61,29 +85,111 @@ class FolderFiles(Lean):
         """The size in bytes."""
         return [self._find(name)[1]]
 
+    def may_follow(self, path: Path) -> bool:
+        """Whether ``path``, once its links are followed, lies where the pool may be read."""
+        if self.follow and not self.link_roots:
+            return True
+        return require_within(path, (self.root, *(self.link_roots if self.follow else ()))) is None
+
     def _find(self, name: str) -> tuple[str, int]:
         clean = safe_relative(name)
         path = self.root / clean
         folder = posixpath.dirname(clean)
         try:
             status = path.lstat()
-        except OSError as error:
-            raise ImageError("missing_image", f"{name}: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            raise ImageError("missing_image", f"{name}: {_reason(error)}") from error
         if folder not in self._inside or stat.S_ISLNK(status.st_mode):
-            require_inside(self.root, path)
+            if not self.may_follow(path):
+                raise ImageError(
+                    "missing_image", f"{name} is a link that leads out of the pool's folder"
+                )
             self._inside[folder] = None
         if stat.S_ISREG(status.st_mode):
             return clean, status.st_size
         return clean, regular_size(path)
 
 
-def require_utf8(name: str) -> None:
-    """Refuse a file name that no table can hold."""
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+class _Walk:
+    """One walk over a folder; counts what it leaves out."""
+
+    def __init__(self, files: FolderFiles) -> None:
+        self._files = files
+        self._met: Counter[tuple[int, int]] = Counter()
+        self.left_out: Counter[str] = Counter()
+        self.unnamed: list[str] = []
+
+    def files(self, folder: Path, base: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+        """The files of ``folder``, whose name relative to the root is ``base`` (ending in /)."""
+        try:
+            entries = {entry.name: entry for entry in os.scandir(folder)}
+            status = folder.stat()
+        except OSError as error:
+            self.left_out[f"folder that cannot be read ({error.strerror})"] += 1
+            return
+        place = status.st_dev, status.st_ino
+        self._met[place] += 1
+        if place in above or self._met[place] > _MAX_MEETINGS:
+            self.left_out["link to a folder that is part of the pool already"] += 1
+            return
+        for name in sorted(entries.keys() - _own_names(folder, entries, root=not base)):
+            entry = entries[name]
+            if name.startswith(".") or name in _LEFTOVERS:
+                continue
+            if printable(name) != name:
+                self._unnamed(base + printable(name))
+            elif not _is_folder(entry):
+                yield base + name
+            elif not entry.is_symlink() or self._files.may_follow(folder / name):
+                yield from self.files(folder / name, f"{base}{name}/", (*above, place))
+            else:
+                self.left_out["linked folder that is not followed"] += 1
+
+    def _unnamed(self, shown: str) -> None:
+        if PurePosixPath(shown).suffix.lower()[1:] in IMAGE_SUFFIXES:
+            self.unnamed.append(shown)
+        self.left_out["name that is not UTF-8"] += 1
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise SourceError(
-            "a file name of the pool is not UTF-8",
-            got=name,
-            next_step="rename that file",
-        ) from error
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _own_names(folder: Path, names: Collection[str], *, root: bool) -> set[str]:
+    """The files and folders of ``folder`` that Mimicscope has written.
+
+    A folder of runs other than the pool's own root is left out whole.
+    """
+    exports = {name.removesuffix(_MANIFEST) for name in names if name.endswith(_MANIFEST)}
+    own = {name for name in names if name.removesuffix(_MANIFEST) in exports}
+    if _FEATURES in names and any(map(is_run, _folders(folder / _FEATURES))):
+        own |= set(_OWN_NAMES).intersection(names) if root else set(names)
+    return own | {name for name in names if is_run(folder / name)}
+
+
+def _folders(path: Path) -> list[Path]:
+    try:
+        return [Path(entry.path) for entry in os.scandir(path) if _is_folder(entry)]
+    except OSError:
+        return []
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run or a feature set of Mimicscope, be it an unfinished one."""
+    for name in _RECORDS:
+        record = folder / name
+        try:
+            if record.is_file():
+                with record.open("rb") as file:
+                    return b'"schema_version"' in file.read(4096)
+        except OSError:
+            return False
+    index = folder / "index"
+    return folder.parent.name == _FEATURES and any(index.glob("*.skipped.parquet"))

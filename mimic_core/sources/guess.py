@@ -1,4 +1,4 @@
-"""Which column names the image, and whether the pool has captions or labels, and where.
+"""Which column names the image, and which the caption or the label.
 
 A column that the user names is taken or refused, never replaced. Else the first name of the list
 that the table has is taken; upper and lower case do not matter unless both are there.
@@ -40,70 +40,42 @@ class Columns(NamedTuple):
     text: str
 
 
-class TextColumn(NamedTuple):
-    """The column of the captions, or of the labels."""
-
-    task: Task
-    name: str
+def clearly_labels(column: str | None) -> bool:
+    """Whether a column of that name holds labels even where there are captions."""
+    return column is not None and column.strip().lower() in _CLEARLY_LABELS
 
 
-def chosen_task(config: SourceConfig) -> Task | None:
-    """The task that the user's settings ask for; None leaves it to the pool.
-
-    Raises:
-        SourceError: They contradict each other.
-    """
-    asked: set[Task] = {config.task} if config.task else set()
-    if config.caption_column is not None:
-        asked.add("pairs")
-    if config.label_column is not None:
-        asked.add("labels")
-    if len(asked) > 1:
-        raise SourceError(
-            "the settings ask for captions and for labels at once",
-            got=f"--task {config.task}, --caption-column {config.caption_column}, "
-            f"--label-column {config.label_column}",
-            allowed="--task pairs with --caption-column, or --task labels with --label-column",
-            next_step="leave one of them out; a caption column of a labelled pool is kept anyway",
-        )
-    return next(iter(asked), None)
-
-
-def ambiguous_task(where: str, got: object) -> SourceError:
-    """The refusal to choose between captions and labels."""
-    return SourceError(
-        f"{where} has captions and labels",
-        got=got,
-        allowed="--task pairs, --task labels",
-        next_step="say with --task which of them are to be scored",
-    )
-
-
-def guess_text(
-    columns: Sequence[str], label_columns: Sequence[str], config: SourceConfig, where: str
-) -> TextColumn:
-    """The column of the captions or of the labels.
+def text_columns(
+    columns: Sequence[str],
+    label_columns: Sequence[str],
+    config: SourceConfig,
+    task: Task | None,
+    where: str,
+) -> dict[Task, str]:
+    """The columns of the captions and of the labels, as far as ``task`` leaves them open.
 
     Args:
         columns: Those that can hold captions.
         label_columns: Those that can hold labels.
 
     Raises:
-        SourceError: Neither is clear, or both are.
+        SourceError: Neither is clear.
     """
-    task = chosen_task(config)
     if task == "pairs":
-        return TextColumn("pairs", guess_caption(columns, config.caption_column, where))
+        option = "--caption-column"
+        return {"pairs": guess_column(columns, CAPTION_NAMES, config.caption_column, option, where)}
     if task == "labels":
-        return TextColumn("labels", guess_label(label_columns, config.label_column, where))
-    caption = _first_name(columns, CAPTION_NAMES, "--caption-column", where)
-    label = _first_name(label_columns, LABEL_NAMES, "--label-column", where)
-    if caption is not None and label is not None and label.strip().lower() in _CLEARLY_LABELS:
-        raise ambiguous_task(where, [caption, label])
-    if caption is not None:
-        return TextColumn("pairs", caption)
-    if label is not None:
-        return TextColumn("labels", label)
+        option = "--label-column"
+        return {
+            "labels": guess_column(label_columns, LABEL_NAMES, config.label_column, option, where)
+        }
+    guessed: dict[Task, str | None] = {
+        "pairs": _first_name(columns, CAPTION_NAMES, "--caption-column", where),
+        "labels": _first_name(label_columns, LABEL_NAMES, "--label-column", where),
+    }
+    found = {asked: column for asked, column in guessed.items() if column is not None}
+    if found:
+        return found
     raise SourceError(
         f"{where} has no column that is clearly the caption or the label",
         got=f"columns {', '.join(dict.fromkeys([*columns, *label_columns])) or 'none'}",
@@ -161,13 +133,3 @@ def _first_name(
 def guess_image(columns: Sequence[str], chosen: str | None, where: str) -> str:
     """The column that names the image (``guess_column``)."""
     return guess_column(columns, IMAGE_NAMES, chosen, "--image-column", where)
-
-
-def guess_caption(columns: Sequence[str], chosen: str | None, where: str) -> str:
-    """The column that holds the caption (``guess_column``)."""
-    return guess_column(columns, CAPTION_NAMES, chosen, "--caption-column", where)
-
-
-def guess_label(columns: Sequence[str], chosen: str | None, where: str) -> str:
-    """The column that holds the label (``guess_column``)."""
-    return guess_column(columns, LABEL_NAMES, chosen, "--label-column", where)

@@ -13,8 +13,10 @@ import shutil
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -37,6 +39,7 @@ from mimic_core.sources.tables.columns import (
 
 _DRAFT = ".index-draft-"
 _DRAFT_SECONDS = 86_400.0
+_KINDS = 12  # of files not read that are listed
 
 
 @dataclass(slots=True)
@@ -63,12 +66,15 @@ def preview(source: Source, n: int) -> list[Sample | Skip]:
 
 def build_index(
     source: Source, config: SourceConfig, directory: Path, progress: Progress | None = None
-) -> None:
+) -> dict[str, Any]:
     """Write ``index/<shard>.parquet`` and ``index/<shard>.skipped.parquet`` for every shard.
 
     Of samples with the same uid the first in (shard, order) stays, the others are skipped as
     duplicates. Of the rest ``config.sample`` are drawn: those with the smallest hash of
     (``config.sample_seed``, uid).
+
+    Returns:
+        What the index holds and what was met (``reading``), for the feature set's description.
 
     Raises:
         SourceError: Not one sample of the pool can be scored, or its metadata is unusable.
@@ -98,6 +104,46 @@ def build_index(
                 directory / "index" / f"{shard}.skipped.parquet", pl.concat([skipped, repeated])
             )
             start = stop
+        return _account(source, survey, int(unique.sum()), int(chosen.sum()))
+
+
+def _account(source: Source, survey: _Survey, unique: int, chosen: int) -> dict[str, Any]:
+    """Counts of an index: its samples, those left out by reason, and what its reading has met."""
+    seen = sum(map(len, survey.words))
+    skipped = survey.reasons + Counter(duplicate_uid=seen - unique)
+    return {
+        "samples": chosen,
+        "drawn_from": unique,
+        "own_uids": source.notes.own_uids,
+        "skipped": dict(sorted(skipped.items())),
+        "remarks": dict(sorted(source.notes.remarks.items())),
+        "unread": dict(sorted(source.notes.unread.items())),
+    }
+
+
+def reading(source: Source, indexed: Mapping[str, Any]) -> str:
+    """What was read of a pool and what was not, in one sentence, the first of every run.
+
+    Args:
+        indexed: What ``build_index`` has returned.
+    """
+    skipped, remarks = indexed.get("skipped", {}), indexed.get("remarks", {})
+    parts = [
+        f"read as {source.layout}: {source.columns_read()}",
+        f"task {'captions' if source.task == 'pairs' else 'labels'}",
+        f"{indexed['samples']:,} samples",
+    ]
+    if indexed["samples"] < indexed["drawn_from"]:
+        parts[-1] += f" drawn from {indexed['drawn_from']:,}"
+    if skipped:
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+        parts.append(f"skipped {sum(skipped.values()):,} ({counts})")
+    parts += [f"resolved {count:,} x {what}" for what, count in remarks.items()]
+    unread = source.unread()
+    unread.update({kind: n for kind, n in indexed.get("unread", {}).items() if kind not in unread})
+    counts = ", ".join(f"{count:,} x {kind}" for kind, count in unread.most_common(_KINDS))
+    more = f", and {len(unread) - _KINDS} other kinds" if len(unread) > _KINDS else ""
+    return f"{', '.join(parts)}, not read: {counts or 'nothing'}{more}"
 
 
 def _remove_old_drafts(directory: Path) -> None:
@@ -110,6 +156,7 @@ def _remove_old_drafts(directory: Path) -> None:
 def _draft(source: Source, folder: Path, progress: Progress) -> _Survey:
     """Read every shard once, leaving its samples and skips in ``folder``."""
     survey = _Survey()
+    source.notes.clear()  # of a preview, which would count twice
     progress.phase("index", len(source.shards), unit="shards")
     for position, shard in enumerate(source.shards):
         rows = source.index(shard)

@@ -1,8 +1,9 @@
-"""From a path to a source: what is there decides the layout.
+"""From a path to a source: what is there decides the layout, and what it holds the task.
 
 A folder is, in this order: tar shards (there or one folder deeper), Parquet files with embedded
-images (likewise), a table of captions or labels at its root, images with a ``.txt`` or ``.json``
-beside them, class folders. A single ``.tar``, ``.zip``, ``.parquet`` or table may be given as well.
+images (likewise), a table of captions or labels at its root, images with a text or ``.json``
+beside them, class folders; at last, containers in any folder. A zip is one of those but the first
+two. A single tar, Parquet file or table may be given as well.
 
 A pool has captions or labels. Where the settings do not say which, captions win over the names of
 folders, but not over a clear label of each sample: then the user is asked.
@@ -10,32 +11,25 @@ folders, but not over a clear label of each sample: then the user is asked.
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections import Counter
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 
 from mimic_core.base.config import SourceConfig, Task
 from mimic_core.base.errors import SourceError
-from mimic_core.base.schema import Sample
 from mimic_core.sources.archive import open_archive
-from mimic_core.sources.folder import FolderFiles, require_utf8
-from mimic_core.sources.guess import ambiguous_task, chosen_task, guess_image, guess_text
-from mimic_core.sources.layouts.beside import PairSource
-from mimic_core.sources.layouts.class_folders import (
-    ClassSource,
-    class_folders,
-    folders_of_classes,
-    guessed_classes,
-)
-from mimic_core.sources.layouts.parquet import file_schema, image_columns, open_parquet
-from mimic_core.sources.layouts.table import TableSource
-from mimic_core.sources.layouts.webdataset import WebDatasetSource
+from mimic_core.sources.folder import FolderFiles, is_run
+from mimic_core.sources.layouts import beside, class_folders, parquet, table, webdataset
+from mimic_core.sources.offers import Offer, Place
 from mimic_core.sources.path import ACCEPTED, pool_path
-from mimic_core.sources.source import IMAGE_SUFFIXES, Files, Source
-from mimic_core.sources.tables.loading import table_columns, table_suffix
+from mimic_core.sources.source import IMAGE_SUFFIXES, Source, kind_of
+from mimic_core.sources.tables.loading import table_suffix
+from mimic_core.sources.texts import printable
 
-PEEKED_SAMPLES = 64  # of a tar, to see whether it holds captions or labels
+LAYOUTS = (webdataset.offer, parquet.offer, table.offer, beside.offer, class_folders.offer)
+CONTAINERS = (webdataset.offer, parquet.offer)
+
+_SHOWN = 6
 
 
 def open_source(config: SourceConfig) -> Source:
@@ -45,119 +39,105 @@ def open_source(config: SourceConfig) -> Source:
         SourceError: There is nothing, nothing of a known layout, or more than one reading of it;
             says what was found and what is accepted.
     """
-    path = pool_path(config)
-    return _open_folder(path, config) if path.is_dir() else _open_file(path, config)
+    task = _chosen_task(config)
+    place = _place(config)
+    tries = [(layout, place) for layout in LAYOUTS]
+    if place.alone is None:
+        tries += [(layout, place.deeper()) for layout in CONTAINERS]
+    problems = []
+    for layout, where in tries:
+        found = layout(where, task)
+        if isinstance(found, Offer):
+            return _decided(found)
+        if found is not None:
+            problems.append(found)
+    raise _no_layout(place, problems, task)
 
 
-def _open_file(path: Path, config: SourceConfig) -> Source:
-    require_utf8(path.name)
-    suffix = path.suffix.lower()
-    if suffix == ".tar":
-        return _open_tars(path.parent, (path.name,), config)
-    if suffix == ".zip":
-        return _open_zip(path, config)
-    if suffix == ".parquet" and _embeds_images(path.parent, path.name, config):
-        return open_parquet(path.parent, (path.name,), config)
-    if table_suffix(path.name):
-        return table_source(FolderFiles(path.parent), path.name, config)
-    raise SourceError(
-        "the file is of no known layout",
-        got=path.name,
-        allowed=ACCEPTED,
-        next_step="unpack compressed tar files; give the path of the pool itself",
-    )
+def _chosen_task(config: SourceConfig) -> Task | None:
+    """The task that the user's settings ask for; None leaves it to the pool.
 
-
-def _open_folder(path: Path, config: SourceConfig) -> Source:
-    names = _listing(path)
-    tars = tuple(name for name in names if name.lower().endswith(".tar"))
-    if tars:
-        return _open_tars(path, tars, config)
-    tables = [name for name in names if table_suffix(name)]
-    embedded = tuple(
-        name
-        for name in tables
-        if table_suffix(name) == "parquet" and _embeds_images(path, name, config)
-    )
-    if embedded:
-        return open_parquet(path, embedded, config)
-    return _open_files(FolderFiles(path), names, path, config)
-
-
-def _open_tars(root: Path, paths: tuple[str, ...], config: SourceConfig) -> WebDatasetSource:
-    """Tar shards; what their first samples have decides the task where the user does not."""
-
-    def reading(task: Task) -> WebDatasetSource:
-        columns = config.image_column, config.caption_column, config.label_column
-        return WebDatasetSource(root, paths, *columns, task)
-
-    task = chosen_task(config)
-    if task is not None:
-        return reading(task)
-    labels = reading("labels")
-    if not _has_samples(labels):
-        return reading("pairs")
-    if _has_samples(reading("pairs")):
-        raise ambiguous_task("the pool", [".txt or .json captions", ".cls labels"])
-    return labels
-
-
-def _has_samples(source: WebDatasetSource) -> bool:
-    first = itertools.islice(source.index(source.shards[0]), PEEKED_SAMPLES)
-    return any(isinstance(one, Sample) for one in first)
-
-
-def _open_zip(path: Path, config: SourceConfig) -> Source:
-    files = open_archive(path)
-    return _open_files(files, files.names(), path, config)
-
-
-def _open_files(files: Files, names: list[str], path: Path, config: SourceConfig) -> Source:
-    """Images with a table at their root, with texts beside them, or in class folders."""
-    task = chosen_task(config)
-    tables = [name for name in names if "/" not in name and table_suffix(name)]
-    problems: list[SourceError] = []
-    if tables:
-        usable = _usable_tables(files, tables, config, problems)
-        if usable:
-            return usable
-    pairs = PairSource(files, config.image_column, config.caption_column)
-    if task != "labels" and pairs.has_captions():
-        return pairs
-    # A column that the user names is not the name of a folder.
-    if task != "pairs" and config.label_column is None:
-        every = files.names()
-        # Where there is a table, its names are meant, unless the user wants labels.
-        if class_folders(every) if task == "labels" else guessed_classes(every):
-            return ClassSource(files)
-    if problems:
-        raise _no_table(problems)
-    raise SourceError(
-        f"the {files.layout} is of no known layout",
-        got=f"{path} with {_summary(names)}",
-        allowed=ACCEPTED,
-        next_step=(None if task == "pairs" else _classes_hint(files, path)) or _hint(names),
-    )
-
-
-def _classes_hint(files: Files, path: Path) -> str | None:
-    """What to do where only a part of the pool lies in class folders, as in Kaggle's train/ beside
-    a test/ without labels.
+    Raises:
+        SourceError: They contradict each other.
     """
-    parts = folders_of_classes(files.names())
-    if not parts:
-        return None
-    if files.layout == "zip":
-        return f"unpack it, and give the path of its folder with the classes: {', '.join(parts)}"
-    return f"give the path of a folder with the classes: {path / parts[0]}"
+    asked: set[Task] = {config.task} if config.task else set()
+    if config.caption_column is not None:
+        asked.add("pairs")
+    if config.label_column is not None:
+        asked.add("labels")
+    if len(asked) > 1:
+        raise SourceError(
+            "the settings ask for captions and for labels at once",
+            got=f"--task {config.task}, --caption-column {config.caption_column}, "
+            f"--label-column {config.label_column}",
+            allowed="--task pairs with --caption-column, or --task labels with --label-column",
+            next_step="leave one of them out; a caption column of a labelled pool is kept anyway",
+        )
+    return next(iter(asked), None)
 
 
-def _hint(names: list[str]) -> str:
+def _decided(offer: Offer) -> Source:
+    """The one reading of a pool; of two, the captions unless there are clearly labels as well."""
+    if len(offer.sources) > 1 and offer.clearly_labels:
+        raise SourceError(
+            f"{offer.where} has captions and labels",
+            got=[offer.found["pairs"], offer.found["labels"]],
+            allowed="--task pairs, --task labels",
+            next_step="say with --task which of them are to be scored",
+        )
+    return offer.sources.get("pairs") or offer.sources["labels"]
+
+
+def _place(config: SourceConfig) -> Place:
+    """The files at ``config.path``."""
+    path = pool_path(config)
+    folder = path if path.is_dir() else path.parent
+    files = FolderFiles(folder, not config.no_follow_links, config.link_roots)
+    if path.is_dir():
+        if is_run(path):
+            raise SourceError(
+                "this is a run of Mimicscope, not a pool",
+                got=config.path,
+                next_step="give the pool that it was made of, or look at it with show",
+            )
+        if [PurePosixPath(name).suffix.lower() for name in files.listing.names] == [".zip"]:
+            path = path / files.listing.names[0]  # all that a download has left there
+        else:
+            return Place(path, files, config)
+    if path.suffix.lower() == ".zip":
+        return Place(path, open_archive(path), config)
+    return Place(path, files, config, alone=path.name)
+
+
+def _no_layout(place: Place, problems: list[SourceError], task: Task | None) -> SourceError:
+    """Why the pool is of no layout: what almost fits, else what is there."""
+    if problems:
+        return problems[0]
+    if place.alone is not None:
+        return SourceError(
+            "the file is of no known layout",
+            got=printable(place.alone),
+            allowed=ACCEPTED,
+            next_step="unpack compressed files; give the path of the pool itself",
+        )
+    names = place.names
+    held = ", ".join([_summary(names), *_counts(place.files.listing.left_out)])
+    hint = None if task == "pairs" else class_folders.hint(place)
+    return SourceError(
+        f"the {place.files.layout} is of no known layout",
+        got=f"{place.path} with {held}",
+        allowed=ACCEPTED,
+        next_step=hint or _hint(names),
+    )
+
+
+def _hint(names: Iterable[str]) -> str:
     """What somebody with these files probably wants to do."""
-    deeper = sorted({name.split("/")[0] for name in names if "/" in name and table_suffix(name)})
-    if deeper:
-        return f"give the path of one folder with a table: {', '.join(deeper[:5])}"
-    archives = [name for name in names if name.lower().endswith((".zip", ".gz", ".tgz"))]
+    tables = [name for name in names if table_suffix(name)]
+    if tables:
+        deeper = dict.fromkeys(name.rpartition("/")[0] for name in tables)
+        return f"give the path of one folder with a table: {', '.join([*deeper][:5])}"
+    archives = [name for name in names if name.lower().endswith((".zip", ".gz", ".7z", ".rar"))]
     if archives:
         return f"give the path of one .zip, or unpack compressed files ({archives[0]})"
     if any(PurePosixPath(name).suffix.lower()[1:] in IMAGE_SUFFIXES for name in names):
@@ -168,76 +148,10 @@ def _hint(names: list[str]) -> str:
     return "give the path of the pool itself"
 
 
-def _embeds_images(root: Path, name: str, config: SourceConfig) -> bool:
-    """Whether a Parquet file holds images rather than their paths."""
-    embedded = image_columns(file_schema(root, name))
-    return bool(embedded) and config.image_column in (None, *embedded)
+def _summary(names: Iterable[str]) -> str:
+    """What a listing holds, by kind."""
+    return ", ".join(_counts(Counter(map(kind_of, names)))) or "no files"
 
 
-def _listing(path: Path) -> list[str]:
-    """Files of the folder and of its folders, as sorted relative names without hidden ones."""
-    names = []
-    for entry in os.scandir(path):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_file():
-            names.append(entry.name)
-        elif entry.is_dir():
-            inner = os.scandir(entry.path)
-            names += [f"{entry.name}/{file.name}" for file in inner if file.name[0] != "."]
-    for name in names:
-        require_utf8(name)
-    return sorted(names)
-
-
-def _summary(names: list[str]) -> str:
-    """What a listing holds, by suffix."""
-    suffixes = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in names)
-    shown = [f"{count} x {suffix}" for suffix, count in suffixes.most_common(6)]
-    return ", ".join(shown) or "no files"
-
-
-def _usable_tables(
-    files: Files, tables: list[str], config: SourceConfig, problems: list[SourceError]
-) -> TableSource | None:
-    """The one captions table among ``tables``; why the others are none goes to ``problems``.
-
-    Raises:
-        SourceError: Several tables have both columns.
-    """
-    usable = []
-    for name in tables:
-        try:
-            usable.append(table_source(files, name, config))
-        except SourceError as error:
-            problems.append(error)
-    if len(usable) > 1:
-        raise SourceError(
-            "the pool has several captions tables",
-            got=[source.table for source in usable],
-            next_step="give the path of the one table to use, or move the others away",
-        )
-    return usable[0] if usable else None
-
-
-def _no_table(problems: list[SourceError]) -> SourceError:
-    """Why none of the tables is a captions table."""
-    if len(problems) == 1:
-        return problems[0]
-    return SourceError(
-        "none of the pool's tables is a table of captions or labels",
-        got="; ".join(f"{error.problem} ({error.got})" for error in problems),
-        allowed="one table with a column of image paths and a column of captions or labels",
-        next_step="name the columns with --image-column and --caption-column or --label-column",
-    )
-
-
-def table_source(files: Files, name: str, config: SourceConfig) -> TableSource:
-    """The table ``name`` with its two columns."""
-    with files.open(name) as file:
-        columns = table_columns(file, name)
-    image = guess_image(columns, config.image_column, name)
-    text = guess_text(columns, columns, config, name)
-    if text.task == "labels":
-        return TableSource(files, name, image, None, text.name)
-    return TableSource(files, name, image, text.name)
+def _counts(found: Mapping[str, int]) -> list[str]:
+    return [f"{count} x {kind}" for kind, count in Counter(found).most_common(_SHOWN)]

@@ -1,51 +1,54 @@
-"""TODO mimic_core/sources/reading.py."""
+"""The bytes of one image, wherever its locator says that they are."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from mimic_core.base.schema import Locator
+from mimic_core.sources.archive import read_member
 from mimic_core.sources.images import (
     ImageError,
     check_image_size,
     regular_size,
-    require_inside,
+    require_within,
     safe_relative,
 )
+from mimic_core.sources.packed import read_packed
+from mimic_core.sources.tables.arrow import read_cell
+from mimic_core.sources.tarmembers import DamageError
 
 
-def read_image(root: Path, locator: Locator) -> bytes:
+def read_image(root: Path, locator: Locator, *, within: Collection[Path] = ()) -> bytes:
     """The bytes of one image.
 
     Args:
-        root: The source's root; nothing outside it is read.
-        locator: As it stands in the index.
+        root: The source's root.
+        locator: As it stands in the index, which has refused links that were not to be followed.
+        within: Folders that nothing is read outside of, whatever links lead there; none, no limit.
 
     Raises:
         ImageError: ``missing_image``, ``corrupt_image`` or ``oversized_image``.
     """
     path = root / safe_relative(locator.path)
+    if within and (why := require_within(path, within)):
+        raise ImageError("missing_image", why)
     if locator.kind == "zip":
-        from mimic_core.sources.archive import read_member
-
         return read_member(path, locator.member)
     if locator.kind == "parquet":
-        from mimic_core.sources.tables.arrow import read_cell
-
         return read_cell(path, locator.member, locator.offset)
-    if locator.offset == 0:  # a loose file, named by the pool's own table; a tar member never is
-        require_inside(root, path)
-    return _read_range(path, locator)
-
-
-def _read_range(path: Path, locator: Locator) -> bytes:
     size = regular_size(path)  # also keeps open() from waiting for a pipe's other end
     length = locator.length if locator.length >= 0 else size - locator.offset
     check_image_size(length, locator.path)
     try:
-        with path.open("rb") as file:
-            file.seek(locator.offset)
-            data = file.read(length)
+        if locator.kind == "packed":
+            data = read_packed(path, locator.offset, length)
+        else:
+            with path.open("rb") as file:
+                file.seek(locator.offset)
+                data = file.read(length)
+    except DamageError as error:
+        raise ImageError("corrupt_image", f"{locator.path}: {error}") from error
     except OSError as error:
         raise ImageError("missing_image", f"{locator.path}: {error.strerror}") from error
     if len(data) != length:

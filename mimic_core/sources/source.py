@@ -15,62 +15,45 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, Protocol
 
 from mimic_core.base.config import Task
 from mimic_core.base.errors import SourceError
 from mimic_core.base.identity import digest
 from mimic_core.base.schema import Locator, Sample, Skip
+from mimic_core.sources.limits import MAX_TEXT_BYTES
 
 # In the order in which one of several images of the same key is chosen.
-IMAGE_SUFFIXES = ("jpg", "png", "jpeg", "webp", "gif", "bmp", "tif", "tiff")
-MAX_TEXT_BYTES = 4 * 1024 * 1024  # one caption or one sample's metadata
-MAX_FIELDS = 256  # metadata fields of one sample
+IMAGE_SUFFIXES = (
+    *("jpg", "png", "jpeg", "webp", "gif", "bmp", "tif", "tiff"),
+    *("jpe", "jfif", "avif"),
+)
+# Images that are seen and skipped with a reason, so that none is missing without a word.
+UNREAD_SUFFIXES = (
+    *("heic", "heif", "jxl", "jp2", "j2k", "svg", "psd", "tga", "ico", "pcx", "ppm", "pgm", "pnm"),
+    *("dng", "cr2", "cr3", "nef", "arw", "raf", "orf", "exr", "hdr", "eps", "dcm"),
+)
 ROWS_PER_SHARD = 2048  # rows of a captions table that are scored, and resumed, as one piece
 FINGERPRINT_BYTES = 64 * 1024
 
+_OTHER = object()
 _UID = re.compile(r"[0-9a-fA-F]{32}")
 _SHARD_NAME_LENGTH = 80
 
 
-class Source(Protocol):
-    """A pool: cheap to construct, picklable; the index is read when asked for."""
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The files of a pool: ``names`` sorted; ``left_out`` counts by kind what is none of them."""
 
-    @property
-    def root(self) -> Path:
-        """The folder that locators are relative to."""
-
-    @property
-    def layout(self) -> str:
-        """``webdataset``, ``folder``, ``zip`` or ``parquet``."""
-
-    @property
-    def image_column(self) -> str | None:
-        """The column (or member suffix) that holds the image, as used; None where there is none."""
-
-    @property
-    def task(self) -> Task:
-        """Whether its images go with captions or with labels."""
-
-    @property
-    def caption_column(self) -> str | None:
-        """The column (or metadata field) that holds the caption, as used."""
-
-    @property
-    def label_column(self) -> str | None:
-        """The column (or metadata field) that holds the label, as used."""
-
-    @property
-    def shards(self) -> tuple[str, ...]:
-        """Names of the pieces: sorted, unique, safe in any file system."""
-
-    def index(self, shard: str) -> Iterator[Sample | Skip]:
-        """All samples of ``shard`` in a fixed order; no image bytes are read."""
-
-    def fingerprint(self) -> str:
-        """64 hexadecimal digits that depend on what is in the pool, not on where it lies."""
+    names: tuple[str, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    unnamed: tuple[str, ...] = ()
+    """images whose names are not UTF-8, as they can be shown; no table can hold them"""
 
 
 class Files(Protocol):
@@ -84,8 +67,9 @@ class Files(Protocol):
     def layout(self) -> str:
         """``folder`` or ``zip``."""
 
-    def names(self) -> list[str]:
-        """All files, relative to the folder of the table, sorted."""
+    @property
+    def listing(self) -> Listing:
+        """All files, relative to the root."""
 
     def open(self, name: str) -> IO[bytes]:
         """One file, seekable."""
@@ -125,6 +109,153 @@ class Unusable(Exception):
         return Skip(key, shard, self.reason, self.detail)
 
 
+@dataclass(slots=True)
+class Notes:
+    """What reading the index has met that a person should know: counts, in words."""
+
+    own_uids: int = 0
+    """samples whose uid stands in the pool itself"""
+    remarks: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
+    """members of containers that are no part of a sample, by kind"""
+
+    def clear(self) -> None:
+        """Forget all of it."""
+        self.own_uids = 0
+        self.remarks.clear()
+        self.unread.clear()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(Lean):
+    """A pool of any layout: cheap to construct, picklable; the index is read when asked for.
+
+    A column is None where there is none, or where the layout's default is meant.
+    """
+
+    files: Files
+    layout: str
+    """``webdataset``, ``parquet``, or ``folder`` or ``zip`` of files"""
+    task: Task
+    image_column: str | None = None
+    caption_column: str | None = None
+    label_column: str | None = None
+    uid_column: str | None = None
+    alone: bool = False
+    """whether a single file was given, so that the files beside it are no part of the pool"""
+
+    @property
+    def root(self) -> Path:
+        """The folder that locators are relative to."""
+        return self.files.root
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """Names of the pieces: sorted, unique, safe in any file system."""
+        raise NotImplementedError
+
+    def index(self, shard: str) -> Iterator[Sample | Skip]:
+        """All samples of ``shard`` in a fixed order; no image bytes are read."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that depend on what is in the pool, not on where it lies."""
+        raise NotImplementedError
+
+    def used(self) -> Iterable[str]:
+        """The names of the files that the layout reads."""
+        raise NotImplementedError
+
+    def columns_read(self) -> str:
+        """Where images and texts are taken from, in words."""
+        raise NotImplementedError
+
+    @cached_property
+    def notes(self) -> Notes:
+        """What this process has met so far in reading the index."""
+        return Notes()
+
+    @property
+    def text_column(self) -> str | None:
+        """The column of the captions or of the labels, as the task says."""
+        return self.caption_column if self.task == "pairs" else self.label_column
+
+    def unnamed(self, shard: str) -> Iterator[Skip]:
+        """In the last shard, the images whose names no table can hold."""
+        for name in self.files.listing.unnamed if shard == self.shards[-1] else ():
+            yield Skip(name, shard, "missing_image", "its name is not UTF-8: rename the file")
+
+    def unread(self) -> Counter[str]:
+        """The files of the pool that are not read, by kind, and the members of its containers."""
+        found = Counter(self.notes.unread)
+        if not self.alone:
+            used = set(self.used())
+            found.update(kind_of(name) for name in self.files.listing.names if name not in used)
+            found.update(self.files.listing.left_out)
+        return found
+
+    def sample(
+        self,
+        *,
+        key: str,
+        shard: str,
+        text: str,
+        image: Locator,
+        meta: dict[str, Any],
+        derived: Callable[[str | None], str],
+        several: bool = False,
+    ) -> Sample:
+        """A sample whose metadata leaves out what the sample itself says already.
+
+        Args:
+            text: The caption, or the label, as the task says.
+            derived: Makes a uid: of the image's own, or of nothing but the sample's place.
+            several: Whether its image has several captions: then a uid in the metadata is the
+                image's, and the samples get uids that are derived from it.
+        """
+        uid = self._given_uid(meta)
+        if uid is None or several:
+            uid = derived(uid)
+        else:
+            self.notes.own_uids += 1
+        caption, label = (text, None) if self.task == "pairs" else (None, text)
+        own = {"uid": uid, "key": key}
+        if caption is not None:  # a column "label" beside chosen labels is another opinion
+            own["caption"] = caption
+        kept = {name: value for name, value in meta.items() if own.get(name, _OTHER) != value}
+        if isinstance(kept.get("uid"), str) and kept["uid"].lower() == uid:
+            del kept["uid"]
+        return Sample(uid, key, shard, caption, image, kept, label)
+
+    def _given_uid(self, meta: Mapping[str, Any]) -> str | None:
+        """The metadata's own uid in lower case, if it is 32 hexadecimal digits."""
+        value = meta.get(self.uid_column or "uid")
+        if isinstance(value, str) and _UID.fullmatch(value):
+            return value.lower()
+        if self.uid_column is not None:
+            raise Unusable(
+                "bad_metadata",
+                f"the column {self.uid_column} holds no uid of 32 hexadecimal digits: {value!r}",
+            )
+        return None
+
+    def digest(self, content: list[Any]) -> str:
+        """A fingerprint: over the layout, the columns in use and the content's identities."""
+        columns = [self.image_column, self.caption_column]
+        if self.task == "labels":
+            columns += ["labels", self.label_column]
+        if self.uid_column is not None:
+            columns += ["uid", self.uid_column]
+        return digest([self.layout, columns, content], length=64)
+
+
+def kind_of(name: str) -> str:
+    """The kind of a file in words: its suffix, two of them where the file is compressed."""
+    suffixes = PurePosixPath(name.lower()).suffixes
+    packed = len(suffixes) > 1 and suffixes[-1] in (".gz", ".zst", ".bz2", ".xz")
+    return "".join(suffixes[-2:] if packed else suffixes[-1:]) or "no suffix"
+
+
 def check_size(size: int, what: str) -> None:
     """Refuse a text longer than ``MAX_TEXT_BYTES``."""
     if size > MAX_TEXT_BYTES:
@@ -148,30 +279,6 @@ class Ordinals:
 def derived_uid(container: str, key: str, caption: str, ordinal: int) -> str:
     """The uid of a sample whose metadata names none (rule: module docstring)."""
     return digest([container, key, caption, ordinal], length=32)
-
-
-def given_uid(meta: Mapping[str, Any]) -> str | None:
-    """The metadata's own uid in lower case, if it is 32 hexadecimal digits."""
-    value = meta.get("uid")
-    return value.lower() if isinstance(value, str) and _UID.fullmatch(value) else None
-
-
-def make_sample(
-    *, uid: str, key: str, shard: str, text: str, task: Task, image: Locator, meta: dict[str, Any]
-) -> Sample:
-    """A sample whose metadata leaves out what the sample itself says already.
-
-    Args:
-        text: The caption, or the label, as ``task`` says.
-    """
-    caption, label = (text, None) if task == "pairs" else (None, text)
-    own = {"uid": uid, "key": key}
-    if task == "pairs":  # a column "label" beside the chosen labels is another opinion, and stays
-        own["caption"] = text
-    kept = {name: value for name, value in meta.items() if name not in own or value != own[name]}
-    if isinstance(kept.get("uid"), str) and kept["uid"].lower() == uid:
-        del kept["uid"]
-    return Sample(uid, key, shard, caption, image, kept, label)
 
 
 def shard_names(paths: Iterable[str]) -> dict[str, str]:
@@ -242,11 +349,3 @@ def file_identity(path: Path, name: str) -> list[str | int]:
         head = file.read(FINGERPRINT_BYTES)
         file.seek(max(len(head), size - FINGERPRINT_BYTES))
         return [name, size, hashlib.sha256(head + file.read(FINGERPRINT_BYTES)).hexdigest()]
-
-
-def pool_fingerprint(source: Source, content: list[Any]) -> str:
-    """64 hexadecimal digits over the layout, the columns in use and the content's identities."""
-    columns = [source.image_column, source.caption_column]
-    if source.task == "labels":
-        columns += ["labels", source.label_column]
-    return digest([source.layout, columns, content], length=64)

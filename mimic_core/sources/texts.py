@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from mimic_core.base.config import Task
-from mimic_core.sources.source import MAX_FIELDS, Unusable
+from mimic_core.sources.limits import MAX_CAPTION_BYTES, MAX_FIELDS
+from mimic_core.sources.source import Unusable
 
 LABEL_SUFFIXES = ("cls", "json")
 DEFAULT_LABEL = ".cls"
 
 CAPTION_FIELDS = ("caption", "text")
-TEXT_SUFFIXES = ("txt", "json")
-DEFAULT_CAPTION = ".txt, else the field caption or text of .json"
+CAPTION_SUFFIXES = ("txt", "caption")
+TEXT_SUFFIXES = (*CAPTION_SUFFIXES, "json")
+DEFAULT_CAPTION = ".txt or .caption, else the field caption or text of .json"
 
 
 def split_key(name: str) -> tuple[str, str] | None:
@@ -101,12 +104,12 @@ def check_text(text: str, what: str) -> str:
 
 
 def caption_of(value: Any, what: str) -> str:
-    """A caption from a JSON value: text as it is, numbers as written, null as empty.
+    """A caption from a JSON value: text as it is, numbers as written, null and NaN as empty.
 
     Raises:
         Unusable: It is a list or an object.
     """
-    if value is None:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, str):
         return check_text(value, what)
@@ -115,33 +118,47 @@ def caption_of(value: Any, what: str) -> str:
     raise Unusable("bad_metadata", f"{what} is not text but {type(value).__name__}")
 
 
-def read_sidecar(
-    texts: dict[str, bytes], caption_column: str | None
-) -> tuple[str | None, dict[str, Any]]:
-    """Caption and metadata of one key from its members ``txt`` and ``json``.
+def captions_of(value: Any, what: str) -> list[str]:
+    """The captions of one image from a JSON value: each of a list, else the one that it is."""
+    return [
+        caption_of(one, what) for one in (value or [None] if isinstance(value, list) else [value])
+    ]
 
-    The caption is ``caption_column``, a field of the JSON or ``txt``; by default ``txt`` if there
-    is one, else the JSON's ``caption`` or ``text``. None where there is no such thing.
+
+def read_sidecar(
+    texts: Mapping[str, bytes], caption_column: str | None
+) -> tuple[list[str] | None, dict[str, Any]]:
+    """Captions and metadata of one key from its members ``txt`` or ``caption`` and ``json``.
+
+    The caption is ``caption_column``, a field of the JSON or a suffix; by default a text of its own
+    if there is one, else the JSON's ``caption`` or ``text``, which may be a list. None where there
+    is no such thing.
 
     Raises:
         Unusable: One of them cannot be used.
     """
     meta = parse_metadata(texts["json"], "the .json") if "json" in texts else {}
-    if (caption_column is None and "txt" in texts) or caption_column == "txt":
-        text = texts.get("txt")
-        return (None if text is None else decode_text(text, "the .txt")), cells(meta, "the .json")
-    for field in CAPTION_FIELDS if caption_column is None else (caption_column,):
-        if meta.get(field) is not None:
-            return caption_of(meta[field], f"the field {field}"), cells(meta, "the .json")
+    own = CAPTION_SUFFIXES if caption_column is None else (caption_column,)
+    for suffix in own:
+        if suffix in CAPTION_SUFFIXES and suffix in texts:
+            return [decode_text(texts[suffix], f"the .{suffix}")], cells(meta, "the .json")
+    for name in CAPTION_FIELDS if caption_column is None else (caption_column,):
+        if meta.get(name) is not None:
+            return captions_of(meta[name], f"the field {name}"), cells(meta, "the .json")
     return None, {}
 
 
 def require_caption(caption: str | None, wanted: str) -> str:
-    """``caption`` itself; a missing or blank one is ``Unusable``."""
+    """``caption`` itself; a missing, blank or overlong one is ``Unusable``."""
     if caption is None:
         raise Unusable("empty_caption", f"no caption; looked for {wanted}")
     if not caption.strip():
         raise Unusable("empty_caption", "the caption holds only white space")
+    size = len(caption) if caption.isascii() else len(caption.encode())
+    if size > MAX_CAPTION_BYTES:
+        raise Unusable(
+            "bad_metadata", f"the caption has {size} bytes, the limit is {MAX_CAPTION_BYTES}"
+        )
     return caption
 
 
@@ -177,7 +194,7 @@ def require_text_of(task: Task, value: Any, wanted: str) -> str:
     return label
 
 
-def read_label(texts: dict[str, bytes], column: str | None) -> tuple[Any, dict[str, Any]]:
+def read_label(texts: Mapping[str, bytes], column: str | None) -> tuple[Any, dict[str, Any]]:
     """Label and metadata of one key from its members ``cls`` and ``json``.
 
     Args:

@@ -60,6 +60,7 @@ class Setup:
 
     config: RunConfig
     features: FeatureSet
+    reading: str
     loader: SampleLoader
     module: nn.Module
     model: str
@@ -153,6 +154,7 @@ def _setup(
     return Setup(
         config=config.model_copy(update={"training": resolved}),
         features=cached,
+        reading=inputs.reading,
         loader=features.loader_for(source, reference),
         module=models.module.requires_grad_(True),
         model=identity,

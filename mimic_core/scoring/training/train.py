@@ -85,6 +85,7 @@ class _Job(Job):
             _identity(setup),
             mimic_layers=tuple(setup.target),
             device=self.device.type,
+            reading=setup.reading,
         )
         if not self.group.first:
             self.group.wait()  # until the first process has made the directory

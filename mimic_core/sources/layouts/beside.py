@@ -7,27 +7,43 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path, PurePosixPath
+from functools import cached_property, partial
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from mimic_core.base.config import Task
 from mimic_core.base.schema import Sample, Skip
+from mimic_core.sources.layouts import img2dataset
+from mimic_core.sources.offers import Offer, Place
 from mimic_core.sources.source import (
     IMAGE_SUFFIXES,
-    Files,
-    Lean,
+    UNREAD_SUFFIXES,
+    Ordinals,
+    Source,
     Unusable,
-    derived_uid,
-    given_uid,
-    make_sample,
-    pool_fingerprint,
     row_range,
     row_shards,
 )
-from mimic_core.sources.texts import DEFAULT_CAPTION, TEXT_SUFFIXES, read_sidecar, require_caption
+from mimic_core.sources.texts import (
+    CAPTION_SUFFIXES,
+    DEFAULT_CAPTION,
+    TEXT_SUFFIXES,
+    read_sidecar,
+    require_caption,
+)
+
+
+def offer(place: Place, task: Task | None) -> Offer | None:
+    """The images with their texts, if at least one has one."""
+    if task == "labels" or place.alone is not None:
+        return None
+    image, caption = place.config.image_column, place.config.caption_column
+    source = PairSource(**place.settings, task="pairs", image_column=image, caption_column=caption)
+    if not source.has_captions():
+        return None
+    return Offer("the pool", {"pairs": source}, {"pairs": "texts beside the images"})
 
 
 class _Pair(NamedTuple):
@@ -39,29 +55,14 @@ class _Pair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PairSource(Lean):
-    """All images among ``files``; the two columns are the user's choices as in tar shards."""
-
-    files: Files
-    image_column: str | None = None
-    caption_column: str | None = None
-    label_column: None = None
-    task: Task = "pairs"
-
-    @property
-    def root(self) -> Path:
-        """The folder that locators are relative to."""
-        return self.files.root
-
-    @property
-    def layout(self) -> str:
-        """``folder`` or ``zip``."""
-        return self.files.layout
+class PairSource(Source):
+    """All images among the files; the two columns are the user's choices as in tar shards."""
 
     @cached_property
     def _pairs(self) -> list[_Pair]:
         suffix = (self.image_column or "").lower().removeprefix(".")
-        return pair_up(self.files.names(), (suffix,) if suffix else IMAGE_SUFFIXES)
+        suffixes = (suffix,) if suffix else (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES)
+        return _pair_up(self.files.listing.names, suffixes)
 
     def has_captions(self) -> bool:
         """Whether at least one image has a text beside it."""
@@ -72,8 +73,25 @@ class PairSource(Lean):
         """One per 2,048 samples."""
         return row_shards("images", len(self._pairs))
 
+    @cached_property
+    def _folders(self) -> list[str]:
+        """Folders that img2dataset has written a table beside."""
+        tops = {pair.key.partition("/")[0] for pair in self._pairs if "/" in pair.key}
+        return sorted(top for top in tops if img2dataset.table(self.files, top))
+
+    def used(self) -> Iterable[str]:
+        """Images, their texts and what img2dataset has written beside their folders."""
+        for pair in self._pairs:
+            yield from filter(None, (pair.image, *pair.texts))
+        for folder in self._folders:
+            yield from img2dataset.beside(folder)
+
+    def columns_read(self) -> str:
+        """The suffixes."""
+        return f"images with {self.caption_column or DEFAULT_CAPTION} beside them"
+
     def fingerprint(self) -> str:
-        """Over the identities of the images and the bytes of the texts."""
+        """Over the identities of the images and the bytes of the texts and of img2dataset's."""
         content = []
         for pair in self._pairs:
             row: list[object] = [pair.key]
@@ -83,7 +101,8 @@ class PairSource(Lean):
                 except Unusable as error:
                     row.append(error.reason)
             content.append(row)
-        return pool_fingerprint(self, content)
+        tables = [img2dataset.beside(folder)[0] for folder in self._folders]
+        return self.digest([*content, *([name, *self.files.identity(name)] for name in tables)])
 
     def _identity(self, name: str | None) -> list[object]:
         if name is None:
@@ -93,32 +112,51 @@ class PairSource(Lean):
         return [name, *self.files.identity(name)]
 
     def index(self, shard: str) -> Iterator[Sample | Skip]:
-        """The samples of one virtual shard, sorted by key."""
+        """The samples of one virtual shard, sorted by key; at last, what was not downloaded."""
         rows = row_range(self.shards, shard)
         for pair in self._pairs[rows.start : rows.stop]:
             try:
-                yield self._sample(pair, shard)
+                yield from self._samples(pair, shard)
+            except Unusable as error:
+                yield error.skip(pair.key, shard)
+        yield from self.unnamed(shard)
+        if shard == self.shards[-1]:
+            for folder in self._folders:
+                yield from img2dataset.failed(self.files, folder, shard)
+
+    def _samples(self, pair: _Pair, shard: str) -> Iterator[Sample | Skip]:
+        if pair.image is None:
+            raise Unusable("missing_image", f"no image beside {pair.texts[0]}")
+        suffix = _suffix(pair.image)
+        if suffix in UNREAD_SUFFIXES and suffix != self.image_column:
+            raise Unusable("unread_format", f".{suffix} images are not read; convert them to JPEG")
+        texts = {_suffix(name): self.files.read_text(name) for name in pair.texts}
+        captions, meta = read_sidecar(texts, self.caption_column)
+        image = self.files.locate(pair.image)
+        ordinals = Ordinals()
+        wanted = self.caption_column or DEFAULT_CAPTION
+        several = captions is not None and len(captions) > 1
+        for one in [None] if captions is None else captions:
+            try:
+                caption = require_caption(one, wanted)
+                yield self.sample(
+                    key=pair.key,
+                    shard=shard,
+                    text=caption,
+                    image=image,
+                    meta=meta,
+                    derived=partial(_uid, ordinals, pair.key, caption),
+                    several=several,
+                )
             except Unusable as error:
                 yield error.skip(pair.key, shard)
 
-    def _sample(self, pair: _Pair, shard: str) -> Sample:
-        if pair.image is None:
-            raise Unusable("missing_image", f"no image beside {pair.texts[0]}")
-        texts = {_suffix(name): self.files.read_text(name) for name in pair.texts}
-        caption, meta = read_sidecar(texts, self.caption_column)
-        caption = require_caption(caption, self.caption_column or DEFAULT_CAPTION)
-        return make_sample(
-            uid=given_uid(meta) or derived_uid("", pair.key, caption, 0),
-            key=pair.key,
-            shard=shard,
-            text=caption,
-            task="pairs",
-            image=self.files.locate(pair.image),
-            meta=meta,
-        )
+
+def _uid(ordinals: Ordinals, key: str, caption: str, image: str | None) -> str:
+    return ordinals.uid("", image or key, caption)
 
 
-def pair_up(names: list[str], image_suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[_Pair]:
+def _pair_up(names: Iterable[str], image_suffixes: tuple[str, ...]) -> list[_Pair]:
     """Group files by their path without the last suffix, sorted.
 
     A second image of the same stem is a sample of its own under its full name; a lone ``.json``
@@ -131,7 +169,7 @@ def pair_up(names: list[str], image_suffixes: tuple[str, ...] = IMAGE_SUFFIXES) 
         texts = tuple({_suffix(f): f for f in files if _suffix(f) in TEXT_SUFFIXES}.values())
         images = [name for name in files if _suffix(name) not in TEXT_SUFFIXES]
         images.sort(key=lambda name: (image_suffixes.index(_suffix(name)), name))
-        if images or any(_suffix(name) == "txt" for name in texts):
+        if images or any(_suffix(name) in CAPTION_SUFFIXES for name in texts):
             pairs.append(_Pair(stem, images[0] if images else None, texts))
         pairs += [_Pair(name, name, texts) for name in images[1:]]
     return pairs

@@ -7,78 +7,126 @@ files with row groups of a few hundred rows, as Hugging Face writes them, are th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from mimic_core.base.config import SourceConfig, Task
+from mimic_core.base.config import Task
 from mimic_core.base.errors import SourceError
 from mimic_core.base.schema import Locator, Sample, Skip
-from mimic_core.sources.guess import IMAGE_NAMES, guess_column, guess_text
+from mimic_core.sources.guess import IMAGE_NAMES, clearly_labels, guess_column, text_columns
+from mimic_core.sources.layouts import img2dataset
 from mimic_core.sources.layouts.table import row_meta
+from mimic_core.sources.offers import COLUMN_OF, Offer, Place
 from mimic_core.sources.source import (
-    Lean,
     Ordinals,
+    Source,
     Unusable,
     file_identity,
-    given_uid,
-    make_sample,
-    pool_fingerprint,
     shard_names,
     shard_position,
 )
 from mimic_core.sources.tables.arrow import class_names, parquet_schema, read_rows, row_count
 from mimic_core.sources.tables.loading import (
+    as_dtype,
+    captions_cell,
     holds_labels,
+    is_list,
     is_text,
     own_cell,
     own_columns,
-    plain,
+    require_captions,
     require_labels,
-    require_text,
+    table_suffix,
+    unread_columns,
 )
 from mimic_core.sources.texts import require_text_of
 
 ROWS_PER_SHARD = 8192
 
 
+def offer(place: Place, task: Task | None) -> Offer | None:
+    """Files with embedded images; the first readable one decides the columns.
+
+    Raises:
+        SourceError: The columns cannot be guessed, or hold neither bytes nor text.
+    """
+    config, root = place.config, place.files.root
+    schemas: dict[str, dict[str, pl.DataType] | None] = {}
+    for name in place.near if place.files.layout == "folder" else ():
+        if table_suffix(name) == "parquet":
+            try:
+                schemas[name] = parquet_schema(root / name, name)
+            except SourceError:
+                schemas[name] = None
+    readable = {
+        name: schema
+        for name, schema in schemas.items()
+        if schema and _embedded(schema, config.image_column)
+    }
+    if not readable:
+        return None
+    first, schema = next(iter(readable.items()))
+    embedded = image_columns(schema)
+    if config.image_column is None and len(embedded) == 1:
+        image = embedded[0]
+    else:
+        where = f"{first} (bytes)"
+        image = guess_column(embedded, IMAGE_NAMES, config.image_column, "--image-column", where)
+    text = [name for name, dtype in schema.items() if is_text(dtype) or _lists_text(dtype)]
+    labels = [name for name, dtype in schema.items() if holds_labels(dtype)]
+    if config.caption_column in schema:
+        require_captions(schema, str(config.caption_column), "--caption-column", first)
+    if config.label_column in schema:
+        require_labels(schema, str(config.label_column), first)
+    texts = text_columns(text, labels, config, task, f"{first} (text columns)")
+    paths = tuple(name for name, schema in schemas.items() if schema is None or name in readable)
+
+    def source(task: Task, column: str) -> ParquetSource:
+        settings = place.settings | {"layout": "parquet", COLUMN_OF[task]: column}
+        return ParquetSource(paths, **settings, task=task, image_column=image)
+
+    sources = {task: source(task, column) for task, column in texts.items()}
+    for one in sources.values():
+        for name, found in readable.items():
+            _check_columns(found, name, image, one.text_column or "", one.task)
+    return Offer(first, sources, texts, clearly_labels(texts.get("labels")))
+
+
+def _embedded(schema: dict[str, pl.DataType], chosen: str | None) -> bool:
+    """Whether a file holds images rather than their paths."""
+    embedded = image_columns(schema)
+    return bool(embedded) and chosen in (None, *embedded)
+
+
 class _Piece(NamedTuple):
-    """One virtual shard: rows of one file."""
+    """One virtual shard: rows of one file, or why the file cannot be read."""
 
     path: str
     start: int
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
-class ParquetSource(Lean):
-    """The rows of the files ``paths``, relative to ``root``."""
+class ParquetSource(Source):
+    """The rows of the files ``paths``, relative to the root."""
 
-    root: Path
     paths: tuple[str, ...]
-    image_column: str
-    caption_column: str | None
-    label_column: str | None = None
-    layout: str = "parquet"
-
-    @property
-    def task(self) -> Task:
-        """Which of the two columns is there."""
-        return "pairs" if self.label_column is None else "labels"
-
-    @property
-    def _text_column(self) -> str:
-        return self.caption_column or self.label_column or ""
 
     @cached_property
     def _pieces(self) -> dict[str, _Piece]:
         pieces = {}
         for name, path in shard_names(self.paths).items():
-            check_columns(self.root, path, self.image_column, self._text_column, self.task)
-            for start in range(0, max(1, row_count(self.root / path)), ROWS_PER_SHARD):
+            try:
+                rows = row_count(self.root / path)
+            except SourceError as error:
+                pieces[f"{name}-00000"] = _Piece(path, 0, error.problem)
+                continue
+            for start in range(0, max(1, rows), ROWS_PER_SHARD):
                 pieces[f"{name}-{start // ROWS_PER_SHARD:05d}"] = _Piece(path, start)
         return dict(sorted(pieces.items()))
 
@@ -87,16 +135,34 @@ class ParquetSource(Lean):
         """One per 8,192 rows of each file."""
         return tuple(self._pieces)
 
+    def used(self) -> Iterable[str]:
+        """The files."""
+        return self.paths
+
+    def unread(self) -> Counter[str]:
+        """Also the columns that no index keeps."""
+        found = super().unread()
+        readable = {piece.path for piece in self._pieces.values() if piece.problem is None}
+        for path in sorted(readable):
+            found.update(unread_columns(self.root / path, path, image=self.image_column))
+        return found
+
+    def columns_read(self) -> str:
+        """The columns."""
+        word = "captions" if self.task == "pairs" else "labels"
+        return f"images from {self.image_column}, {word} from {self.text_column}"
+
     def fingerprint(self) -> str:
         """Over each file's name, size, head and tail."""
-        content = [file_identity(self.root / path, path) for path in sorted(self.paths)]
-        return pool_fingerprint(self, content)
+        return self.digest([file_identity(self.root / path, path) for path in sorted(self.paths)])
 
     def index(self, shard: str) -> Iterator[Sample | Skip]:
         """The rows of one virtual shard, in the order of the file."""
         shard_position(self.shards, shard)
         piece = self._pieces[shard]
         try:
+            if piece.problem is not None:
+                raise SourceError(piece.problem, next_step="")
             rows = self._read(piece)
         except SourceError as error:
             detail = f"rows from {piece.start} on: {error.problem}"
@@ -105,39 +171,46 @@ class ParquetSource(Lean):
         ordinals = Ordinals()
         for row in rows.iter_rows(named=True):
             cell = row["text"]
-            for text in (cell or [None]) if isinstance(cell, list) else [cell]:
+            texts = (cell or [None]) if isinstance(cell, list) else [cell]
+            for text in texts:
                 try:
-                    yield self._sample(row, text, shard, ordinals)
+                    yield self._sample(row, text, shard, ordinals, several=len(texts) > 1)
                 except Unusable as error:
                     yield error.skip(_key(row), shard)
 
     def _read(self, piece: _Piece) -> pl.DataFrame:
         """The rows of a piece but for their images."""
-        schema = file_schema(self.root, piece.path)
-        column = self._text_column
-        classes = class_names(self.root / piece.path, piece.path)
-        own = own_columns(schema, (self.image_column, column), classes)
-        read = read_rows(self.root / piece.path, [column, *own], piece.start, ROWS_PER_SHARD)
+        path, column = self.root / piece.path, self.text_column or ""
+        schema = parquet_schema(path, piece.path)
+        classes = class_names(path, piece.path)
+        own = own_columns(schema, (self.image_column or "", column), classes)
+        read = read_rows(path, [column, *own], piece.start, ROWS_PER_SHARD)
         text = own_cell(column, schema[column], classes.get(column))
-        if _is_list(schema[column]):
-            text = pl.col(plain(column)).cast(pl.List(pl.String()))
-        return read.select(text.alias("text"), *own.values()).with_row_index(
-            "row", offset=piece.start
-        )
+        if is_list(schema[column]):
+            text = captions_cell(column, schema[column])
+        frame = read.frame.select(text.alias("text"), *own.values(), problem=read.problems)
+        return frame.with_row_index("row", offset=piece.start)
 
-    def _sample(self, row: dict[str, Any], cell: Any, shard: str, ordinals: Ordinals) -> Sample:
-        text = require_text_of(self.task, cell, f"the column {self._text_column}")
+    def _sample(
+        self, row: dict[str, Any], cell: Any, shard: str, ordinals: Ordinals, *, several: bool
+    ) -> Sample:
+        if row["problem"] is not None:
+            raise Unusable("bad_metadata", row["problem"])
+        meta = row_meta(row)
+        failure = img2dataset.failure(meta)
+        if failure is not None:
+            raise failure
+        text = require_text_of(self.task, cell, f"the column {self.text_column}")
         caption = text if self.task == "pairs" else ""
         path = self._pieces[shard].path
-        meta = row_meta(row)
-        return make_sample(
-            uid=given_uid(meta) or ordinals.uid(path, str(row["row"]), caption),
+        return self.sample(
             key=_key(row),
             shard=shard,
             text=text,
-            task=self.task,
-            image=Locator("parquet", path, row["row"], -1, self.image_column),
+            image=Locator("parquet", path, row["row"], -1, self.image_column or ""),
             meta=meta,
+            derived=lambda image: ordinals.uid(path, image or str(row["row"]), caption),
+            several=several,
         )
 
 
@@ -145,11 +218,6 @@ def _key(row: dict[str, Any]) -> str:
     """img2dataset's own key, else the number of the row."""
     key = row.get("own.key")
     return key if isinstance(key, str) and key else f"{row['row']:09d}"
-
-
-def file_schema(root: Path, path: str) -> dict[str, pl.DataType]:
-    """The columns of one file."""
-    return parquet_schema(root / path, path)
 
 
 def image_columns(schema: dict[str, pl.DataType]) -> list[str]:
@@ -163,54 +231,26 @@ def _holds_image(dtype: pl.DataType) -> bool:
     return isinstance(dtype, pl.Binary)
 
 
-def _is_list(dtype: pl.DataType) -> bool:
-    return isinstance(dtype, pl.List | pl.Array)
+def _lists_text(dtype: pl.DataType) -> bool:
+    return is_list(dtype) and is_text(as_dtype(dtype.inner))  # type: ignore[attr-defined]
 
 
-def open_parquet(root: Path, paths: tuple[str, ...], config: SourceConfig) -> ParquetSource:
-    """Files with embedded images; the first one decides the columns.
-
-    Raises:
-        SourceError: The columns cannot be guessed, or hold neither bytes nor text.
-    """
-    schema = file_schema(root, paths[0])
-    embedded = image_columns(schema)
-    if config.image_column is None and len(embedded) == 1:
-        image = embedded[0]
-    else:
-        image = guess_column(
-            embedded, IMAGE_NAMES, config.image_column, "--image-column", f"{paths[0]} (bytes)"
-        )
-    text = [name for name, dtype in schema.items() if is_text(dtype) or _is_list(dtype)]
-    labels = [name for name, dtype in schema.items() if holds_labels(dtype)]
-    if config.caption_column in schema and config.caption_column not in text:
-        require_text(schema, str(config.caption_column), "--caption-column", paths[0])
-    if config.label_column in schema:
-        require_labels(schema, str(config.label_column), paths[0])
-    found = guess_text(text, labels, config, f"{paths[0]} (text columns)")
-    check_columns(root, paths[0], image, found.name, found.task)
-    if found.task == "labels":
-        return ParquetSource(root, paths, image, None, found.name)
-    return ParquetSource(root, paths, image, found.name)
-
-
-def check_columns(root: Path, path: str, image: str, text: str, task: Task) -> None:
+def _check_columns(
+    schema: dict[str, pl.DataType], path: str, image: str, text: str, task: Task
+) -> None:
     """Refuse a file without the two columns, or with columns of another kind."""
-    schema = file_schema(root, path)
+    listed = ", ".join(f"{name}: {dtype}" for name, dtype in schema.items())
     if image not in image_columns(schema):
         raise SourceError(
             f"{path} has no image bytes in the column {image}",
-            got=", ".join(f"{name}: {dtype}" for name, dtype in schema.items()),
+            got=listed,
             next_step="move files of another kind away, or choose with --image-column",
         )
     if task == "labels":
         require_labels(schema, text, path)
-        return
-    dtype = schema.get(text)
-    inner = getattr(dtype, "inner", None) if dtype is not None and _is_list(dtype) else dtype
-    if inner is None or not is_text(inner):
+    elif text not in schema or not (is_text(schema[text]) or _lists_text(schema[text])):
         raise SourceError(
             f"{path} has no text in the column {text}",
-            got=", ".join(f"{name}: {dtype}" for name, dtype in schema.items()),
+            got=listed,
             next_step="move files of another kind away, or choose with --caption-column",
         )

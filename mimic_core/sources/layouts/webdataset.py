@@ -1,35 +1,44 @@
 """Tar shards as webdataset and img2dataset write them; images stay in the tar, read by offset.
 
-A sample is a run of consecutive members of one key (path up to the first dot of the base name): an
-image, a ``.txt`` caption or a ``.cls`` label, and a ``.json`` of metadata. A key that comes back
-later, or a suffix that comes twice, starts a new sample. Members with other suffixes are not read.
+A sample is a run of members of one key (path up to the first dot of the base name): an image, a
+``.txt`` caption or a ``.cls`` label, and a ``.json`` of metadata. A key that comes back later, or a
+suffix that comes twice, starts a new sample, unless the first one lacked what comes now.
+
+Names with further dots are read by these rules. Where the key has an image of its own, they belong
+to it and are not read (``1.seg.png``), but for pairs with a caption or label of their own. Else an
+image and a text that agree up to the last dot are a sample under that name (``shot 2.0 m.jpg``).
+Else one image and the key's texts are a sample (``1.image.jpg`` with ``1.caption.txt``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from mimic_core.base.config import Task
-from mimic_core.base.schema import Locator, Sample, Skip
+from mimic_core.base.schema import Locator, LocatorKind, Sample, Skip
+from mimic_core.sources.layouts import img2dataset
+from mimic_core.sources.offers import COLUMN_OF, Offer, Place
+from mimic_core.sources.packed import PACKED_SUFFIXES, PackedFile
 from mimic_core.sources.source import (
     IMAGE_SUFFIXES,
-    Lean,
+    UNREAD_SUFFIXES,
     Ordinals,
+    Source,
     Unusable,
     check_size,
     file_identity,
-    given_uid,
-    make_sample,
-    pool_fingerprint,
     shard_names,
     shard_position,
 )
-from mimic_core.sources.tarmembers import DamageError, Member, read_members
+from mimic_core.sources.tarmembers import DamageError, Gap, Member, read_members
 from mimic_core.sources.texts import (
+    CAPTION_SUFFIXES,
     DEFAULT_CAPTION,
     DEFAULT_LABEL,
     LABEL_SUFFIXES,
@@ -41,26 +50,59 @@ from mimic_core.sources.texts import (
     split_key,
 )
 
+PEEKED_MEMBERS = 256  # of the first tar, to see whether it holds captions or labels
+MAX_WAITING = 100_000  # incomplete samples of a tar whose texts may still come
+
+
+def offer(place: Place, task: Task | None) -> Offer | None:
+    """Tar shards; what the first of them has decides the task where the user does not."""
+    paths = tuple(name for name in place.near if is_tar(name))
+    if not paths:
+        return None
+
+    def reading(task: Task) -> WebDatasetSource:
+        column = getattr(place.config, COLUMN_OF[task])
+        settings = place.settings | {"layout": "webdataset", COLUMN_OF[task]: column}
+        return WebDatasetSource(
+            paths, **settings, task=task, image_column=place.config.image_column
+        )
+
+    found: dict[Task, str] = {"pairs": ".txt or .json captions", "labels": ".cls labels"}
+    tasks: list[Task] = [task] if task else ["pairs"]
+    if task is None:
+        suffixes = reading("labels").peek()
+        if "cls" in suffixes:
+            texts = suffixes.intersection(TEXT_SUFFIXES)
+            tasks = (
+                ["pairs", "labels"] if texts and _holds_samples(reading("pairs")) else ["labels"]
+            )
+    return Offer("the pool", {one: reading(one) for one in tasks}, found)
+
+
+def is_tar(name: str) -> bool:
+    """Whether a file name is that of a tar, compressed or not."""
+    return name.lower().endswith((".tar", *PACKED_SUFFIXES))
+
+
+def _holds_samples(source: WebDatasetSource) -> bool:
+    first = itertools.islice(source.index(source.shards[0]), PEEKED_MEMBERS)
+    return any(isinstance(one, Sample) for one in first)
+
 
 @dataclass(slots=True)
 class _Group:
-    """The members of one sample while they are read."""
+    """The members of one key while they are read, by suffix; texts of compressed tars as read."""
 
     key: str
     members: dict[str, Member] = field(default_factory=dict)
+    texts: dict[str, bytes | Unusable] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class WebDatasetSource(Lean):
-    """Tar shards ``paths``, relative to ``root``; the columns are the user's choices."""
+class WebDatasetSource(Source):
+    """Tar shards ``paths``, relative to the root; the columns are the user's choices."""
 
-    root: Path
     paths: tuple[str, ...]
-    image_column: str | None = None
-    caption_column: str | None = None
-    label_column: str | None = None
-    task: Task = "pairs"
-    layout: str = "webdataset"
 
     @cached_property
     def _files(self) -> dict[str, str]:
@@ -71,98 +113,281 @@ class WebDatasetSource(Lean):
         """One per tar."""
         return tuple(self._files)
 
+    def used(self) -> Iterable[str]:
+        """The tars and what img2dataset has written beside them."""
+        return [*self.paths, *(name for path in self.paths for name in img2dataset.beside(path))]
+
+    def columns_read(self) -> str:
+        """The suffixes of the members."""
+        image = f".{self.image_column.lstrip('.')} images" if self.image_column else "images"
+        default = DEFAULT_CAPTION if self.task == "pairs" else DEFAULT_LABEL
+        word = "captions" if self.task == "pairs" else "labels"
+        return f"{image}, {word} from {self.text_column or default}"
+
     def fingerprint(self) -> str:
-        """Over each tar's name, size, head and tail."""
-        content = [file_identity(self.root / path, path) for path in sorted(self.paths)]
-        return pool_fingerprint(self, content)
+        """Over each tar's name, size, head and tail, and img2dataset's tables."""
+        tables = [img2dataset.table(self.files, path) for path in self.paths]
+        names = sorted([*self.paths, *(name for name in tables if name)])
+        return self.digest([file_identity(self.root / name, name) for name in names])
+
+    def peek(self) -> set[str]:
+        """The suffixes of the first members of the first tar."""
+        try:
+            with _opened(self.root / self._files[self.shards[0]]) as (file, end):
+                first = itertools.islice(read_members(file, end), PEEKED_MEMBERS)
+                named = [split_key(one.name) for one in first if isinstance(one, Member)]
+        except (DamageError, OSError):
+            return set()  # the index says what is wrong
+        return {one[1].rpartition(".")[2] for one in named if one is not None}
 
     def index(self, shard: str) -> Iterator[Sample | Skip]:
-        """Samples in the order of the tar; damage ends the shard with one skip."""
+        """Samples in the order of the tar; those that lack something are skipped at its end."""
         shard_position(self.shards, shard)
         path = self._files[shard]
-        chosen = self.caption_column if self.task == "pairs" else self.label_column
-        reader = _Reader(path, shard, self.image_column, chosen, self.task)
+        reader = _Reader(self, path, shard)
         try:
-            with (self.root / path).open("rb") as file:
-                yield from reader.samples(file)
+            with _opened(self.root / path) as (file, end):
+                yield from reader.samples(file, end)
         except (DamageError, OSError) as error:
-            where = f"after {reader.last}" if reader.last else "at its start"
-            detail = f"{path}: unreadable {where}: {error}; what follows is lost"
-            yield Skip(reader.last, shard, "unreadable_shard", detail)
+            yield from reader.incomplete()
+            yield reader.lost(f"{error}; what follows is lost")
+        yield from img2dataset.failed(self.files, path, shard)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO | PackedFile, int | None]]:
+    """A tar and its size, which is not known of a compressed one."""
+    if path.name.lower().endswith(PACKED_SUFFIXES):
+        packed = PackedFile(path)
+        try:
+            yield packed, None
+        finally:
+            packed.close()
+    else:
+        with path.open("rb") as file:
+            yield file, path.stat().st_size
 
 
 class _Reader:
     """Turns the members of one tar into samples."""
 
-    def __init__(
-        self, path: str, shard: str, image_suffix: str | None, column: str | None, task: Task
-    ) -> None:
+    def __init__(self, source: WebDatasetSource, path: str, shard: str) -> None:
+        self._source = source
         self._path = path
         self._shard = shard
-        chosen = (image_suffix.lower().removeprefix("."),) if image_suffix else IMAGE_SUFFIXES
-        self._suffixes = chosen
-        self._texts = TEXT_SUFFIXES if task == "pairs" else LABEL_SUFFIXES
-        self._column = column
-        self._task = task
+        chosen = (source.image_column or "").lower().removeprefix(".")
+        self._images = (chosen,) if chosen else IMAGE_SUFFIXES
+        self._seen = (*self._images, *(() if chosen else UNREAD_SUFFIXES))
+        pairs = source.task == "pairs"
+        self._texts = TEXT_SUFFIXES if pairs else LABEL_SUFFIXES
+        self._own = CAPTION_SUFFIXES if pairs else ("cls",)
         self._ordinals = Ordinals()
-        self.last = ""  # key of the last sample that was read whole
+        self._waiting: dict[str, _Group] = {}
+        self._last = ""  # key of the last sample that was read whole
+        self._packed = path.lower().endswith(PACKED_SUFFIXES)
+        self._read: Callable[[Member], bytes] = lambda _: b""
 
-    def samples(self, file: BinaryIO) -> Iterator[Sample | Skip]:
+    def samples(self, file: BinaryIO | PackedFile, end: int | None) -> Iterator[Sample | Skip]:
+        self._read = lambda member: _read_text(file, member)
         group: _Group | None = None
-        for member in read_members(file):
-            named = split_key(member.name)
-            if named is None or member.kind == "folder":
+        for found in read_members(file, end):
+            if isinstance(found, Gap):
+                behind = "what follows" if found.stop is None else f"up to byte {found.stop}, it"
+                yield self.lost(f"{found.why}; {behind} is lost")
+                if group is not None:
+                    yield self._open_at_gap(group)
+                    group = None
+                continue
+            named = self._named(found)
+            if named is None:
                 continue
             key, suffix = named
-            if suffix not in self._texts and suffix not in self._suffixes:
-                continue
             if group is None or group.key != key or suffix in group.members:
                 if group is not None:
-                    yield self._sample(group, file)
-                group = _Group(key)
-            group.members[suffix] = member
+                    yield from self._finished(group)
+                waiting = self._waiting.get(key)
+                again = waiting is not None and self._completes(waiting, suffix)
+                group = self._waiting.pop(key) if again else _Group(key)
+            group.members[suffix] = found
+            if self._packed and suffix.rpartition(".")[2] in self._texts:
+                group.texts[suffix] = self._read_now(found)
         if group is not None:
-            yield self._sample(group, file)
+            yield from self._finished(group)
+        yield from self.incomplete()
 
-    def _sample(self, group: _Group, file: BinaryIO) -> Sample | Skip:
-        key = self.last = printable(group.key)
+    def _read_now(self, member: Member) -> bytes | Unusable:
         try:
-            return self._usable(group, key, file)
+            return self._read(member)
         except Unusable as error:
-            return error.skip(key, self._shard)
+            return error
 
-    def _usable(self, group: _Group, key: str, file: BinaryIO) -> Sample:
-        image = next((group.members[s] for s in self._suffixes if s in group.members), None)
-        if image is None:
-            wanted = ", ".join(self._suffixes)
-            raise Unusable("missing_image", f"no member with suffix {wanted}")
-        if image.kind != "file":
-            raise Unusable("missing_image", image.refusal())
-        texts = {
-            suffix: _read_text(file, group.members[suffix])
-            for suffix in self._texts
-            if suffix in group.members
-        }
-        pairs = self._task == "pairs"
-        found, meta = (read_sidecar if pairs else read_label)(texts, self._column)
-        wanted = self._column or (DEFAULT_CAPTION if pairs else DEFAULT_LABEL)
-        text = require_text_of(self._task, found, wanted)
-        caption = text if pairs else ""
-        return make_sample(
-            uid=given_uid(meta) or self._ordinals.uid(self._path, key, caption),
-            key=key,
-            shard=self._shard,
-            text=text,
-            task=self._task,
-            image=Locator("range", self._path, image.offset, image.size),
-            meta=meta,
+    def _named(self, member: Member) -> tuple[str, str] | None:
+        """Key and suffix of a member that may be part of a sample; others are counted."""
+        if member.kind == "folder":
+            return None
+        named = split_key(member.name)
+        kind = named[1].rpartition(".")[2] if named else ""
+        if named and (kind in self._texts or kind in self._seen or named[1] in self._images):
+            return named
+        base = member.name.rpartition("/")[2]
+        if not base.startswith("."):
+            self._source.notes.unread[f".{kind} in tars" if kind else "no suffix in tars"] += 1
+        return None
+
+    def _completes(self, group: _Group, suffix: str) -> bool:
+        """Whether ``suffix`` is what an earlier group of the same key lacks."""
+        kinds = {one.rpartition(".")[2] for one in group.members}
+        text = suffix.rpartition(".")[2] in self._texts
+        return suffix not in group.members and text != bool(kinds.intersection(self._texts))
+
+    def _finished(self, group: _Group) -> Iterator[Sample | Skip]:
+        """The samples of a group, or nothing as long as it waits for what it lacks."""
+        kinds = {one.rpartition(".")[2] for one in group.members} | group.members.keys()
+        whole = kinds.intersection(self._seen) and kinds.intersection(self._texts)
+        if whole:
+            yield from self._units(group)
+            return
+        if earlier := self._waiting.pop(group.key, None):
+            yield from self._units(earlier)
+        self._waiting[group.key] = group
+        if len(self._waiting) > MAX_WAITING:
+            yield from self._units(self._waiting.pop(next(iter(self._waiting))))
+
+    def incomplete(self) -> Iterator[Sample | Skip]:
+        """What has waited in vain."""
+        while self._waiting:
+            yield from self._units(self._waiting.pop(next(iter(self._waiting))))
+
+    def lost(self, why: str) -> Skip:
+        """A part of the tar that cannot be read."""
+        where = f"after {self._last}" if self._last else "at its start"
+        return Skip(
+            self._last, self._shard, "unreadable_shard", f"{self._path}: unreadable {where}: {why}"
         )
 
+    def _open_at_gap(self, group: _Group) -> Skip:
+        """The sample before a gap, part of which may lie in it."""
+        detail = "the tar is damaged behind it, so that its last members cannot be known"
+        return Skip(printable(group.key), self._shard, "unreadable_shard", detail)
 
-def _read_text(file: BinaryIO, member: Member) -> bytes:
+    def _units(self, group: _Group) -> Iterator[Sample | Skip]:
+        """The samples of one group by the rules of the module's docstring."""
+        plain = [one for one in group.members if "." not in one or one in self._images]
+        dotted: dict[str, list[str]] = {}
+        for suffix in group.members:
+            if suffix not in plain:
+                dotted.setdefault(suffix.rpartition(".")[0], []).append(suffix)
+        has_image = any(one in self._seen for one in plain)
+        texts = self._own if has_image else self._texts
+        pairs = {
+            stem: parts
+            for stem, parts in dotted.items()
+            if self._any(parts, self._seen) and self._any(parts, texts)
+        }
+        left = [one for stem, parts in dotted.items() if stem not in pairs for one in parts]
+        if has_image or (plain and not left):
+            yield from self._unit(group, group.key, plain)
+        elif not pairs:
+            yield from self._unit(group, group.key, [*plain, *left])
+            left = []
+        else:
+            for stem in dict.fromkeys(one.rpartition(".")[0] for one in [*plain, *left]):
+                parts = [one for one in [*plain, *left] if one.rpartition(".")[0] == stem]
+                if self._any(parts, (*self._seen, *self._own)):
+                    yield from self._unit(group, f"{group.key}.{stem}".rstrip("."), parts)
+                    left = [one for one in left if one not in parts]
+        self._source.notes.unread.update(f".{suffix} in tars" for suffix in left)
+        for stem, parts in pairs.items():
+            yield from self._unit(group, f"{group.key}.{stem}", parts)
+
+    @staticmethod
+    def _any(suffixes: Iterable[str], kinds: Iterable[str]) -> bool:
+        return not {one.rpartition(".")[2] for one in suffixes}.isdisjoint(kinds)
+
+    def _unit(self, group: _Group, key: str, suffixes: list[str]) -> Iterator[Sample | Skip]:
+        """The samples of one image: one, or one for each of its captions; or why there is none."""
+        shown = self._last = printable(key)
+        try:
+            yield from self._usable(group, shown, suffixes)
+        except Unusable as error:
+            yield error.skip(shown, self._shard)
+
+    def _usable(self, group: _Group, key: str, suffixes: list[str]) -> Iterator[Sample | Skip]:
+        image = self._image(group, suffixes)
+        texts = self._texts_of(group, suffixes)
+        source, column = self._source, self._source.text_column
+        values: list[Any]
+        if source.task == "pairs":
+            captions, meta = read_sidecar(texts, column)
+            values = [None] if captions is None else [*captions]
+        else:
+            label, meta = read_label(texts, column)
+            values = [label]
+        wanted = column or (DEFAULT_CAPTION if source.task == "pairs" else DEFAULT_LABEL)
+        kind: LocatorKind = "packed" if self._packed else "range"
+        place = Locator(kind, self._path, image.offset, image.size)
+        for value in values:
+            try:
+                text = require_text_of(source.task, value, wanted)
+                yield source.sample(
+                    key=key,
+                    shard=self._shard,
+                    text=text,
+                    image=place,
+                    meta=meta,
+                    derived=partial(self._uid, key, text if source.task == "pairs" else ""),
+                    several=len(values) > 1,
+                )
+            except Unusable as error:
+                yield error.skip(key, self._shard)
+
+    def _uid(self, key: str, caption: str, image: str | None) -> str:
+        return self._ordinals.uid(self._path, image or key, caption)
+
+    def _texts_of(self, group: _Group, suffixes: list[str]) -> dict[str, bytes]:
+        """The texts of a sample by kind; of several of a kind, the first by name."""
+        texts: dict[str, bytes] = {}
+        for suffix in sorted(suffixes, reverse=True):
+            kind = suffix.rpartition(".")[2]
+            if kind in self._texts and suffix not in self._images:
+                member = group.members[suffix]
+                text = group.texts[suffix] if self._packed else self._read_now(member)
+                if isinstance(text, Unusable):
+                    raise text
+                texts[kind] = text
+        return texts
+
+    def _image(self, group: _Group, suffixes: list[str]) -> Member:
+        """The image of a sample."""
+        images = [
+            one
+            for kind in self._images
+            for one in suffixes
+            if one == kind or ("." in one and one.rpartition(".")[2] == kind)
+        ]
+        if not images:
+            unread = [one for one in suffixes if one.rpartition(".")[2] in UNREAD_SUFFIXES]
+            if unread:
+                raise Unusable(
+                    "unread_format", f".{unread[0]} images are not read; convert them to JPEG"
+                )
+            wanted = ", ".join(self._images)
+            raise Unusable("missing_image", f"no member with suffix {wanted}")
+        if len({one.rpartition(".")[0] for one in images}) > 1:
+            raise Unusable("bad_metadata", f"several images of one key: {', '.join(images)}")
+        image = group.members[images[0]]
+        if image.kind != "file":
+            raise Unusable("missing_image", image.refusal())
+        return image
+
+
+def _read_text(file: BinaryIO | PackedFile, member: Member) -> bytes:
     """The bytes of a small member."""
     if member.kind != "file":
         raise Unusable("bad_metadata", member.refusal())
     check_size(member.size, printable(member.name))
     file.seek(member.offset)
-    return file.read(member.size)
+    data = file.read(member.size)
+    if len(data) != member.size:
+        raise Unusable("bad_metadata", f"{printable(member.name)} is cut off")
+    return data

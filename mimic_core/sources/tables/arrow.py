@@ -7,10 +7,11 @@ pyarrow raises errors. It also reads a row group in small batches, so that memor
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -19,10 +20,12 @@ import pyarrow.parquet as pq
 
 from mimic_core.base.errors import SourceError
 from mimic_core.sources.images import ImageError, check_image_size
+from mimic_core.sources.limits import MAX_COLUMN_BYTES, MAX_TEXT_BYTES
 from mimic_core.sources.source import FileState
 
 BATCH_ROWS = 128  # images decoded from the file together
 _OPEN_COLUMNS = 4
+_TEXT_EXTENSIONS = ("arrow.json",)  # extension types whose storage is text
 _BUFFER_BYTES = 1024 * 1024  # read ahead per column, instead of a row group's whole column
 FAILURES = (
     pa.ArrowException,
@@ -38,20 +41,44 @@ FAILURES = (
 
 
 def parquet_schema(file: IO[bytes] | Path, name: str) -> dict[str, pl.DataType]:
-    """The columns of one file.
+    """The columns of one file that can be used.
 
     Raises:
         SourceError: It is damaged, or names a column twice.
     """
+    return _usable(arrow_schema(file, name))
+
+
+def unusable_columns(file: IO[bytes] | Path, name: str) -> list[str]:
+    """The other columns, each with its type."""
+    schema = arrow_schema(file, name)
+    usable = _usable(schema)
+    unused = [one for one in schema if one.name not in usable]
+    return [f"{one.name or 'without a name'} ({one.type})" for one in unused]
+
+
+def arrow_schema(file: IO[bytes] | Path, name: str) -> Any:
+    """The columns as they are stored; raises as ``parquet_schema``."""
     try:
         schema = pq.read_schema(file)
-        names = list(schema.names)
-        repeated = sorted({column for column in names if names.count(column) > 1})
-        if not repeated:
-            return dict(_frame(schema.empty_table()).schema)
+        repeated = sorted(one for one, count in Counter(schema.names).items() if one and count > 1)
     except FAILURES as error:
         raise unreadable(name, error) from error
-    raise SourceError(f"{name} names a column twice", got=repeated, next_step="rename one of them")
+    if repeated:
+        raise SourceError(
+            f"{name} names a column twice", got=repeated, next_step="rename one of them"
+        )
+    return schema
+
+
+def _usable(schema: Any) -> dict[str, pl.DataType]:
+    """The columns that have a name and whose values polars can hold."""
+    found = {}
+    for field in schema:
+        series = _series(pa.chunked_array([], field.type)) if field.name else None
+        if series is not None:
+            found[field.name] = series.dtype
+    return found
 
 
 def class_names(file: IO[bytes] | Path, name: str) -> dict[str, list[str]]:
@@ -83,15 +110,25 @@ def row_count(path: Path) -> int:
         raise unreadable(path.name, error) from error
 
 
-def read_columns(file: IO[bytes] | Path, columns: list[str], name: str) -> pl.DataFrame:
+class Rows(NamedTuple):
+    """Some columns of some rows, and the problem of each row (N) that has one, else null."""
+
+    frame: pl.DataFrame
+    problems: pl.Series
+
+
+def read_columns(file: IO[bytes] | Path, columns: list[str], name: str) -> Rows:
     """Some columns of a whole file."""
     try:
-        return _checked(pq.read_table(file, columns=columns, use_threads=False), columns)
+        opened = _open(file)
+        for group in range(opened.num_row_groups):
+            _check_cells(opened, group, columns)
+        return _checked(opened.read(columns=columns, use_threads=False), columns)
     except FAILURES as error:
         raise unreadable(name, error) from error
 
 
-def read_rows(path: Path, columns: list[str], start: int, count: int) -> pl.DataFrame:
+def read_rows(path: Path, columns: list[str], start: int, count: int) -> Rows:
     """Some columns of the rows from ``start`` on."""
     try:
         file = _open(path)
@@ -104,8 +141,17 @@ def read_rows(path: Path, columns: list[str], start: int, count: int) -> pl.Data
         raise unreadable(path.name, error) from error
 
 
-def _open(path: Path) -> Any:
-    return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+def column_batches(file: IO[bytes], columns: list[str], name: str) -> Iterator[pl.DataFrame]:
+    """Some columns of a whole file, part by part."""
+    try:
+        for batch in _open(file).iter_batches(columns=columns, use_threads=False):
+            yield _checked(pa.table(batch), columns).frame
+    except FAILURES as error:
+        raise unreadable(name, error) from error
+
+
+def _open(file: IO[bytes] | Path) -> Any:
+    return pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
 
 
 def _batches(file: Any, columns: list[str], start: int, count: int) -> Iterator[tuple[int, Any]]:
@@ -116,6 +162,7 @@ def _batches(file: Any, columns: list[str], start: int, count: int) -> Iterator[
         first += file.metadata.row_group(group).num_rows
         if first <= start or place >= start + count:
             continue
+        _check_cells(file, group, columns)
         for batch in file.iter_batches(row_groups=[group], columns=columns, use_threads=False):
             if place + len(batch) > start:
                 yield place, batch
@@ -124,17 +171,69 @@ def _batches(file: Any, columns: list[str], start: int, count: int) -> Iterator[
                 return
 
 
-def _checked(table: Any, columns: list[str]) -> pl.DataFrame:
+def _check_cells(file: Any, group: int, columns: list[str]) -> None:
+    """Refuse a row group whose cells are too large to be texts, before any is in memory."""
+    row_group = file.metadata.row_group(group)
+    for position in range(row_group.num_columns):
+        part = row_group.column(position)
+        size = part.total_uncompressed_size
+        average = size / max(1, part.num_values)
+        if part.path_in_schema.partition(".")[0] in columns and (
+            average > MAX_TEXT_BYTES or size > MAX_COLUMN_BYTES
+        ):
+            raise ValueError(
+                f"{size} bytes in {part.num_values} cells of {part.path_in_schema}, the limit is "
+                f"{MAX_TEXT_BYTES} for a cell and {MAX_COLUMN_BYTES} for a row group"
+            )
+
+
+def _checked(table: Any, columns: list[str]) -> Rows:
     """An arrow table as a frame; text that is not UTF-8 is found here and not in polars."""
     chosen = table.select(columns)  # reading a column also reads others that begin with "name."
-    chosen.validate(full=True)
-    return _frame(chosen)
+    problems = pl.Series("problem", [None] * len(chosen), dtype=pl.String())
+    found = []
+    for name, column in zip(chosen.column_names, chosen.columns, strict=True):
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            column, bad = _decoded(column)  # noqa: PLW2901 - the same, made valid
+            problems = problems.scatter(bad, f"the column {name} is not UTF-8")
+        series = _series(column)
+        if series is None:
+            raise ValueError(f"the column {name} is {column.type}, which is not read")
+        found.append(series.alias(name))
+    return Rows(pl.DataFrame(found), problems)
 
 
-def _frame(table: Any) -> pl.DataFrame:
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)  # of a table, never of an array
-    return frame
+def _decoded(column: Any) -> tuple[Any, list[int]]:
+    """A text column without the cells that are not UTF-8, and where those are."""
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        raise ValueError(f"a column of {column.type} is damaged")
+    cells, bad = [], []
+    for row, cell in enumerate(column.cast(pa.large_binary()).to_pylist()):
+        try:
+            cells.append(None if cell is None else cell.decode())
+        except UnicodeDecodeError:
+            cells.append(None)
+            bad.append(row)
+    return pa.chunked_array([pa.array(cells, pa.large_string())]), bad
+
+
+def _series(column: Any) -> pl.Series | None:
+    """An arrow column as polars holds it, else as text; None where it is of no use."""
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        if kind.extension_name not in _TEXT_EXTENSIONS:
+            return None
+        column = pa.chunked_array([one.storage for one in column.chunks], kind.storage_type)
+    for as_text in (False, True):
+        try:
+            series = pl.from_arrow(column.cast(pa.large_string()) if as_text else column)
+        except FAILURES:
+            continue
+        if isinstance(series, pl.Series):
+            return series
+    return None
 
 
 def unreadable(name: str, error: BaseException) -> SourceError:
@@ -168,12 +267,17 @@ class _ImageColumn:
             self._batches = self._file.iter_batches(
                 BATCH_ROWS, row_groups=[group], columns=[self._name], use_threads=False
             )
+            _check_images(self._file, group, self._name)
         while row >= self._first + len(self._cells):
             self._first += len(self._cells)
             batch = next(self._batches)
             self._cells = batch.column(batch.schema.get_field_index(self._name))
-        value = self._cells[row - self._first].as_py()
-        return value.get("bytes") if isinstance(value, dict) else value
+        cell = self._cells[row - self._first]
+        if isinstance(cell, pa.StructScalar):
+            cell = cell["bytes"]
+        if isinstance(cell, pa.BinaryScalar | pa.LargeBinaryScalar) and cell.is_valid:
+            check_image_size(cell.as_buffer().size, f"row {row}")
+        return cell.as_py()
 
 
 @lru_cache(maxsize=_OPEN_COLUMNS)
@@ -191,10 +295,21 @@ def read_cell(path: Path, column: str, row: int) -> bytes:
         data = _image_column(FileState.of(path), column).cell(row)
     except (FileNotFoundError, KeyError) as error:
         raise ImageError("missing_image", f"{path.name}: {error}") from error
+    except ImageError:
+        raise
     except FAILURES as error:
         detail = f"{path.name} row {row}: {type(error).__name__}: {error}"
         raise ImageError("corrupt_image", detail) from error
     if not isinstance(data, bytes):
         raise ImageError("missing_image", f"{path.name}: row {row} has no bytes in {column}")
-    check_image_size(len(data), f"{path.name} row {row}")
     return data
+
+
+def _check_images(file: Any, group: int, column: str) -> None:
+    """Refuse a row group whose cells are too large to be images, before any is in memory."""
+    row_group = file.metadata.row_group(group)
+    for position in range(row_group.num_columns):
+        part = row_group.column(position)
+        if part.path_in_schema.partition(".")[0] == column:
+            average = part.total_uncompressed_size // max(1, part.num_values)
+            check_image_size(average, f"a cell of {part.path_in_schema}")

@@ -1,139 +1,297 @@
-"""Captions tables as CSV or TSV, row by row: a broken row is skipped, a broken file is refused."""
+"""Captions tables as CSV or TSV: each row of the file becomes a row or a problem, none is lost.
+
+A cell in quotes may hold line breaks. Where a quote is opened and not closed, though, it would
+swallow all rows up to the next quote; so a quoted cell ends before a line that is a row by itself,
+and the row that it began in is a problem of its own. In tab-separated files, which are often
+written without any quoting, such a row is read as it stands instead.
+"""
 
 from __future__ import annotations
 
 import codecs
-import csv
+import re
+from collections import Counter, deque
 from collections.abc import Iterator
-from typing import IO, Any
+from pathlib import PurePosixPath
+from typing import IO, NamedTuple
 
 import polars as pl
 
+from mimic_core.base.config import Task
 from mimic_core.base.errors import SourceError
 from mimic_core.sources.guess import Columns
-from mimic_core.sources.source import Unusable
-from mimic_core.sources.tables.columns import CHUNK_ROWS, OWN
+from mimic_core.sources.limits import MAX_TEXT_BYTES
+from mimic_core.sources.source import IMAGE_SUFFIXES, UNREAD_SUFFIXES, Unusable
+from mimic_core.sources.tables.columns import CHUNK_ROWS, MAX_COLUMNS, OWN
 from mimic_core.sources.texts import check_text
 
 _DELIMITERS = "\t,;|"
+_QUOTED = re.compile(r'"([^"]*+(?:""[^"]*+)*+)"')
 _INTEGER = r"^(?:0|-?[1-9][0-9]{0,17})$"  # no leading zeros: 007 is a name, not a number
 # At most 15 digits before the point: a longer number is an id that a float would change.
 _FLOAT = (
     r"^[+-]?(?:(?:(?:0|[1-9][0-9]{0,14})(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?"
     r"|nan|inf(?:inity)?)$"
 )
+_WHOLE = r"^(?:0|-?[1-9][0-9]{0,14})(?:\.0*)?$"
+_RECORD_LINES = 256  # of one row; a caption with more line breaks is a problem
+_PEEKED = 64 * 1024
 
 
-def csv_reader(file: IO[bytes], name: str) -> tuple[Any, list[str]]:
-    """A reader standing behind the header, and the names of the columns."""
-    if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-        raise SourceError(f"{name} is UTF-16", next_step="save it as UTF-8")
-    file.seek(0)
-    header = next(_lines(file), "")
-    file.seek(0)
-    delimiter = _delimiter(header, default="\t" if name.lower().endswith(".tsv") else ",")
-    reader = csv.reader(_lines(file), delimiter=delimiter, strict=True)
-    try:
-        first = next(reader, [])
-    except csv.Error as error:
-        raise _broken_csv(name, reader.line_num, error) from error
-    names = [cell.strip() or f"column_{place}" for place, cell in enumerate(first, 1)]
-    repeated = sorted({column for column in names if names.count(column) > 1})
+class _Line(NamedTuple):
+    """One line with its end; ``text`` is None where it is too long to be held."""
+
+    number: int
+    text: str | None
+
+
+class _Row(NamedTuple):
+    """One row: its cells, or its problem."""
+
+    cells: list[str]
+    problem: str | None = None
+
+
+class Delimited:
+    """A table that stands behind its header.
+
+    Raises:
+        SourceError: The header cannot be read.
+    """
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        head = file.read(_PEEKED)
+        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise SourceError(f"{name} is UTF-16", next_step="save it as UTF-8")
+        file.seek(0)
+        old_mac = b"\r" in head and b"\n" not in head
+        self._lines = _mac_lines(file) if old_mac else _lines(file)
+        header = next(self._lines, _Line(1, "")).text
+        if header is None:
+            raise SourceError(
+                f"the first line of {name} is longer than {MAX_TEXT_BYTES} bytes",
+                next_step="check that it is a table with a header",
+            )
+        header = header.rstrip("\r\n")
+        default = "\t" if name.lower().endswith(".tsv") else ","
+        self._delimiter: str = max([default, *_DELIMITERS], key=lambda one: _width(header, one))
+        cells = _split(header, self._delimiter) or header.split(self._delimiter)
+        self.names = [cell.strip() or f"column_{place}" for place, cell in enumerate(cells, 1)]
+        self._waiting: deque[_Line] = deque()
+        self._image = 0
+        self._spaces = False
+        self._suffixes: set[str] = set()
+        _check_names(self.names, name)
+
+    def rows(self, image: str) -> Iterator[_Row]:
+        """All rows; those that are none have empty cells and a problem.
+
+        Args:
+            image: The column of the images, by which a line is known to be a row.
+        """
+        self._image = self.names.index(image)
+        while (line := self._line(0)) is not None:
+            self._waiting.popleft()
+            if line.text is None:
+                yield self._problem(line, f"longer than {MAX_TEXT_BYTES} bytes")
+            elif line.text.strip("\r\n"):
+                yield self._row(line, line.text)
+
+    def _row(self, line: _Line, text: str) -> _Row:
+        try:
+            cells = _split(text.rstrip("\r\n"), self._delimiter) or self._joined(text)
+            problem = "a quote is opened and not closed"
+        except ValueError as error:
+            cells, problem = None, str(error)
+        if cells is not None and len(cells) != len(self.names):
+            problem = f"{len(cells)} fields, the header has {len(self.names)}"
+            cells = None
+        if cells is None and self._delimiter == "\t":
+            plain = text.rstrip("\r\n").split("\t")
+            cells = plain if len(plain) == len(self.names) else None
+        if cells is None:
+            return self._problem(line, problem)
+        try:
+            cells = [check_text(cell, "") for cell in cells]
+        except Unusable:
+            return self._problem(line, "not UTF-8")
+        image = cells[self._image]
+        self._spaces = self._spaces or " " in image
+        self._suffixes.add(PurePosixPath(image).suffix.lower())
+        return _Row(cells)
+
+    def _problem(self, line: _Line, what: str) -> _Row:
+        return _Row([""] * len(self.names), f"line {line.number}: {what}")
+
+    def _joined(self, text: str) -> list[str] | None:
+        """The cells of a row that goes on in the next lines; None where its quote is not closed."""
+        quotes = text.count('"')
+        for place in range(_RECORD_LINES):
+            line = self._line(place)
+            if line is None or line.text is None or self._is_row(line.text):
+                return None
+            text += line.text
+            quotes += line.text.count('"')
+            if len(text) > MAX_TEXT_BYTES:
+                return None
+            if '"' in line.text and quotes % 2 == 0:
+                cells = _split(text.rstrip("\r\n"), self._delimiter)
+                if cells is not None:
+                    for _ in range(place + 1):
+                        self._waiting.popleft()
+                    return cells
+        return None
+
+    def _is_row(self, text: str) -> bool:
+        """Whether a line has all columns and names an image, as rows do."""
+        cells = text.rstrip("\r\n").split(self._delimiter)
+        if len(cells) < len(self.names):
+            return False
+        image = cells[self._image].strip('"')
+        suffix = PurePosixPath(image).suffix.lower()
+        known = suffix[1:] in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES) or suffix in self._suffixes
+        return known and bool(image) and (self._spaces or " " not in image)
+
+    def _line(self, place: int) -> _Line | None:
+        """The line ``place`` lines ahead; None at the end."""
+        while len(self._waiting) <= place:
+            line = next(self._lines, None)
+            if line is None:
+                return None
+            self._waiting.append(line)
+        return self._waiting[place]
+
+
+def _check_names(names: list[str], name: str) -> None:
+    """Refuse columns that could not be told apart or stored."""
+    repeated = sorted(column for column, count in Counter(names).items() if count > 1)
     if repeated:
         raise SourceError(
-            f"{name} names a column twice", got=repeated, next_step="rename one of them"
+            f"{name} names a column twice", got=repeated[:8], next_step="rename one of them"
+        )
+    if len(names) > MAX_COLUMNS:
+        raise SourceError(
+            f"{name} has too many columns",
+            got=len(names),
+            allowed=f"at most {MAX_COLUMNS}",
+            next_step="check that its first line is a header, and leave out what is not needed",
         )
     try:
         for column in names:
             check_text(column, "its header")
     except Unusable as error:
         raise SourceError(f"{name} is not UTF-8", next_step="save it as UTF-8") from error
-    return reader, names
 
 
-def _lines(file: IO[bytes]) -> Iterator[str]:
+def _lines(file: IO[bytes]) -> Iterator[_Line]:
     """Lines with their ends; bytes that are not UTF-8 survive, so that only their rows are lost."""
-    for number, line in enumerate(file):
-        data = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
-        yield data.decode("utf-8", "surrogateescape")
+    number = 0
+    while data := file.readline(MAX_TEXT_BYTES + 1):
+        number += 1
+        if len(data) > MAX_TEXT_BYTES:
+            while data and not data.endswith(b"\n"):
+                data = file.readline(MAX_TEXT_BYTES)
+            yield _Line(number, None)
+        else:
+            yield _Line(number, _decoded(data, number))
 
 
-def _delimiter(header: str, default: str) -> str:
-    """The separator that splits the header into most columns; ``default`` wins a draw."""
-
-    def width(delimiter: str) -> int:
-        try:
-            return len(next(csv.reader([header], delimiter=delimiter), []))
-        except csv.Error:
-            return 0
-
-    widest: str = max([default, *_DELIMITERS], key=width)
-    return widest
-
-
-def _broken_csv(name: str, line: int, error: Exception) -> SourceError:
-    return SourceError(
-        f"{name} cannot be read beyond line {line}: {error}",
-        got=f"line {line}",
-        allowed='fields in double quotes, with "" for a quote inside, up to '
-        f"{csv.field_size_limit()} characters",
-        next_step="look for a quote that is opened and never closed, or save it as JSON Lines",
-    )
+def _mac_lines(file: IO[bytes]) -> Iterator[_Line]:
+    """The same where lines end as on old Macs."""
+    number, rest, skipping = 0, b"", False
+    while chunk := file.read(_PEEKED):
+        *lines, rest = (rest + chunk).split(b"\r")
+        for data in lines:
+            number += 1
+            yield _Line(number, None if skipping else _decoded(data, number))
+            skipping = False
+        if len(rest) > MAX_TEXT_BYTES:
+            rest, skipping = b"", True
+    if rest or skipping:
+        yield _Line(number + 1, None if skipping else _decoded(rest, number + 1))
 
 
-def _csv_rows(reader: Any, names: list[str], name: str) -> Iterator[tuple[list[str], str | None]]:
-    """Rows as cells and problem; a broken row has empty cells."""
-    blank = [""] * len(names)
-    opened = 1
+def _decoded(data: bytes, number: int) -> str:
+    text = data.removeprefix(codecs.BOM_UTF8) if number == 1 else data
+    return text.decode("utf-8", "surrogateescape")
+
+
+def _split(text: str, delimiter: str) -> list[str] | None:
+    """The cells of a row; None where a quote is still open at its end.
+
+    Raises:
+        ValueError: Something follows a closed quote.
+    """
+    if '"' not in text:
+        return text.split(delimiter)
+    cells, place = [], 0
     while True:
-        opened = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            if "unexpected end" in str(error) or "field larger" in str(error):
-                raise _broken_csv(name, opened, error) from error
-            yield blank, f"line {opened}: {error}"
-            continue
-        if not row:
-            continue
-        if len(row) != len(names):
-            yield blank, f"line {opened}: {len(row)} fields, the header has {len(names)}"
-            continue
-        try:
-            yield [check_text(cell, "") for cell in row], None
-        except Unusable:
-            yield blank, f"line {opened}: not UTF-8"
+        if text.startswith('"', place):
+            match = _QUOTED.match(text, place)
+            if match is None:
+                return None
+            cells.append(match[1].replace('""', '"'))
+            place = match.end()
+            if place == len(text):
+                return cells
+            if text[place] != delimiter:
+                raise ValueError(f"'{delimiter}' expected after '\"'")
+        else:
+            stop = text.find(delimiter, place)
+            if stop < 0:
+                return [*cells, text[place:]]
+            cells.append(text[place:stop])
+            place = stop
+        place += 1
 
 
-def load_csv(file: IO[bytes], name: str, columns: Columns) -> pl.DataFrame:
-    """The whole table (``tables``)."""
-    reader, names = csv_reader(file, name)
-    chunks = [_text_chunk(names, [])]
-    rows: list[tuple[list[str], str | None]] = []
-    for row in _csv_rows(reader, names, name):
+def _width(header: str, delimiter: str) -> int:
+    """Into how many columns a separator splits the header."""
+    try:
+        return len(_split(header, delimiter) or ())
+    except ValueError:
+        return 0
+
+
+def load_csv(file: IO[bytes], name: str, columns: Columns, task: Task) -> pl.DataFrame:
+    """The whole table (``loading``)."""
+    table = Delimited(file, name)
+    chunks = [_text_chunk(table.names, [])]
+    rows: list[_Row] = []
+    for row in table.rows(columns.image):
         rows.append(row)
         if len(rows) == CHUNK_ROWS:
-            chunks.append(_text_chunk(names, rows))
+            chunks.append(_text_chunk(table.names, rows))
             rows = []
-    frame = pl.concat([*chunks, _text_chunk(names, rows)])
+    frame = pl.concat([*chunks, _text_chunk(table.names, rows)])
     own = [
-        typed(frame[OWN + column]).alias(OWN + column) for column in names if column not in columns
+        typed(frame[OWN + column]).alias(OWN + column)
+        for column in table.names
+        if column not in columns
     ]
+    text = frame[OWN + columns.text]
     return frame.select(
-        pl.col(OWN + columns.image).alias("image"),
-        pl.col(OWN + columns.text).alias("text"),
+        frame[OWN + columns.image].alias("image"),
+        (_whole(text) if task == "labels" else text).alias("text"),
         "problem",
         *own,
     )
 
 
-def _text_chunk(names: list[str], rows: list[tuple[list[str], str | None]]) -> pl.DataFrame:
-    cells = zip(*(row for row, _ in rows), strict=True) if rows else [()] * len(names)
+def _text_chunk(names: list[str], rows: list[_Row]) -> pl.DataFrame:
+    cells = zip(*(row.cells for row in rows), strict=True) if rows else [()] * len(names)
     data = {OWN + name: list(column) for name, column in zip(names, cells, strict=True)}
     schema = dict.fromkeys([*data, "problem"], pl.String())
-    return pl.DataFrame({**data, "problem": [problem for _, problem in rows]}, schema=schema)
+    return pl.DataFrame({**data, "problem": [row.problem for row in rows]}, schema=schema)
+
+
+def _whole(labels: pl.Series) -> pl.Series:
+    """Labels that are whole numbers written with a point, as 1.0, as numbers; others as text."""
+    there = labels.filter(labels.str.strip_chars() != "")
+    point = there.str.contains(".", literal=True).any()
+    if not point or not there.str.contains(_WHOLE).all():
+        return labels
+    return labels.set(labels.str.strip_chars() == "", None).cast(pl.Float64)
 
 
 def typed(texts: pl.Series) -> pl.Series:

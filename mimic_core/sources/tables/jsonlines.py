@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import polars as pl
 
 from mimic_core.base.config import Task
 from mimic_core.sources.guess import Columns
-from mimic_core.sources.source import MAX_TEXT_BYTES, Unusable
+from mimic_core.sources.limits import MAX_TEXT_BYTES
+from mimic_core.sources.source import Unusable
 from mimic_core.sources.tables.columns import CHUNK_ROWS
-from mimic_core.sources.texts import caption_of, cells, check_text, label_of, parse_metadata
+from mimic_core.sources.texts import captions_of, cells, check_text, label_of, parse_metadata
 
 _HEADER_ROWS = 100  # rows whose fields count as the table's columns
 
@@ -50,33 +51,47 @@ def _json_rows(file: IO[bytes]) -> Iterator[_JsonRow]:
 
 
 def load_json(file: IO[bytes], columns: Columns, task: Task) -> pl.DataFrame:
-    """The whole table (``tables``); a row's other fields stay together as its JSON."""
-    schema = dict.fromkeys(["image", "text", "problem", "json"], pl.String())
+    """The whole table (``loading``); a row's other fields stay together as its JSON.
+
+    A row with a list of captions becomes one row for each of them.
+    """
+    schema = {
+        **dict.fromkeys(["image", "text", "problem", "json"], pl.String()),
+        "several": pl.Boolean(),
+    }
     chunks = [pl.DataFrame(schema=schema)]
-    rows: list[tuple[str | None, str | None, str | None, str]] = []
+    rows: list[_Cells] = []
     for row in _json_rows(file):
-        rows.append(_json_cells(row, columns, task))
-        if len(rows) == CHUNK_ROWS:
+        rows += _json_cells(row, columns, task)
+        if len(rows) >= CHUNK_ROWS:
             chunks.append(pl.DataFrame(rows, schema=schema, orient="row"))
             rows = []
     return pl.concat([*chunks, pl.DataFrame(rows, schema=schema, orient="row")])
 
 
-def _json_cells(
-    row: _JsonRow, columns: Columns, task: Task
-) -> tuple[str | None, str | None, str | None, str]:
-    """Image, caption or label, problem and the other fields as JSON."""
-    if row.problem is not None:
-        return None, None, row.problem, "{}"
+class _Cells(NamedTuple):
+    """Image, caption or label, problem, the other fields as JSON, and whether there are more."""
+
+    image: str | None
+    text: str | None
+    problem: str | None
+    json: str
+    several: bool = False
+
+
+def _json_cells(row: _JsonRow, columns: Columns, task: Task) -> list[_Cells]:
+    """The row once for each of its captions."""
     image = row.meta.get(columns.image)
-    if image is not None and not isinstance(image, str):
-        return None, None, f"the field {columns.image} is not text", "{}"
     try:
+        if row.problem is not None:
+            raise Unusable("bad_metadata", row.problem)
+        if image is not None and not isinstance(image, str):
+            raise Unusable("bad_metadata", f"the field {columns.image} is not text")
         image = None if image is None else check_text(image, f"the field {columns.image}")
-        text_in = caption_of if task == "pairs" else label_of
-        wanted = text_in(row.meta.get(columns.text), f"the field {columns.text}")
+        value, what = row.meta.get(columns.text), f"the field {columns.text}"
+        texts = captions_of(value, what) if task == "pairs" else [label_of(value, what)]
         own = {name: value for name, value in row.meta.items() if name not in columns}
         text = json.dumps(cells(own, "the row"))
     except Unusable as error:
-        return None, None, error.detail, "{}"
-    return image, wanted, None, text
+        return [_Cells(None, None, error.detail, "{}")]
+    return [_Cells(image, one, None, text, len(texts) > 1) for one in texts]

@@ -2,7 +2,8 @@
 
 The frame has the columns ``image``, ``text`` (the caption, or the label in its own dtype) and
 ``problem`` (text; null in good rows) and the user's own: either typed under ``own.<name>`` or, for
-JSON Lines, as the row's JSON in ``json``. Rows that cannot be parsed stay in place with their
+JSON Lines, as the row's JSON in ``json``. A list of captions is as many rows, which ``several``
+marks. Rows that cannot be parsed stay in place with their
 problem, so that none is lost.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import polars as pl
@@ -18,9 +19,14 @@ import polars as pl
 from mimic_core.base.config import Task
 from mimic_core.base.errors import SourceError
 from mimic_core.sources.guess import Columns
-from mimic_core.sources.tables.arrow import class_names, parquet_schema, read_columns
+from mimic_core.sources.tables.arrow import (
+    class_names,
+    parquet_schema,
+    read_columns,
+    unusable_columns,
+)
 from mimic_core.sources.tables.columns import OWN
-from mimic_core.sources.tables.delimited import csv_reader, load_csv
+from mimic_core.sources.tables.delimited import Delimited, load_csv
 from mimic_core.sources.tables.jsonlines import json_columns, load_json
 
 TABLE_SUFFIXES = ("csv", "tsv", "jsonl", "ndjson", "parquet")
@@ -48,7 +54,7 @@ def table_schema(file: IO[bytes], name: str) -> dict[str, pl.DataType]:
         return parquet_schema(file, name)
     if suffix in ("jsonl", "ndjson"):
         return dict.fromkeys(json_columns(file), pl.String())
-    return dict.fromkeys(csv_reader(file, name)[1], pl.String())
+    return dict.fromkeys(Delimited(file, name).names, pl.String())
 
 
 def load_table(file: IO[bytes], name: str, columns: Columns, task: Task = "pairs") -> pl.DataFrame:
@@ -62,7 +68,7 @@ def load_table(file: IO[bytes], name: str, columns: Columns, task: Task = "pairs
         return _load_parquet(file, name, columns, task)
     if suffix in ("jsonl", "ndjson"):
         return load_json(file, columns, task)
-    return load_csv(file, name, columns)
+    return load_csv(file, name, columns, task)
 
 
 def require_text(schema: dict[str, pl.DataType], column: str, option: str, name: str) -> None:
@@ -121,6 +127,16 @@ def own_columns(
     }
 
 
+def unread_columns(file: IO[bytes] | Path, name: str, *, image: str | None = None) -> list[str]:
+    """The columns of a Parquet file that no index keeps, each with its type."""
+    unusable = unusable_columns(file, name)
+    if not isinstance(file, Path):
+        file.seek(0)
+    schema = parquet_schema(file, name)
+    binary = [one for one, dtype in schema.items() if holds_bytes(dtype) and one != image]
+    return [f"column {one}" for one in [*unusable, *(f"{one} (bytes)" for one in binary)]]
+
+
 def holds_bytes(dtype: pl.DataType) -> bool:
     """Whether a column of ``dtype`` holds bytes somewhere inside, which no index keeps."""
     if isinstance(dtype, pl.Struct):
@@ -140,6 +156,8 @@ def own_cell(name: str, dtype: pl.DataType, names: Sequence[str] | None = None) 
         return cell.cast(pl.Float64)
     if dtype.is_numeric() or isinstance(dtype, pl.Boolean | pl.String | pl.Null):
         return cell
+    if isinstance(dtype, pl.Duration):
+        return cell.dt.to_string("iso")
     return cell.cast(pl.String) if not dtype.is_nested() else cell
 
 
@@ -148,21 +166,46 @@ def plain(name: str) -> str:
     return f"^{re.escape(name)}$" if name.startswith("^") else name
 
 
+def is_list(dtype: pl.DataType | None) -> bool:
+    """Whether a column of ``dtype`` holds lists."""
+    return isinstance(dtype, pl.List | pl.Array)
+
+
+def captions_cell(name: str, dtype: pl.DataType) -> pl.Expr:
+    """A caption column as text, or as lists of text."""
+    cell = pl.col(plain(name))
+    return cell.cast(pl.List(pl.String())) if is_list(dtype) else own_cell(name, dtype)
+
+
+def require_captions(schema: dict[str, pl.DataType], column: str, option: str, name: str) -> None:
+    """Refuse a Parquet column that is neither text nor lists of text."""
+    dtype = schema.get(column)
+    inner = getattr(dtype, "inner", None) if is_list(dtype) else None
+    if inner is None or not is_text(as_dtype(inner)):
+        require_text(schema, column, option, name)
+
+
 def _load_parquet(file: IO[bytes], name: str, columns: Columns, task: Task) -> pl.DataFrame:
     schema = parquet_schema(file, name)
     require_text(schema, columns.image, "--image-column", name)
     if task == "pairs":
-        require_text(schema, columns.text, "--caption-column", name)
+        require_captions(schema, columns.text, "--caption-column", name)
     else:
         require_labels(schema, columns.text, name)
     file.seek(0)
     classes = class_names(file, name)
     file.seek(0)
     own = own_columns(schema, columns, classes)
-    frame = read_columns(file, [columns.image, columns.text, *own], name)
-    return frame.select(
+    rows = read_columns(file, [columns.image, columns.text, *own], name)
+    lists = task == "pairs" and is_list(schema[columns.text])
+    label = own_cell(columns.text, schema[columns.text], classes.get(columns.text))
+    frame = rows.frame.select(
         pl.col(plain(columns.image)).cast(pl.String).alias("image"),
-        own_cell(columns.text, schema[columns.text], classes.get(columns.text)).alias("text"),
-        pl.lit(None, pl.String).alias("problem"),
+        (captions_cell(columns.text, schema[columns.text]) if lists else label).alias("text"),
+        rows.problems,
         *own.values(),
     )
+    if not lists:
+        return frame
+    several = frame.with_columns(several=(pl.col("text").list.len() > 1).fill_null(value=False))
+    return several.explode("text")

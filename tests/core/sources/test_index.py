@@ -19,6 +19,7 @@ from mimic_core.base.schema import SAMPLE_COLUMNS, SKIP_COLUMNS, Locator, Sample
 from mimic_core.sources import index
 from mimic_core.sources.index import build_index
 from mimic_core.sources.reading import read_image
+from mimic_core.sources.source import Notes
 from mimic_core.sources.tables import columns
 from mimic_core.sources.tables.columns import column, column_dtype, stored_names
 from tests.core.sources_pools import (
@@ -41,6 +42,7 @@ class ListSource:
 
     def __init__(self, content: dict[str, list[Sample | Skip]]) -> None:
         self._content = content
+        self.notes = Notes()
 
     @property
     def shards(self) -> tuple[str, ...]:

@@ -125,12 +125,15 @@ def test_class_folders_are_hostile_to_nobody(tmp_path: Path) -> None:
     path = write_files(tmp_path / "pool", FOLDERS)
     (path / "cat" / "link.jpg").symlink_to(tmp_path / "secret" / "s.jpg")
     (path / "cat" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    found = opened(path)
+    found = opened(path, no_follow_links=True)
     assert {skip.key: skip.reason for skip in skips(found)} == {
         "cat/gone.jpg": "missing_image",
         "cat/link.jpg": "missing_image",
     }
     assert len(labels(found)) == 3
+    followed = opened(path)
+    assert [skip.key for skip in skips(followed)] == ["cat/gone.jpg"]
+    assert len(labels(followed)) == 4
 
 
 @pytest.mark.parametrize(

@@ -228,17 +228,16 @@ def test_blank_captions_are_skipped(tmp_path: Path) -> None:
     assert [(s.key, s.reason) for s in skips(source)] == [("000000001", "empty_caption")]
 
 
-def test_rows_that_cannot_be_read_are_one_skip(tmp_path: Path) -> None:
-    offsets = np.array([0, 3], np.int32)
+def test_a_caption_that_is_not_utf8_is_one_skip(tmp_path: Path) -> None:
+    offsets = np.array([0, 3, 7], np.int32)
     text = pa.Array.from_buffers(
-        pa.string(), 1, [None, pa.py_buffer(offsets), pa.py_buffer(b"a\xff\xff")]
+        pa.string(), 2, [None, pa.py_buffer(offsets), pa.py_buffer(b"a\xff\xffgood")]
     )
-    pq.write_table(pa.table({"image": [PNG], "caption": text}), tmp_path / "a.parquet")
-    (skip,) = items(opened(tmp_path / "a.parquet"))
-    assert isinstance(skip, Skip)
-    assert (skip.key, skip.shard, skip.reason) == ("", "a-00000", "unreadable_shard")
-    assert skip.detail.startswith("rows from 0 on: a.parquet cannot be read as Parquet")
-    assert "UTF8" in skip.detail
+    pq.write_table(pa.table({"image": [PNG] * 2, "caption": text}), tmp_path / "a.parquet")
+    skip, sample = items(opened(tmp_path / "a.parquet"))
+    assert skip == Skip("000000000", "a-00000", "bad_metadata", "the column caption is not UTF-8")
+    assert not isinstance(sample, Skip)
+    assert sample.caption == "good"
 
 
 @pytest.mark.parametrize("place", [4, 60, -300, -9])

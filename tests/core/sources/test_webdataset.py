@@ -18,8 +18,8 @@ from mimic_core.base.identity import digest
 from mimic_core.base.schema import Locator, Sample, Skip
 from mimic_core.sources.images import ImageError
 from mimic_core.sources.index import preview
+from mimic_core.sources.limits import MAX_FIELDS, MAX_TEXT_BYTES
 from mimic_core.sources.reading import read_image
-from mimic_core.sources.source import MAX_FIELDS, MAX_TEXT_BYTES
 from mimic_core.sources.texts import split_key
 from tests.core.sources_pools import (
     captions,
@@ -230,8 +230,8 @@ def test_missing_image_and_linked_members_are_skipped(tmp_path: Path) -> None:
     assert [(s.key, s.reason) for s in skips(source)] == [
         ("a", "missing_image"),
         ("b", "missing_image"),
-        ("c", "missing_image"),
         ("d", "bad_metadata"),
+        ("c", "missing_image"),  # at the end, where it is known that no image comes
     ]
     assert "a.png is a link, which is not followed" in skips(source)[0].detail
     assert "b.jpg is a special file" in skips(source)[1].detail
@@ -260,11 +260,14 @@ def test_a_tar_cut_off_anywhere_keeps_whole_samples_and_says_so(tmp_path: Path) 
     content = max(s.image.offset for s in expected) + 3 * 1024  # where the last sample may end
     for size in range(0, content, 217):
         path.write_bytes(whole[:size])
-        *kept, last = items(opened(path))
+        found = items(opened(path))
+        kept = [one for one in found if isinstance(one, Sample)]
+        last, *opened_last = found[len(kept) :]
         assert kept == expected[: len(kept)]
         assert isinstance(last, Skip)
         assert last.reason == "unreadable_shard"
         assert last.key == (kept[-1].key if kept else "")
+        assert [skip.key for skip in opened_last] in ([], [expected[len(kept)].key])
         lost = expected[len(kept)]
         assert lost.image.offset + 512 * 5 > size - 512 * 4, "a sample that is there was dropped"
 
@@ -276,11 +279,14 @@ def test_a_damaged_header_in_the_middle_is_reported(tmp_path: Path) -> None:
     fifth = expected[5].image.offset - 512  # header of the image of sample 5
     data[fifth : fifth + 512] = b"\x55" * 512
     path.write_bytes(data)
-    *kept, last = items(opened(path))
-    assert kept == expected[:4]  # sample 4 was still open: its last member cannot be known
-    assert isinstance(last, Skip)
-    assert (last.reason, last.key) == ("unreadable_shard", "3")
-    assert f"at byte {fifth}" in last.detail
+    found = items(opened(path))
+    # Sample 4 was still open: its last member cannot be known. Of 5 the image is lost.
+    assert [one for one in found if isinstance(one, Sample)] == expected[:4] + expected[6:]
+    gap, four, five = (one for one in found if isinstance(one, Skip))
+    assert (gap.reason, gap.key) == ("unreadable_shard", "3")
+    assert f"at byte {fifth}" in gap.detail
+    assert (four.reason, four.key) == ("unreadable_shard", "4")
+    assert (five.reason, five.key) == ("missing_image", "5")
 
 
 @pytest.mark.parametrize("data", [b"", b"not a tar" * 300, b"\x1f\x8b" + bytes(2000)])
