@@ -214,18 +214,47 @@ def test_importing_it_loads_neither_umap_nor_torch() -> None:
     assert found.stdout == "[]\n"
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of umap and numba themselves
-def test_umap_separates_clusters_repeats_and_places_the_rest_beside_their_own() -> None:
-    rng = np.random.default_rng(0)
+def clusters() -> tuple[np.ndarray, np.ndarray]:
+    """Ninety embeddings (90, 8) in three clusters far apart, and the cluster (90,) of each."""
     cluster = np.arange(90) % 3
-    x = 10 * np.eye(3, 8)[cluster] + 0.3 * rng.normal(size=(90, 8))
-    uids = pl.Series([f"{i:032x}" for i in range(90)])
-    config = MapConfig(n_neighbors=6, max_fit=60, epochs=60)
-    place = umap_map(x, config, uids=uids)
-    assert place.shape == (90, 2)
+    noise = np.random.default_rng(0).normal(size=(90, 8))
+    return 10 * np.eye(3, 8)[cluster] + 0.3 * noise, cluster
+
+
+def assert_apart(place: np.ndarray, cluster: np.ndarray) -> None:
+    """Every sample lies nearest to the middle of its own cluster."""
+    assert place.shape == (len(cluster), 2)
     assert np.isfinite(place).all()
     centres = np.stack([np.median(place[cluster == c], axis=0) for c in range(3)])
     nearest = np.linalg.norm(place[:, None] - centres[None], axis=2).argmin(axis=1)
     assert (nearest == cluster).all()
+
+
+# Both libraries compile for long in every process: a test each, which two processes can share.
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of umap and numba themselves
+def test_umap_separates_clusters_and_repeats() -> None:
+    x, cluster = clusters()
+    config = MapConfig(n_neighbors=6, epochs=60)
+    place = umap_map(x, config)
+    assert_apart(place, cluster)
+    assert umap_map(x, config).tobytes() == place.tobytes()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of pynndescent and numba themselves
+def test_the_rest_is_placed_beside_its_own_and_repeats(fits: list[np.ndarray]) -> None:
+    x, cluster = clusters()
+    uids = pl.Series([f"{i:032x}" for i in range(90)])
+    config = MapConfig(n_neighbors=6, max_fit=60)
+    place = umap_map(x, config, uids=uids)
+    assert [len(fitted) for fitted in fits] == [60]
+    assert_apart(place, cluster)
+    drawn = np.sort(draws.order(uids, 0)[:60])
+    copies = layout._beside_neighbours(
+        x[drawn].astype(np.float32), x[drawn].astype(np.float32), place[drawn], config
+    )
+    np.testing.assert_allclose(copies, place[drawn], atol=1e-3)  # a copy lands on its original
     assert umap_map(x, config, uids=uids).tobytes() == place.tobytes()
