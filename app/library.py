@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from mimic_core.base.config import RunConfig
-from mimic_core.base.errors import ConfigError, MimicError
-from mimic_core.runs.run import Run, open_run
+from mimic_core.base.errors import ConfigError
+from mimic_core.runs.run import Run, RunList, list_runs, open_run
 
 ROOT_VARIABLE = "MIMICSCOPE_RUNS"
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEMO_POOL = REPOSITORY / "data_samples" / "pool"
 DEMO_REFERENCE = REPOSITORY / "data_samples" / "reference"
 BUNDLED_ROOT = REPOSITORY / "data_samples" / "runs"
-
-
-@dataclass(frozen=True, slots=True)
-class Library:
-    """Runs that open, newest first, and folders that look like runs but do not."""
-
-    runs: tuple[Run, ...]
-    damaged: tuple[tuple[Path, MimicError], ...]
-
-    def find(self, run_id: str | None) -> Run | None:
-        """The run of that id; the user's own before the bundled one."""
-        return next((run for run in self.runs if run.id == run_id), None)
 
 
 def runs_root() -> Path:
@@ -37,21 +24,17 @@ def runs_root() -> Path:
 
 def open_library(
     root: Path, bundled: Path | None = None, *, opener: Callable[[Path], Run] = open_run
-) -> Library:
-    """Open every run under ``root``, then those under ``bundled`` (None: those that come along)."""
-    runs: list[Run] = []
-    damaged: list[tuple[Path, MimicError]] = []
-    for place in dict.fromkeys([root.resolve(), (bundled or BUNDLED_ROOT).resolve()]):
-        here = []
-        for file in place.glob("*/run.json"):
-            try:
-                here.append(opener(file.parent))
-            except MimicError as error:
-                damaged.append((file.parent, error))
-        here.sort(key=lambda run: (run.record.created_at, run.id), reverse=True)
-        known = {run.id for run in runs}
-        runs += [run for run in here if run.id not in known]
-    return Library(tuple(runs), tuple(sorted(damaged, key=lambda pair: pair[0])))
+) -> RunList:
+    """The runs under ``root``, then those under ``bundled`` (None: those that come along) that it
+    does not hold.
+    """
+    places = dict.fromkeys([root.resolve(), (bundled or BUNDLED_ROOT).resolve()])
+    own, *others = [list_runs(place, opener=opener) for place in places]
+    for other in others:
+        more = tuple(run for run in other.runs if own.find(run.id) is None)
+        damaged = sorted((*own.damaged, *other.damaged), key=lambda pair: pair[0])
+        own = RunList((*own.runs, *more), tuple(damaged))
+    return own
 
 
 def located(config: RunConfig) -> RunConfig:

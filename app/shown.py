@@ -11,13 +11,13 @@ from app.cache import dynamics, filters, tables
 from app.cache.tables import TableKey
 from app.choices.columns import TRUTH
 from app.drawing.dynamics import step_labels
-from app.library import Library, open_library, runs_root
+from app.library import open_library, runs_root
 from app.state import session
 from app.state.dynamics import BY_VOTES, DynamicsState, Ranks
 from mimic_core.filters.ensembles.ensemble import Ensemble
 from mimic_core.filters.recipe import Recipe, Selection
 from mimic_core.runs.history import History
-from mimic_core.runs.run import Run
+from mimic_core.runs.run import Run, RunList
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,13 @@ class Shown:
         return self.selection.kept
 
     @property
+    def noisy(self) -> np.ndarray | None:
+        """Which samples are known to be noisy, bool (N,); None where no column says so."""
+        if self.truth is None:
+            return None
+        return self.table[self.truth].fill_null(value=False).to_numpy()
+
+    @property
     def has_map(self) -> bool:
         """Whether the map has been made."""
         return self.total > 0 and self.table["map_x"].null_count() == 0
@@ -74,7 +81,7 @@ def shown() -> Shown | None:
     )
 
 
-def library() -> Library:
+def library() -> RunList:
     """The runs there are now."""
     return open_library(runs_root(), opener=tables.run_at)
 
@@ -95,7 +102,6 @@ class Dynamics:
         ensemble: The votes of the steps and what they decide together.
         rows: Rows of the table (M,) int64 from the top of the heat map to its bottom.
         context: Names the order, so that ranks of another order are not taken for its own.
-        truth: The boolean column that marks noisy samples, where the pool has one.
     """
 
     shown: Shown
@@ -104,7 +110,6 @@ class Dynamics:
     ensemble: Ensemble
     rows: np.ndarray
     context: str
-    truth: str | None
 
     @property
     def recipe_yaml(self) -> str | None:
@@ -147,13 +152,14 @@ class Dynamics:
         start, stop = max(0, start), min(stop, len(self.rows))
         return Ranks(start, stop, self.context) if stop > start else None
 
-    def in_scope(self, rows: np.ndarray) -> np.ndarray:
-        """Those of the table's ``rows`` that the heat map is of."""
-        if self.state.order.scope == "all":
-            return rows
-        selected = self.shown.selected[rows]
-        inside: np.ndarray = rows[selected if self.state.order.scope == "kept" else ~selected]
-        return inside
+    @property
+    def scope(self) -> np.ndarray:
+        """Which samples the heat map is of, bool (N,)."""
+        return {
+            "all": np.ones(self.shown.total, bool),
+            "kept": self.shown.selected,
+            "dropped": ~self.shown.selected,
+        }[self.state.order.scope]
 
 
 def step_unit(shown: Shown) -> str:
@@ -180,5 +186,4 @@ def dynamics_of(shown: Shown) -> Dynamics:
         ensemble=dynamics.ensemble(shown.key, state.ensemble),
         rows=dynamics.ordered(shown.key, order, by_recipe, state.ensemble),
         context=repr((shown.key, order, by_votes, by_recipe)),
-        truth=shown.truth,
     )

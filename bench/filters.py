@@ -167,7 +167,7 @@ CHILD = """
 import json, sys, time
 from pathlib import Path
 from mimic_core.filters import selections
-from mimic_core.cli.runs import read_recipe
+from mimic_core.filters.library import read_recipe
 from mimic_core.runs.run import open_run
 wall, busy = time.perf_counter(), time.process_time()
 selection = selections.select(open_run(Path(sys.argv[2])), read_recipe(Path(sys.argv[1])))

@@ -266,7 +266,7 @@ def test_modules_do_not_import_each_other_in_circles() -> None:
 
 def test_figures_and_other_plain_modules_of_the_app_do_without_streamlit() -> None:
     plain = [name for name in APP if not within(name, SCREEN)]
-    assert "app.drawing.common" in plain
+    assert "app.drawing.figures" in plain
     assert offences(plain, lambda _, found: top_package(found.module) == "streamlit") == []
 
 

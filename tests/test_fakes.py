@@ -14,7 +14,7 @@ from tests.fakes import SCRIPT_CAPTION, TRICKY_CAPTION, fake_run
 
 def test_a_fake_run_opens_like_a_real_one(tmp_path: Path) -> None:
     run = fake_run(tmp_path, n=41, epochs=4)
-    assert [found.id for found in list_runs(tmp_path)[0]] == [run.id]
+    assert [found.id for found in list_runs(tmp_path).runs] == [run.id]
     assert run.done
     assert len(run.scores()) == 41 * 4
     assert run.features.samples["caption"][:2].to_list() == [SCRIPT_CAPTION, TRICKY_CAPTION]
@@ -49,5 +49,5 @@ def test_the_same_arguments_write_the_same_bytes(tmp_path: Path) -> None:
 def test_two_fakes_share_a_root(tmp_path: Path) -> None:
     ids = {fake_run(tmp_path, n=10, seed=seed).id for seed in (0, 1)}
     ids.add(fake_run(tmp_path, n=10, snapshot=True).id)
-    assert {run.id for run in list_runs(tmp_path)[0]} == ids
+    assert {run.id for run in list_runs(tmp_path).runs} == ids
     assert len(ids) == 3

@@ -38,11 +38,6 @@ def flips(key: TableKey, config: EnsembleConfig) -> np.ndarray:
 
 
 @st.cache_resource(max_entries=LARGE, show_spinner=False)
-def _by_uid(key: TableKey) -> np.ndarray:
-    return tables.table(key)["uid"].arg_sort().to_numpy().astype(np.int64)
-
-
-@st.cache_resource(max_entries=LARGE, show_spinner=False)
 def _measure(key: TableKey, over: str, config: EnsembleConfig | None) -> np.ndarray:
     """One number per sample (N,); ``config`` only where votes are measured."""
     if config is None:
@@ -61,12 +56,8 @@ def sort_values(key: TableKey, order: Order, config: EnsembleConfig) -> pl.Serie
 
 
 @st.cache_resource(max_entries=LARGE, show_spinner=False)
-def _ascending(key: TableKey, sort: str, config: EnsembleConfig | None) -> np.ndarray:
-    values = sort_values(key, Order(sort), config or EnsembleConfig())
-    order = _by_uid(key)
-    if values.null_count():
-        order = order[values.is_not_null().to_numpy()[order]]
-    return dynamics.ascending(values.fill_null(0).to_numpy(), order)
+def _by_measure(key: TableKey, over: str, config: EnsembleConfig | None) -> np.ndarray:
+    return dynamics.ascending(_measure(key, over, config), tables.by_uid(key))
 
 
 @st.cache_resource(max_entries=LARGE, show_spinner=False)
@@ -77,8 +68,11 @@ def ordered(
 
     ``recipe_yaml`` is None for all samples, where the selection makes no difference.
     """
-    by_votes = config if order.over in BY_VOTES else None
-    rows = _ascending(key, order.sort, by_votes)
+    if order.over is None:
+        assert order.column is not None  # either a column or a measure
+        rows = tables.ascending(key, order.column)
+    else:
+        rows = _by_measure(key, order.over, config if order.over in BY_VOTES else None)
     if recipe_yaml is not None:
         mask = tables.selection(key, recipe_yaml).mask
         rows = rows[mask[rows] if order.scope == "kept" else ~mask[rows]]
@@ -89,7 +83,7 @@ def ordered(
 def undecided(key: TableKey, config: EnsembleConfig) -> np.ndarray:
     """Rows of the table (N,), most undecided first, ties by uid."""
     doubt = dynamics.undecided(ensemble(key, config).votes)
-    return dynamics.ascending(-doubt, _by_uid(key))
+    return dynamics.ascending(-doubt, tables.by_uid(key))
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)

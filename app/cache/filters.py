@@ -107,7 +107,7 @@ def curve(key: TableKey, column: str, truth: str | None) -> RetentionCurve:
 @st.cache_resource(max_entries=12, show_spinner=False)
 def confidence_curve(key: TableKey, config: EnsembleConfig, truth: str | None) -> RetentionCurve:
     """What every least confidence of an ensemble retains."""
-    found, places = tables.rows(key, voted=True).ensemble(config)
+    found, places = tables.view(key, voted=True).ensemble(config)
     confidence = pl.Series("confidence", found.confidence[places])
     known = None if truth is None else tables.table(key)[truth]
     return retention.retention_curve(confidence, known)
@@ -115,7 +115,7 @@ def confidence_curve(key: TableKey, config: EnsembleConfig, truth: str | None) -
 
 @st.cache_data(max_entries=48, show_spinner=False)
 def _least_confidence(key: TableKey, said: str, _vote: EnsembleVote) -> float | None:  # noqa: ARG001 - the key
-    found, places = tables.rows(key, voted=True).ensemble(_vote.config)
+    found, places = tables.view(key, voted=True).ensemble(_vote.config)
     kept = tables.votes(key, _vote).to_numpy()
     return float(found.confidence[places][kept].min()) if kept.any() else None
 
@@ -131,12 +131,17 @@ def agreement(key: TableKey, a_yaml: str, b_yaml: str) -> Agreement:
     return agreements.agreement(mask(key, a_yaml), mask(key, b_yaml))
 
 
+def _quadrant(key: TableKey, a_yaml: str, b_yaml: str, quadrant: Quadrant) -> np.ndarray:
+    """Which samples (N,) bool lie in a quadrant of two recipes."""
+    return agreements.quadrants(mask(key, a_yaml), mask(key, b_yaml))[quadrant]
+
+
 @st.cache_resource(max_entries=LARGE, show_spinner=False)
 def quadrant_rows(
     key: TableKey, a_yaml: str, b_yaml: str, quadrant: Quadrant, *, rank: str, highest: bool
 ) -> np.ndarray:
     """Rows of the table that lie in a quadrant, ranked by a column; no value, no rank."""
-    here = comparing.quadrant_mask(mask(key, a_yaml), mask(key, b_yaml), quadrant)
+    here = _quadrant(key, a_yaml, b_yaml, quadrant)
     return comparing.ranked(tables.ascending(key, rank), here, highest=highest)
 
 
@@ -145,12 +150,12 @@ def says_quadrant(
     key: TableKey, a_yaml: str, b_yaml: str, quadrant: Quadrant, recipe_yaml: str
 ) -> bool:
     """Whether a recipe keeps just the samples of a quadrant."""
-    here = comparing.quadrant_mask(mask(key, a_yaml), mask(key, b_yaml), quadrant)
+    here = _quadrant(key, a_yaml, b_yaml, quadrant)
     return bool((here == mask(key, recipe_yaml)).all())
 
 
 def quadrant_uids(key: TableKey, a_yaml: str, b_yaml: str, quadrant: Quadrant) -> list[str]:
     """The samples of a quadrant, by uid."""
-    here = comparing.quadrant_mask(mask(key, a_yaml), mask(key, b_yaml), quadrant)
+    here = _quadrant(key, a_yaml, b_yaml, quadrant)
     found: list[str] = tables.table(key)["uid"].filter(pl.Series(here)).to_list()
     return found

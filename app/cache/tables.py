@@ -8,10 +8,10 @@ copied), which is safe because nobody changes them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -23,21 +23,23 @@ from app.choices.ranking import GalleryMode, GalleryOrder
 from app.drawing import map_picture as raster
 from app.drawing import pictures
 from app.drawing.colours import DARK, LIGHT, Colouring, colour_by
-from app.drawing.common import HISTOGRAM_BINS, HOVER_POINTS
+from app.drawing.explore import HISTOGRAM_BINS
+from app.drawing.figures import HOVER_POINTS
 from app.drawing.pictures import Picture
 from mimic_core.base.config import ProbeConfig
-from mimic_core.base.schema import Locator, named
+from mimic_core.base.errors import RunError
+from mimic_core.base.schema import IMAGE_COLUMNS, Locator, named
 from mimic_core.filters import recipe as filters
 from mimic_core.filters.conditions import Condition, EnsembleVote, Leaf
 from mimic_core.filters.recipe import Recipe, Selection
-from mimic_core.filters.table_view import Rows
+from mimic_core.filters.table_view import TableView
 from mimic_core.filters.votes import joined
 from mimic_core.filters.votes import votes as leaf_votes
 from mimic_core.proofs.record import Proof, read_proof
 from mimic_core.proofs.trusted import trusted_candidates
 from mimic_core.runs.history import History, history_of, in_order, run_history
 from mimic_core.runs.run import Run, open_run
-from mimic_core.stats import cutoffs, detection, histograms
+from mimic_core.stats import cutoffs, detection, dynamics, histograms
 from mimic_core.stats.histograms import Histogram
 
 # Entries of a cache whose values hold a number or more per sample: at a million samples 8 MB each,
@@ -137,9 +139,17 @@ def tuning_seconds(path: str, tuned: str) -> float:
 
 
 @st.cache_data(max_entries=4000, show_spinner=False)
-def picture(root: str, place: tuple[Hashable, ...], side: int) -> Picture:
-    """The image at a locator (its five fields, in order) under ``root``."""
+def _picture(root: str, place: tuple[Hashable, ...], side: int) -> Picture:
     return pictures.picture(Path(root), Locator(*place), side=side)  # type: ignore[arg-type]  # the fields of a Locator
+
+
+def picture_of(run: Run, row: Mapping[str, Any], *, side: int) -> Picture:
+    """The image of a row of the run's table, or the reason why there is none."""
+    try:
+        root = run.features.source_root()
+    except RunError:
+        return Picture(None, "the pool is no longer where it was scored")
+    return _picture(str(root), tuple(row[name] for name in IMAGE_COLUMNS), side)
 
 
 @st.cache_resource(max_entries=LARGE, show_spinner="Reading the history…")
@@ -156,14 +166,14 @@ def history(key: TableKey) -> History:
 
 
 @st.cache_resource(max_entries=LARGE, show_spinner=False)
-def rows(key: TableKey, *, voted: bool) -> Rows:
+def view(key: TableKey, *, voted: bool) -> TableView:
     """The table as conditions look at it, with the history of its run where that is needed."""
-    return Rows(table(key), history(key) if voted else None, remember=12)
+    return TableView(table(key), history(key) if voted else None, remember=12)
 
 
 @st.cache_resource(max_entries=96, show_spinner=False)
 def _leaf_votes(key: TableKey, said: str, _leaf: Leaf) -> pl.Series:  # noqa: ARG001 - the key
-    return leaf_votes(_leaf, rows(key, voted=isinstance(_leaf, EnsembleVote)))
+    return leaf_votes(_leaf, view(key, voted=isinstance(_leaf, EnsembleVote)))
 
 
 def votes(key: TableKey, condition: Condition) -> pl.Series:
@@ -227,9 +237,15 @@ def histogram(key: TableKey, column: str) -> Histogram:
 
 
 @st.cache_resource(max_entries=LARGE, show_spinner=False)
+def by_uid(key: TableKey) -> np.ndarray:
+    """Rows of the table (N,) int64 in the order of their uids, which breaks ties."""
+    return table(key)["uid"].arg_sort().to_numpy().astype(np.int64)
+
+
+@st.cache_resource(max_entries=LARGE, show_spinner=False)
 def ascending(key: TableKey, column: str) -> np.ndarray:
     """Rows of the table that have a value of ``column``, lowest first."""
-    return ranking.ascending(table(key), column)
+    return dynamics.ascending(table(key)[column], by_uid(key))
 
 
 @st.cache_resource(max_entries=LARGE, show_spinner=False)

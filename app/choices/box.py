@@ -1,4 +1,4 @@
-"""TODO app/choices/box.py."""
+"""The part of the map that is visible, as a rectangle of a fixed shape."""
 
 from __future__ import annotations
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import polars as pl
 
+from mimic_core.base.schema import IMAGE_COLUMNS
+
 MAX_CHOICES = 40  # a text column with more values is not offered as a category
 MAX_GROUPS = 10_000  # nor are shares for each of more values than these
-_NOT_NUMBERS = {"image_offset", "image_length", "map_x", "map_y"}
-_NOT_CATEGORIES = {"uid", "key", "caption", "image_kind", "image_path", "image_member"}
-_NOT_TEXT = {"uid", "image_kind", "image_path", "image_member"}
+_NOT_NUMBERS = {*IMAGE_COLUMNS, "map_x", "map_y"}
+_NOT_CATEGORIES = {*IMAGE_COLUMNS, "uid", "key", "caption"}
+_NOT_TEXT = {*IMAGE_COLUMNS, "uid"}
 TRUTH = "is_noisy"
 _FIRST = ("mimic_score", "clip_score", "loss", "mimic_weight", "mimic_score_se")
 

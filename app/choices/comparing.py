@@ -12,13 +12,6 @@ from mimic_core.stats.agreement import Quadrant
 UID_LIMIT = 2_000  # a recipe of more uids is slow to read and too long for the address of the page
 
 
-def quadrant_mask(a: np.ndarray, b: np.ndarray, quadrant: Quadrant) -> np.ndarray:
-    """Which samples (N,) bool lie in a quadrant, from what the recipes A and B keep (N,) bool."""
-    in_a = a if quadrant in ("both", "only_a") else ~a
-    in_b = b if quadrant in ("both", "only_b") else ~b
-    return np.asarray(in_a & in_b)
-
-
 def said(recipe: Recipe) -> Condition | None:
     """All conditions of a recipe as one; None for a recipe that keeps every sample."""
     parts = tuple(named.condition for named in recipe.conditions)

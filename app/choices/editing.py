@@ -10,21 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mimic_core.base.errors import FilterError
-from mimic_core.filters.conditions import (
-    Absolute,
-    AllOf,
-    AnyOf,
-    Category,
-    Condition,
-    EnsembleVote,
-    Minus,
-    Not,
-    Percentile,
-    Region,
-    Text,
-    TopK,
-    Uids,
-)
+from mimic_core.filters import conditions as kinds
+from mimic_core.filters.conditions import Condition
 from mimic_core.filters.recipe import NamedCondition, Recipe
 
 Step = Literal["keep", "drop", "condition"] | int
@@ -67,22 +54,22 @@ def lines(condition: Condition) -> list[Line]:
 def _lines(condition: Condition, path: Path, *, depth: int, word: str) -> list[Line]:
     found: list[Line]
     match condition:
-        case Not():
+        case kinds.Not():
             inner = condition.condition
             spoken = f"{word} not".strip()
             if _grouped(inner):
                 return _bracketed(inner, (*path, "condition"), depth=depth, word=spoken)
             return _lines(inner, (*path, "condition"), depth=depth, word=spoken)
-        case AllOf() | AnyOf():
-            joint = "and" if isinstance(condition, AllOf) else "or"
+        case kinds.AllOf() | kinds.AnyOf():
+            joint = "and" if isinstance(condition, kinds.AllOf) else "or"
             found = []
             for place, part in enumerate(condition.conditions):
                 here = joint if place else word
                 found += _member(part, (*path, place), depth=depth, word=here)
             return found
-        case Minus():
+        case kinds.Minus():
             keep = condition.keep
-            first = _lines if isinstance(keep, Minus) else _member
+            first = _lines if isinstance(keep, kinds.Minus) else _member
             found = first(keep, (*path, "keep"), depth=depth, word=word)
             return found + _member(condition.drop, (*path, "drop"), depth=depth, word="minus")
     return [Line(path, depth, word, "", condition)]
@@ -101,7 +88,7 @@ def _bracketed(condition: Condition, path: Path, *, depth: int, word: str) -> li
 
 
 def _grouped(condition: Condition) -> bool:
-    return isinstance(condition, AllOf | AnyOf | Minus)
+    return isinstance(condition, kinds.AllOf | kinds.AnyOf | kinds.Minus)
 
 
 def part_at(condition: Condition, path: Path) -> Condition:
@@ -114,11 +101,11 @@ def part_at(condition: Condition, path: Path) -> Condition:
         return condition
     step, rest = path[0], path[1:]
     match condition, step:
-        case AllOf() | AnyOf(), int() if 0 <= step < len(condition.conditions):
+        case kinds.AllOf() | kinds.AnyOf(), int() if 0 <= step < len(condition.conditions):
             return part_at(condition.conditions[step], rest)
-        case Not(), "condition":
+        case kinds.Not(), "condition":
             return part_at(condition.condition, rest)
-        case Minus(), "keep" | "drop":
+        case kinds.Minus(), "keep" | "drop":
             return part_at(condition.keep if step == "keep" else condition.drop, rest)
     raise FilterError(
         "the condition has no such part",
@@ -134,15 +121,15 @@ def with_part(condition: Condition, path: Path, part: Condition) -> Condition:
     step, rest = path[0], path[1:]
     inner = with_part(part_at(condition, path[:1]), rest, part)
     match condition, step:
-        case AllOf() | AnyOf(), int():
+        case kinds.AllOf() | kinds.AnyOf(), int():
             parts = list(condition.conditions)
             parts[step] = inner
             return type(condition)(conditions=tuple(parts))
-        case Minus(), "keep":
-            return Minus(keep=inner, drop=condition.drop)
-        case Minus(), _:
-            return Minus(keep=condition.keep, drop=inner)
-    return Not(condition=inner)
+        case kinds.Minus(), "keep":
+            return kinds.Minus(keep=inner, drop=condition.drop)
+        case kinds.Minus(), _:
+            return kinds.Minus(keep=condition.keep, drop=inner)
+    return kinds.Not(condition=inner)
 
 
 def without_part(condition: Condition, path: Path) -> Condition:
@@ -159,9 +146,9 @@ def without_part(condition: Condition, path: Path) -> Condition:
             next_step="remove the whole condition",
         )
     group = part_at(condition, place[:-1])
-    if isinstance(group, Minus):
+    if isinstance(group, kinds.Minus):
         return with_part(condition, place[:-1], group.keep)
-    assert isinstance(group, AllOf | AnyOf)  # what else has members
+    assert isinstance(group, kinds.AllOf | kinds.AnyOf)  # what else has members
     rest = tuple(one for at, one in enumerate(group.conditions) if at != place[-1])
     if not rest:
         return without_part(condition, place[:-1])
@@ -178,19 +165,21 @@ def _removable(path: Path) -> Path | None:
 
 def or_else(condition: Condition, other: Condition) -> Condition:
     """Keep what either keeps."""
-    if isinstance(condition, AnyOf):
-        return AnyOf(conditions=(*condition.conditions, other))
-    return AnyOf(conditions=(condition, other))
+    if isinstance(condition, kinds.AnyOf):
+        return kinds.AnyOf(conditions=(*condition.conditions, other))
+    return kinds.AnyOf(conditions=(condition, other))
 
 
 def minus(condition: Condition, drop: Condition) -> Condition:
     """Drop what ``drop`` keeps."""
-    return Minus(keep=condition, drop=drop)
+    return kinds.Minus(keep=condition, drop=drop)
 
 
 def inverted(condition: Condition) -> Condition:
     """Keep what the condition rejects; twice is once again the condition."""
-    return condition.condition if isinstance(condition, Not) else Not(condition=condition)
+    return (
+        condition.condition if isinstance(condition, kinds.Not) else kinds.Not(condition=condition)
+    )
 
 
 def own_name(condition: Condition) -> str:
@@ -199,26 +188,26 @@ def own_name(condition: Condition) -> str:
     A cutoff, a category or a text is named as on Explore, whose charts then show and change it.
     """
     match condition:
-        case Percentile(by=str(by)) | TopK(by=str(by)):
+        case kinds.Percentile(by=str(by)) | kinds.TopK(by=str(by)):
             name = f"{condition.column} cutoff by {by}"
-        case Absolute() | Percentile() | TopK():
+        case kinds.Absolute() | kinds.Percentile() | kinds.TopK():
             name = f"{condition.column} cutoff"
-        case Category():
+        case kinds.Category():
             name = condition.column
-        case Text():
+        case kinds.Text():
             name = f"{condition.column} text"
-        case Region():
+        case kinds.Region():
             name = "map region"
-        case Uids():
+        case kinds.Uids():
             name = "chosen samples"
-        case EnsembleVote():
+        case kinds.EnsembleVote():
             name = "ensemble"
-        case Not():
+        case kinds.Not():
             name = f"not {own_name(condition.condition)}"
-        case Minus():
+        case kinds.Minus():
             name = f"{own_name(condition.keep)} minus {own_name(condition.drop)}"
-        case AllOf() | AnyOf():
-            joint = " and " if isinstance(condition, AllOf) else " or "
+        case kinds.AllOf() | kinds.AnyOf():
+            joint = " and " if isinstance(condition, kinds.AllOf) else " or "
             name = joint.join(own_name(part) for part in condition.conditions)
     return name if len(name) <= NAME_SHOWN else f"{name[: NAME_SHOWN - 1]}…"
 
@@ -230,6 +219,14 @@ def free_name(name: str, taken: tuple[str, ...]) -> str:
         number += 1
         found = f"{name} {number}"
     return found
+
+
+def dropping(recipe: Recipe, what: str, condition: Condition) -> Recipe:
+    """The recipe that drops what ``condition`` keeps too, by the name of ``what`` and a number."""
+    number = 1
+    while (name := f"{what} {number} dropped") in recipe.names:
+        number += 1
+    return recipe.with_condition(name, kinds.Not(condition=condition))
 
 
 def added(recipe: Recipe, condition: Condition) -> Recipe:

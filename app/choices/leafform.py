@@ -7,49 +7,26 @@ says what is missing. Regions and lists of uids are drawn, not typed, and have n
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
 from mimic_core.base.errors import FilterError
-from mimic_core.filters.conditions import (
-    Absolute,
-    Category,
-    Condition,
-    EnsembleVote,
-    Percentile,
-    Text,
-    TopK,
-)
-from mimic_core.filters.ensembles.config import (
-    Aggregation,
-    AtLeast,
-    Binarisation,
-    EnsembleConfig,
-    GaussianMixture,
-    KMeans,
-    LabelModel,
-    Majority,
-    MeanRank,
-    Threshold,
-    TopPercent,
-    Unanimous,
-)
+from mimic_core.filters import conditions as kinds
+from mimic_core.filters.conditions import Condition
+from mimic_core.filters.ensembles import config as ways
+from mimic_core.filters.ensembles.config import Aggregation, Binarisation, EnsembleConfig
 from mimic_core.runs.history import HistoryColumn
 from mimic_core.stats.cutoffs import Cutoff
 
 Kind = Literal["percentile", "absolute", "top_k", "ensemble", "category", "text"]
 Side = Literal["top", "lowest", "between"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-SIDES: tuple[Side, ...] = get_args(Side)
-_AGGREGATIONS: dict[str, type[Majority | Unanimous | MeanRank | LabelModel]] = {
-    "majority": Majority,
-    "unanimous": Unanimous,
-    "mean_rank": MeanRank,
-    "label_model": LabelModel,
+_AGGREGATIONS: dict[str, type[ways.Majority | ways.Unanimous | ways.MeanRank | ways.LabelModel]] = {
+    "majority": ways.Majority,
+    "unanimous": ways.Unanimous,
+    "mean_rank": ways.MeanRank,
+    "label_model": ways.LabelModel,
 }
-AGGREGATIONS = ("majority", "at_least", "unanimous", "mean_rank", "label_model")
-BINARISATIONS = ("kmeans", "gmm", "threshold", "top_percent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +83,28 @@ class LeafForm:
         """
         match self.kind:
             case "percentile":
-                return self._percentile()
+                lower, upper = self._percentiles()
+                ends = {"lower": lower, "upper": upper}
+                return kinds.Percentile.parse({"column": self.column, **ends, "by": self.by})
             case "absolute":
                 return self._absolute()
             case "top_k":
-                return self._top_k()
+                if self.k is None:
+                    raise _missing("how many to keep", "type a number of samples")
+                cut = {"k": self.k, "end": self.end}
+                return kinds.TopK.parse({"column": self.column, **cut, "by": self.by})
             case "ensemble":
-                return self._ensemble()
+                how = {"binarise": self.binarisation(), "aggregate": self.aggregation()}
+                return kinds.EnsembleVote.parse({**how, "min_confidence": self.min_confidence})
             case "category":
                 if self.category is None or not self.values:
                     raise _missing("the values to keep", "choose at least one value")
-                return Category(column=self.category, values=self.values)
+                return kinds.Category(column=self.category, values=self.values)
         if not self.contains:
             raise _missing("the text to look for", "type a word of the captions to keep")
-        return Text(column=self.text_column, contains=self.contains, match_case=self.match_case)
+        return kinds.Text(
+            column=self.text_column, contains=self.contains, match_case=self.match_case
+        )
 
     def _percentiles(self) -> tuple[float, float]:
         if self.side == "between":
@@ -128,38 +113,13 @@ class LeafForm:
             return 0.0, self.percent
         return round(100 - self.percent, 9), 100.0  # 100 - 29.9 is 70.1, not 70.10000000000001
 
-    def _percentile(self) -> Percentile:
-        lower, upper = self._percentiles()
-        ends = {"lower": lower, "upper": upper}
-        found: Percentile = Percentile.parse({"column": self.column, **ends, "by": self.by})
-        return found
-
-    def _top_k(self) -> TopK:
-        if self.k is None:
-            raise _missing("how many to keep", "type a number of samples")
-        ends = {"k": self.k, "end": self.end}
-        found: TopK = TopK.parse({"column": self.column, **ends, "by": self.by})
-        return found
-
-    def _absolute(self) -> Absolute:
+    def _absolute(self) -> kinds.Absolute:
         low, high = self.low, self.high
         if low is None and high is None:
             raise _missing("an end of the range", "type the lowest or the highest value to keep")
         if low is not None and high is not None and low > high:
             low, high = high, low
-        found: Absolute = Absolute.parse({"column": self.column, "min": low, "max": high})
-        return found
-
-    def _ensemble(self) -> EnsembleVote:
-        config = self.ensemble_config()
-        found: EnsembleVote = EnsembleVote.parse(
-            {
-                "binarise": config.binarise,
-                "aggregate": config.aggregate,
-                "min_confidence": self.min_confidence,
-            }
-        )
-        return found
+        return kinds.Absolute.parse({"column": self.column, "min": low, "max": high})
 
     def ensemble_config(self) -> EnsembleConfig:
         """How the steps vote and what is made of the votes. Raises like ``condition``."""
@@ -170,52 +130,48 @@ class LeafForm:
         on: dict[str, Any] = {"column": self.score, "scope": self.scope}
         match self.binarise:
             case "kmeans":
-                return KMeans(**on)
+                return ways.KMeans(**on)
             case "gmm":
-                return GaussianMixture(**on)
+                return ways.GaussianMixture(**on)
             case "top_percent":
-                found: Binarisation = TopPercent.parse({**on, "percent": self.top_percent})
-                return found
+                return ways.TopPercent.parse({**on, "percent": self.top_percent})
         if self.score == "mimic_weight" and self.value is None:
             factor = None if self.factor == 1 else self.factor
-            found = Threshold.parse({"column": self.score, "factor": factor})
-        elif self.value is None:
+            return ways.Threshold.parse({"column": self.score, "factor": factor})
+        if self.value is None:
             raise _missing("the score to cut at", "type a cutoff")
-        else:
-            found = Threshold.parse({"column": self.score, "value": self.value})
-        return found
+        return ways.Threshold.parse({"column": self.score, "value": self.value})
 
     def aggregation(self) -> Aggregation:
         """How the votes are put together. Raises like ``condition``."""
         if self.aggregate == "at_least":
-            found: Aggregation = AtLeast.parse({"votes": self.votes})
-            return found
+            return ways.AtLeast.parse({"votes": self.votes})
         return _AGGREGATIONS[self.aggregate]()
 
 
 def form_of(condition: Condition) -> LeafForm | None:
     """The form that says ``condition``; None for what has no form."""
     match condition:
-        case Percentile(column=column, lower=lower, upper=upper, by=by):
+        case kinds.Percentile(column=column, lower=lower, upper=upper, by=by):
             if upper == 100:
                 return LeafForm(column=column, percent=round(100 - lower, 9), by=by)
             if lower == 0:
                 return LeafForm(column=column, side="lowest", percent=upper, by=by)
             return LeafForm(column=column, side="between", lower=lower, upper=upper, by=by)
-        case Absolute(column=column):
+        case kinds.Absolute(column=column):
             return LeafForm("absolute", column, low=condition.min, high=condition.max)
-        case TopK(column=column, k=k, end=end, by=by):
+        case kinds.TopK(column=column, k=k, end=end, by=by):
             return LeafForm("top_k", column, k=k, end=end, by=by)
-        case Category(column=column, values=values):
+        case kinds.Category(column=column, values=values):
             return LeafForm("category", category=column, values=values)
-        case Text(column=column, contains=contains, match_case=match_case):
+        case kinds.Text(column=column, contains=contains, match_case=match_case):
             return LeafForm("text", text_column=column, contains=contains, match_case=match_case)
-        case EnsembleVote():
+        case kinds.EnsembleVote():
             return ensemble_form(condition)
     return None
 
 
-def ensemble_form(condition: EnsembleVote) -> LeafForm:
+def ensemble_form(condition: kinds.EnsembleVote) -> LeafForm:
     """The form that says an ensemble."""
     voter, together = condition.binarise, condition.aggregate
     form = LeafForm(
@@ -226,11 +182,11 @@ def ensemble_form(condition: EnsembleVote) -> LeafForm:
         aggregate=together.kind,
         min_confidence=condition.min_confidence,
     )
-    if isinstance(voter, Threshold):
+    if isinstance(voter, ways.Threshold):
         form = replace(form, scope="epoch", value=voter.value, factor=voter.factor or 1.0)
-    if isinstance(voter, TopPercent):
+    if isinstance(voter, ways.TopPercent):
         form = replace(form, top_percent=voter.percent)
-    return replace(form, votes=together.votes) if isinstance(together, AtLeast) else form
+    return replace(form, votes=together.votes) if isinstance(together, ways.AtLeast) else form
 
 
 def votes_by(form: LeafForm, kind: str) -> dict[str, str]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
-import polars as pl
 
 GalleryMode = Literal["lowest", "highest", "cutoff", "kept", "dropped", "lasso"]
-GALLERY_MODES: tuple[GalleryMode, ...] = get_args(GalleryMode)
 ORDERED_MODES = frozenset[GalleryMode](("kept", "dropped", "lasso"))
 GalleryOrder = Literal["highest", "lowest"]  # first, in the modes of ORDERED_MODES
 PAGE_SIZE = 60
@@ -25,13 +23,6 @@ class Page:
     first: int
     last: int
     total: int
-
-
-def ascending(table: pl.DataFrame, column: str) -> np.ndarray:
-    """Rows (M,) int64 of the samples that have a value of ``column``, lowest first, ties by uid."""
-    ranked = pl.DataFrame({"value": table[column], "uid": table["uid"]}).with_row_index("row")
-    ordered = ranked.drop_nulls("value").sort("value", "uid")
-    return ordered["row"].to_numpy().astype(np.int64)
 
 
 def ranked_rows(

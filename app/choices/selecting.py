@@ -12,24 +12,16 @@ from typing import TypeGuard
 
 import numpy as np
 
-from mimic_core.filters.conditions import (
-    Absolute,
-    AnyOf,
-    Category,
-    Condition,
-    Not,
-    Percentile,
-    Region,
-    Text,
-    TopK,
-)
-from mimic_core.filters.recipe import NamedCondition, Recipe
+from app.choices import editing
+from mimic_core.filters import conditions as kinds
+from mimic_core.filters.conditions import Condition
+from mimic_core.filters.recipe import Recipe
 from mimic_core.stats.cutoffs import Cutoff, Keep
 
 MAP_NAME = "map region"
 TEXT_NAME = "caption text"
 Corner = tuple[float, float]
-Range = Absolute | Percentile | TopK
+Range = kinds.Absolute | kinds.Percentile | kinds.TopK
 _EDGE = 0.004  # a drag that ends this near the end of the axis, as a share of it, means the end
 
 
@@ -62,9 +54,9 @@ def condition_named(recipe: Recipe, name: str) -> Condition | None:
 
 def is_range(condition: Condition | None) -> TypeGuard[Range]:
     """Whether a condition cuts a column at one place for the whole table."""
-    if isinstance(condition, Percentile | TopK):
+    if isinstance(condition, kinds.Percentile | kinds.TopK):
         return condition.by is None
-    return isinstance(condition, Absolute)
+    return isinstance(condition, kinds.Absolute)
 
 
 def cutoff_of(recipe: Recipe, column: str) -> Range | None:
@@ -78,13 +70,13 @@ def band(condition: Range | None, values: np.ndarray) -> Band:
     low = high = None
     if condition is None or not len(values):
         return Band(None, None)
-    if isinstance(condition, TopK):
+    if isinstance(condition, kinds.TopK):
         kept = min(condition.k, len(values))
         if condition.end == "largest":
             low = Cutoff.from_kept(values, kept, keep="high")
         else:
             high = Cutoff.from_kept(values, kept, keep="low")
-    elif isinstance(condition, Absolute):
+    elif isinstance(condition, kinds.Absolute):
         if condition.min is not None:
             low = Cutoff.from_score(values, condition.min, keep="high")
         if condition.max is not None:
@@ -100,11 +92,11 @@ def band(condition: Range | None, values: np.ndarray) -> Band:
 def keep_side(condition: Range | None) -> Keep | None:
     """Which side a one-sided cutoff keeps; None without one, or for a band."""
     match condition:
-        case TopK():
+        case kinds.TopK():
             return "high" if condition.end == "largest" else "low"
-        case Absolute(min=None) | Percentile(lower=0.0):
+        case kinds.Absolute(min=None) | kinds.Percentile(lower=0.0):
             return "low"
-        case Absolute(max=None) | Percentile(upper=100.0):
+        case kinds.Absolute(max=None) | kinds.Percentile(upper=100.0):
             return "high"
     return None
 
@@ -114,7 +106,7 @@ def set_score(recipe: Recipe, column: str, score: float | None, *, keep: Keep) -
     if score is None:
         return without_cutoff(recipe, column)
     ends = {"min": score} if keep == "high" else {"max": score}
-    return _with_cutoff(recipe, column, Absolute.parse({"column": column, **ends}))
+    return _with_cutoff(recipe, column, kinds.Absolute.parse({"column": column, **ends}))
 
 
 def set_percentile(recipe: Recipe, column: str, percent: float | None, *, keep: Keep) -> Recipe:
@@ -122,7 +114,7 @@ def set_percentile(recipe: Recipe, column: str, percent: float | None, *, keep: 
     if percent is None:
         return without_cutoff(recipe, column)
     ends = {"lower": percent} if keep == "high" else {"upper": percent}
-    return _with_cutoff(recipe, column, Percentile.parse({"column": column, **ends}))
+    return _with_cutoff(recipe, column, kinds.Percentile.parse({"column": column, **ends}))
 
 
 def set_kept(recipe: Recipe, column: str, kept: int | None, *, keep: Keep) -> Recipe:
@@ -130,14 +122,16 @@ def set_kept(recipe: Recipe, column: str, kept: int | None, *, keep: Keep) -> Re
     if kept is None:
         return without_cutoff(recipe, column)
     end = "largest" if keep == "high" else "smallest"
-    return _with_cutoff(recipe, column, TopK.parse({"column": column, "k": kept, "end": end}))
+    return _with_cutoff(recipe, column, kinds.TopK.parse({"column": column, "k": kept, "end": end}))
 
 
 def set_band(recipe: Recipe, column: str, low: float | None, high: float | None) -> Recipe:
     """Keep the values from ``low`` to ``high``; both None removes the cutoff."""
     if low is None and high is None:
         return without_cutoff(recipe, column)
-    return _with_cutoff(recipe, column, Absolute.parse({"column": column, "min": low, "max": high}))
+    return _with_cutoff(
+        recipe, column, kinds.Absolute.parse({"column": column, "min": low, "max": high})
+    )
 
 
 def paint(
@@ -162,10 +156,10 @@ def flip(recipe: Recipe, column: str, values: np.ndarray) -> Recipe:
         return recipe
     other: Keep = "low" if side == "high" else "high"
     match condition:
-        case TopK():
+        case kinds.TopK():
             rest = max(1, len(values) - condition.k)
             return set_kept(recipe, column, rest, keep=other)
-        case Percentile():
+        case kinds.Percentile():
             percent = condition.lower if side == "high" else condition.upper
             return set_percentile(recipe, column, percent, keep=other)
     return set_score(recipe, column, condition.min if side == "high" else condition.max, keep=other)
@@ -183,10 +177,7 @@ def keep_region(recipe: Recipe, corners: Sequence[Corner]) -> Recipe:
 
 def drop_region(recipe: Recipe, corners: Sequence[Corner]) -> Recipe:
     """Drop what lies inside the polygon on the map, beside all that is dropped already."""
-    number = 1
-    while (name := f"{MAP_NAME} {number} dropped") in recipe.names:
-        number += 1
-    return recipe.with_condition(name, Not(condition=_region(corners)))
+    return editing.dropping(recipe, MAP_NAME, _region(corners))
 
 
 def regions(recipe: Recipe) -> list[tuple[Corner, ...]]:
@@ -197,14 +188,16 @@ def regions(recipe: Recipe) -> list[tuple[Corner, ...]]:
 def inside_regions(recipe: Recipe) -> Condition | None:
     """What lies inside any region on the map, whether it is kept or dropped; None without one."""
     found = tuple(_regions(recipe))
-    return AnyOf(conditions=found) if found else None
+    return kinds.AnyOf(conditions=found) if found else None
 
 
-def _regions(recipe: Recipe) -> list[Region]:
+def _regions(recipe: Recipe) -> list[kinds.Region]:
     found = []
     for named in recipe.conditions:
-        one = named.condition.condition if isinstance(named.condition, Not) else named.condition
-        if isinstance(one, Region) and one.columns == ("map_x", "map_y"):
+        one = (
+            named.condition.condition if isinstance(named.condition, kinds.Not) else named.condition
+        )
+        if isinstance(one, kinds.Region) and one.columns == ("map_x", "map_y"):
             found.append(one)
     return found
 
@@ -214,7 +207,7 @@ def set_categories(recipe: Recipe, column: str, values: Sequence[str | bool | in
     if not values:
         return recipe.without(column) if column in recipe.names else recipe
     return recipe.with_condition(
-        column, Category.parse({"column": column, "values": tuple(values)})
+        column, kinds.Category.parse({"column": column, "values": tuple(values)})
     )
 
 
@@ -222,8 +215,8 @@ def set_text(recipe: Recipe, contains: str, *, keep: bool = True) -> Recipe:
     """Keep (or drop) captions that contain a text; an empty one removes the condition."""
     if not contains:
         return recipe.without(TEXT_NAME) if TEXT_NAME in recipe.names else recipe
-    condition = Text.parse({"contains": contains})
-    return recipe.with_condition(TEXT_NAME, condition if keep else Not(condition=condition))
+    condition = kinds.Text.parse({"contains": contains})
+    return recipe.with_condition(TEXT_NAME, condition if keep else kinds.Not(condition=condition))
 
 
 def chips(recipe: Recipe) -> list[tuple[str, str]]:
@@ -231,24 +224,13 @@ def chips(recipe: Recipe) -> list[tuple[str, str]]:
     return [(named.name, named.condition.describe()) for named in recipe.conditions]
 
 
-def _region(corners: Sequence[Corner]) -> Region:
-    region: Region = Region.parse({"polygon": tuple(corners)})
-    return region
+def _region(corners: Sequence[Corner]) -> kinds.Region:
+    return kinds.Region.parse({"polygon": tuple(corners)})
 
 
 def _with_cutoff(recipe: Recipe, column: str, condition: Range) -> Recipe:
     name = cutoff_name(column)
     if name in recipe.names and not is_range(condition_named(recipe, name)):
-        recipe = _set_aside(recipe, name)
+        # A condition that no chart can show gets another name, so that it is not replaced.
+        recipe = editing.renamed(recipe, name, editing.free_name(name, recipe.names))
     return recipe.with_condition(name, condition)
-
-
-def _set_aside(recipe: Recipe, name: str) -> Recipe:
-    """Give another name to a condition that a chart cannot show, so that it is not replaced."""
-    number = 2
-    while f"{name} {number}" in recipe.names:
-        number += 1
-    other = NamedCondition(name=f"{name} {number}", condition=condition_named(recipe, name))
-    return Recipe(
-        conditions=tuple(other if named.name == name else named for named in recipe.conditions)
-    )

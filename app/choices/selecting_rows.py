@@ -8,18 +8,18 @@ to a limit: a recipe of many thousand uids is slow to read and too long for the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
+from app.choices.editing import dropping
 from app.text import count, spoken
-from mimic_core.filters.conditions import Absolute, AllOf, AnyOf, Condition, Not, Percentile, Uids
+from mimic_core.filters.conditions import Absolute, AllOf, AnyOf, Condition, Percentile, Uids
 from mimic_core.filters.recipe import NamedCondition, Recipe
 from mimic_core.stats.cutoffs import rank_below, rank_up_to, sorted_values
 
 Scope = Literal["all", "kept", "dropped"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 ROWS_NAME = "heat map rows"
 BROUGHT_BACK = "with rows brought back"
@@ -84,10 +84,7 @@ def keep_rows(recipe: Recipe, condition: Condition, *, scope: Scope) -> Recipe:
 
 def drop_rows(recipe: Recipe, condition: Condition) -> Recipe:
     """Drop these rows, beside all that is dropped already."""
-    number = 1
-    while (name := f"{ROWS_NAME} {number} dropped") in recipe.names:
-        number += 1
-    return recipe.with_condition(name, Not(condition=condition))
+    return dropping(recipe, ROWS_NAME, condition)
 
 
 def _one_by_one(table: pl.DataFrame, rows: np.ndarray) -> RowsCondition:
@@ -111,8 +108,7 @@ def _percentiles(column: str, values: np.ndarray, low: object, high: object) -> 
     up_to = int(np.searchsorted(values, high, side="right"))  # type: ignore[call-overload]
     lower = next((p for p in _rounded(100 * below / total) if rank_below(p, total) == below), 0.0)
     upper = next((p for p in _rounded(100 * up_to / total) if rank_up_to(p, total) == up_to), 100.0)
-    condition: Condition = Percentile.parse({"column": column, "lower": lower, "upper": upper})
-    return condition
+    return Percentile.parse({"column": column, "lower": lower, "upper": upper})
 
 
 def _rounded(percent: float) -> list[float]:

@@ -8,11 +8,12 @@ import polars as pl
 import streamlit as st
 
 from app.components.shared.command import command_code
+from app.components.shared.conditions import kept_metrics
 from app.components.shared.errors import errors_shown
-from app.components.shared.recipe_file import recipe_code, recipe_upload
+from app.components.shared.recipe_file import recipe_code, recipe_download, recipe_upload
 from app.library import expanded, tidy_path
 from app.shown import Shown
-from app.text import count, plain, share
+from app.text import count, plain
 from mimic_core.base.identity import slug
 from mimic_core.cli.commands import written
 from mimic_core.export.export import (
@@ -40,8 +41,7 @@ def counts(shown: Shown) -> None:
     """How many are kept, and which condition drops how many."""
     selection = shown.selection
     with st.container(horizontal=True, gap="large"):
-        st.metric("Kept", f"{count(selection.kept)} of {count(selection.total)}", width="content")
-        st.metric("Retention rate", share(selection.kept, selection.total), width="content")
+        kept_metrics(shown)
         st.metric("Dropped", count(selection.total - selection.kept), width="content")
     if not selection.recipe.conditions:
         st.caption("No conditions: every sample of the run is exported.")
@@ -155,14 +155,5 @@ def recipe_text(shown: Shown) -> None:
         st.space("stretch")
         with st.popover("Load", icon=":material/upload_file:", type="tertiary"), errors_shown():
             recipe_upload(shown, "Recipe")
-        st.download_button(
-            RECIPE_NAME,
-            data=text,
-            file_name=RECIPE_NAME,
-            mime="application/yaml",
-            key="download_recipe",
-            icon=":material/download:",
-            type="tertiary",
-            on_click="ignore",
-        )
+        recipe_download(text, RECIPE_NAME, label=RECIPE_NAME, type="tertiary")
     recipe_code(text, height=260)

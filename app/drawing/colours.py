@@ -6,6 +6,7 @@ the end that would vanish on the background.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,25 +33,18 @@ class Theme:
     surface: str
 
 
-LIGHT = Theme(
-    dark=False,
-    kept="#0B6E99",
-    dropped="#C3CBD3",
-    accent="#D55E00",
-    ink="#17212B",
-    faint="#5C6874",
-    grid="#E6EAEE",
-    surface="#FFFFFF",
-)
-DARK = Theme(
-    dark=True,
-    kept="#4FB3DB",
-    dropped="#4A5663",
-    accent="#FF8C42",
-    ink="#E6EBF0",
-    faint="#9AA7B4",
-    grid="#26303A",
-    surface="#11161C",
+_TONES = {  # on a light and on a dark background
+    "kept": ("#0B6E99", "#4FB3DB"),
+    "dropped": ("#C3CBD3", "#4A5663"),
+    "accent": ("#D55E00", "#FF8C42"),
+    "ink": ("#17212B", "#E6EBF0"),
+    "faint": ("#5C6874", "#9AA7B4"),
+    "grid": ("#E6EAEE", "#26303A"),
+    "surface": ("#FFFFFF", "#11161C"),
+}
+LIGHT, DARK = (
+    Theme(dark=bool(side), **{name: tones[side] for name, tones in _TONES.items()})
+    for side in (0, 1)
 )
 
 
@@ -81,6 +75,17 @@ def scale(theme: Theme) -> tuple[str, ...]:
     return tuple(pc.sample_colorscale("Viridis", list(np.linspace(*ends, 11))))
 
 
+def on_scale(position: np.ndarray, colours: Sequence[str]) -> np.ndarray:
+    """Positions (...) from 0 to 1 on a scale of colours as pixels (..., 3) uint8."""
+    anchors = np.array(
+        [pc.unlabel_rgb(c) if c.startswith("rgb") else pc.hex_to_rgb(c) for c in colours]
+    )
+    grid, at = np.linspace(0, 1, _LUT_SIZE), np.linspace(0, 1, len(anchors))
+    table = np.stack([np.interp(grid, at, anchors[:, channel]) for channel in range(3)], axis=1)
+    places = (position * (_LUT_SIZE - 1)).round().astype(np.int64)
+    return np.asarray(table.round().astype(np.uint8)[places])
+
+
 def colour_by(column: pl.Series, theme: Theme) -> Colouring:
     """Colour every row by ``column`` (N): numbers on a scale, all else by category.
 
@@ -99,11 +104,7 @@ def _by_number(column: pl.Series, theme: Theme) -> Colouring:
     low, high = (0.0, 1.0) if not known.any() else np.percentile(values[known], [1, 99])
     span = (high - low) or 1.0
     position = np.where(known, np.clip((values - low) / span, 0, 1), 0)
-    anchors = np.array([pc.unlabel_rgb(step) for step in steps])
-    grid = np.linspace(0, 1, _LUT_SIZE)
-    at = np.linspace(0, 1, len(steps))
-    table = np.stack([np.interp(grid, at, anchors[:, channel]) for channel in range(3)], axis=1)
-    rgb = table.round().astype(np.uint8)[(position * (_LUT_SIZE - 1)).round().astype(np.int64)]
+    rgb = on_scale(position, steps)
     rgb[~known] = pc.hex_to_rgb(OTHER)
     return Colouring(column.name, rgb, float(low), float(high), steps)
 

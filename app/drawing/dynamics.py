@@ -6,7 +6,6 @@ number of invisible marks.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from app.drawing.colours import Theme
-from app.drawing.common import HOVER_POINTS, finish
+from app.drawing.figures import HOVER_POINTS, add_scale, answer_mouse, finish, put_behind
 from app.drawing.heat_picture import Painted
 from app.text import count
 
@@ -79,17 +78,7 @@ def heat_figure(
     edges = painted.heat.row_edges
     top, bottom = first + 0.5, first + int(edges[-1]) + 0.5  # rank r (from 1) spans r +- 0.5
     figure = go.Figure()
-    figure.add_layout_image(
-        source="data:image/png;base64," + base64.b64encode(painted.png).decode(),
-        xref="x",
-        yref="y",
-        x=0,
-        y=top,
-        sizex=painted.width,
-        sizey=bottom - top,
-        sizing="stretch",
-        layer="below",
-    )
+    put_behind(figure, painted.png, x=(0, painted.width), y=(bottom, top))
     _add_hover(figure, painted, first=first, labels=labels, hover=hover, name=name, unit=unit)
     _add_scale(figure, painted)
     for ranks, line in ((band, 2), (None if marked is None else (marked, marked + 1), 1)):
@@ -164,18 +153,13 @@ def _add_hover(
         for h, b in enumerate(hover.bins)
         for c in range(columns)
     ]
-    figure.add_scattergl(
-        x=np.tile(np.arange(columns) + 0.5, len(hover.bins)),
-        y=np.repeat(middle, columns),
-        mode="markers",
-        marker={"size": 8, "opacity": 0},
-        selected={"marker": {"opacity": 0}},
-        unselected={"marker": {"opacity": 0}},
-        customdata=np.array(texts, dtype=object) if texts else None,
-        hovertemplate="%{customdata[3]}<br>"
-        f"{unit} %{{customdata[0]}}, %{{customdata[1]}}<br>{name} %{{customdata[2]}}"
-        "<extra></extra>",
-        showlegend=False,
+    answer_mouse(
+        figure,
+        np.tile(np.arange(columns) + 0.5, len(hover.bins)),
+        np.repeat(middle, columns),
+        np.array(texts, dtype=object) if texts else None,
+        "%{customdata[3]}<br>"
+        f"{unit} %{{customdata[0]}}, %{{customdata[1]}}<br>{name} %{{customdata[2]}}",
     )
 
 
@@ -193,32 +177,9 @@ def _add_scale(figure: go.Figure, painted: Painted) -> None:
         low, high = float(np.log10(low)), float(np.log10(high))
         at = np.unique(np.linspace(np.ceil(low), np.floor(high), 4).round())
         ticks = {"tickvals": at.tolist(), "ticktext": [f"10<sup>{one:.0f}</sup>" for one in at]}
-    figure.add_scatter(
-        x=[None],
-        y=[None],
-        mode="markers",
-        marker={
-            "color": [low],
-            "cmin": low,
-            "cmax": high,
-            "colorscale": list(painted.scale),
-            "showscale": True,
-            "colorbar": {
-                "orientation": "h",
-                "thickness": 8,
-                "len": 0.7,
-                "x": 0,
-                "xanchor": "left",
-                "y": 1.0,
-                "yanchor": "bottom",
-                "ticklabelposition": "outside top",
-                "outlinewidth": 0,
-                **ticks,
-            },
-        },
-        showlegend=False,
-        hoverinfo="skip",
-    )
+    place = {"x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom"}
+    inside = {"ticklabelposition": "outside top"}
+    add_scale(figure, (low, high), painted.scale, **place, **inside, **ticks)
 
 
 def flips_figure(

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from app.drawing.colours import OKABE_ITO, Theme
-from app.drawing.common import finish
+from app.drawing.figures import finish, mark_cutoff
 from app.text import spoken
 from mimic_core.stats.retention import RetentionCurve
 
@@ -57,16 +57,7 @@ def retention_figure(
         annotation_position="top right",
     )
     for mark in marks:
-        figure.add_vline(
-            x=mark,
-            line={"color": theme.accent, "width": 2},
-            annotation={
-                "text": f"{mark:.4g}",
-                "font": {"color": theme.accent},
-                "bgcolor": theme.surface,
-            },
-            annotation_position="bottom right",
-        )
+        mark_cutoff(figure, mark, theme, at="bottom right")
     side = "from" if curve.keep == "high" else "up to"
     figure.update_xaxes(title=f"kept {side} this {spoken(column)}", showgrid=False)
     figure.update_yaxes(range=[0, 1.04], tickformat=".0%", fixedrange=True)

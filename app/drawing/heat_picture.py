@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import plotly.colors as pc
 from PIL import Image
 
-from app.drawing.colours import Theme, scale
+from app.drawing.colours import Theme, on_scale, scale
 from mimic_core.stats import dynamics
 from mimic_core.stats.dynamics import HeatMap
 
@@ -25,7 +24,6 @@ MOST_STEPS = 120
 GAP, STRIP = 0.14, 0.42  # widths of a gap and a strip, in columns of a heat map of five
 _TALL, _WIDE = 900, 1100  # pixels of the whole picture, about
 _LINES_UP_TO = 30  # columns that are parted by a line
-_LUT_SIZE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +90,9 @@ def paint(
         (
             0.0,
             float(columns),
-            _coloured(_position(heat.means, limits, logarithmic=logarithmic), colours),
+            on_scale(_position(heat.means, limits, logarithmic=logarithmic), colours),
         ),
-        *((one.left, one.right, _coloured(one.means[:, None], tones[one.name])) for one in beside),
+        *((one.left, one.right, on_scale(one.means[:, None], tones[one.name])) for one in beside),
     ]
     png = _png(parts, right, lines=columns <= _LINES_UP_TO)
     return Painted(png, heat, tuple(beside), right, *limits, colours, logarithmic)
@@ -108,19 +106,6 @@ def _position(means: np.ndarray, limits: tuple[float, float], *, logarithmic: bo
         low, high = np.log10(low), np.log10(high)
     position: np.ndarray = np.clip((means - low) / ((high - low) or 1.0), 0, 1)
     return position
-
-
-def _coloured(position: np.ndarray, colours: Sequence[str]) -> np.ndarray:
-    """Positions on a colour scale (R, C) as pixels (R, C, 3) uint8."""
-    anchors = np.array(
-        [pc.unlabel_rgb(c) if c.startswith("rgb") else pc.hex_to_rgb(c) for c in colours]
-    )
-    grid, at = np.linspace(0, 1, _LUT_SIZE), np.linspace(0, 1, len(anchors))
-    table = np.stack([np.interp(grid, at, anchors[:, channel]) for channel in range(3)], axis=1)
-    pixels: np.ndarray = table.round().astype(np.uint8)[
-        (position * (_LUT_SIZE - 1)).round().astype(np.int64)
-    ]
-    return pixels
 
 
 def _png(parts: list[tuple[float, float, np.ndarray]], right: float, *, lines: bool) -> bytes:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from app.drawing.colours import Theme
-from app.drawing.common import finish
+from app.drawing.figures import finish
 from app.text import spoken
 from mimic_core.stats.dynamics import Bands
 

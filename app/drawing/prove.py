@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from app.drawing.colours import Theme
-from app.drawing.common import finish, hover_text
+from app.drawing.figures import finish, hover_text
 from mimic_core.proofs.record import ALL_SAMPLES, Comparison, Interval, Outcome, Proof, is_share
 
 ROW_HEIGHT = 46  # pixels for a name and its interval

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from app.drawing.colours import Theme
-from app.drawing.common import finish, hover_text
+from app.drawing.figures import finish, hover_text
 from app.drawing.learning import MEASURES, Curve, is_share
 
 CURVE_HEIGHT = 290

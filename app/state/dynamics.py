@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 from app.choices.leafform import LeafForm, ensemble_form
 from app.choices.selecting_rows import Scope
@@ -14,7 +14,6 @@ from mimic_core.runs.history import HistoryColumn
 
 Show = Literal["mimic_score", "mimic_weight", "loss", "vote"]
 Source = Literal["rows", "undecided", "flips"]
-SHOWS: tuple[Show, ...] = get_args(Show)
 
 # What the heat map can be sorted by beside the table's number columns, and how people say it.
 # The mean score is the table's column ``mimic_score``, which a recipe can name.

@@ -7,20 +7,24 @@ import streamlit as st
 from app.components.dynamics.bar import decision, votes_bar
 from app.components.dynamics.charts import distributions, flips
 from app.components.dynamics.gallery import gallery_panel, gallery_rows
-from app.components.dynamics.heading import dynamics_heading, no_history, no_run
+from app.components.dynamics.heading import dynamics_heading, no_history
 from app.components.dynamics.heatmap import heat_panel
 from app.components.dynamics.sample import sample_panel, sample_row
 from app.components.explore.header import metrics
 from app.components.explore.tune import tune_panel
 from app.components.shared.conditions import condition_bar
 from app.components.shared.errors import errors_shown
+from app.components.shared.shell import nothing_yet
 from app.shown import active_run, dynamics_of, shown, steps_of
 
 run = active_run()
 if run is None:
     st.title("Dynamics", anchor=False)
-    no_run()
-    st.stop()
+    nothing_yet(
+        "No history yet",
+        "Score a pool first; a probe of five epochs records a score for every sample and epoch.",
+        icon=":material/timeline:",
+    )
 
 with st.sidebar, errors_shown():
     tune_panel(run)

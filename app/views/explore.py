@@ -11,20 +11,19 @@ from app.components.explore.map import map_panel
 from app.components.explore.skipped import skipped_samples
 from app.components.explore.tune import tune_panel
 from app.components.shared.conditions import condition_bar
-from app.components.shared.errors import empty_state, errors_shown
+from app.components.shared.errors import errors_shown
 from app.components.shared.gallery import gallery
+from app.components.shared.shell import nothing_yet
 from app.shown import active_run, shown
 
 run = active_run()
 if run is None:
     st.title("Explore", anchor=False)
-    empty_state(
+    nothing_yet(
         "No finished run yet",
         "Score a pool first; the demo pool takes about a minute.",
         icon=":material/scatter_plot:",
     )
-    st.page_link("views/data.py", label="Score a pool", icon=":material/play_arrow:")
-    st.stop()
 
 with st.sidebar, errors_shown():
     tune_panel(run)

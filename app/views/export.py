@@ -6,18 +6,16 @@ import streamlit as st
 
 from app.components.export import counts, downloads, recipe_text
 from app.components.shared.conditions import condition_bar
-from app.components.shared.errors import empty_state
+from app.components.shared.shell import nothing_yet
 from app.shown import shown
 from app.state import session
 
 st.title("Export", anchor=False)
 view = shown()
 if view is None:
-    empty_state(
+    nothing_yet(
         "Nothing to export yet", "Score a pool first, then select.", icon=":material/download:"
     )
-    st.page_link("views/data.py", label="Score a pool", icon=":material/play_arrow:")
-    st.stop()
 
 condition_bar(view)
 left, right = st.columns(2, gap="large")

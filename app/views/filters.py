@@ -9,16 +9,15 @@ from app.components.filters.compare import compare_panel
 from app.components.filters.outcome import curve_panel, outcome
 from app.components.filters.shelf import recipe_bar, repair_bar
 from app.components.filters.take_away import take_away
-from app.components.shared.errors import empty_state, errors_shown
+from app.components.shared.errors import errors_shown
+from app.components.shared.shell import nothing_yet
 from app.shown import active_run, shown
 
 if active_run() is None:
     st.title("Filters", anchor=False)
-    empty_state(
+    nothing_yet(
         "No finished run yet", "Score a pool first, then build a recipe.", icon=":material/tune:"
     )
-    st.page_link("views/data.py", label="Score a pool", icon=":material/play_arrow:")
-    st.stop()
 
 view = None
 with errors_shown():

@@ -6,17 +6,16 @@ import streamlit as st
 
 from app.components.prove.form import job_store, prefill, proof_form, proof_progress
 from app.components.prove.verdict import proofs
-from app.components.shared.errors import empty_state, errors_shown
+from app.components.shared.errors import errors_shown
+from app.components.shared.shell import nothing_yet
 from app.shown import shown
 
 st.title("Prove", anchor=False)
 view = shown()
 if view is None:
-    empty_state(
+    nothing_yet(
         "Nothing to prove yet", "Score a pool first, then select.", icon=":material/balance:"
     )
-    st.page_link("views/data.py", label="Score a pool", icon=":material/play_arrow:")
-    st.stop()
 
 st.caption(
     "Does a filter help? A fresh projection or head is trained on what each recipe keeps, on "

@@ -7,7 +7,7 @@ a second time.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -85,7 +85,7 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @classmethod
-    def parse(cls, values: dict[str, Any]) -> Any:
+    def parse(cls, values: dict[str, Any]) -> Self:
         """Build from plain values; a wrong one is a ``ConfigError`` naming field and value."""
         try:
             return cls(**values)

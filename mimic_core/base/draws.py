@@ -69,7 +69,7 @@ def _bad_uid(series: pl.Series, row: int) -> MimicError:
 
 
 def hash_words(words: np.ndarray, *keys: int) -> np.ndarray:
-    """Hash parsed uids (N, 2) uint64 under integer keys; returns (N,) uint64."""
+    """Hash parsed uids (N, 2) uint64 under integer keys such as (seed, epoch); (N,) uint64."""
     state = 0
     for key in keys:
         state = _mix_int(state ^ (key & _MASK))
@@ -81,11 +81,6 @@ def order_words(words: np.ndarray, *keys: int) -> np.ndarray:
     """Positions (N,) int64 of parsed uids (N, 2) in the order of their hash; ties by uid."""
     hashes = hash_words(words, *keys)
     return np.asarray(np.lexsort((words[:, 1], words[:, 0], hashes)), np.int64)
-
-
-def hash_order(uids: pl.Series | Sequence[str], *keys: int) -> np.ndarray:
-    """Hash uids (N) under integer keys such as (seed, epoch); returns (N,) uint64."""
-    return hash_words(uid_words(uids), *keys)
 
 
 def order(uids: pl.Series | Sequence[str], *keys: int) -> np.ndarray:

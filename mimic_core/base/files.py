@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from mimic_core.base.errors import RunError
-from mimic_core.base.schema import ROW_GROUP_ROWS
+from mimic_core.base.schema import ROW_GROUP_ROWS, SCHEMA_VERSION
 
 MAX_JSON = 64 << 20  # bytes; a manifest names each kept uid nowhere but in its recipe
 RESCORE = "delete that folder and score the pool again"
@@ -109,6 +109,23 @@ def read_json(path: Path, *, remedy: str = RESCORE) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def read_record(path: Path, what: str) -> dict[str, Any]:
+    """Read the JSON that says what a run or a feature set is.
+
+    Raises:
+        RunError: It is missing, damaged or of another schema version.
+    """
+    values: dict[str, Any] = read_json(path)
+    if values.get("schema_version") != SCHEMA_VERSION:
+        raise RunError(
+            f"the {what} was written by another version of Mimicscope",
+            got=values.get("schema_version"),
+            allowed=f"schema version {SCHEMA_VERSION}",
+            next_step="score the pool again with this version",
+        )
+    return values
 
 
 def write_parquet(path: Path, frame: pl.DataFrame) -> None:

@@ -18,6 +18,14 @@ ROW_GROUP_ROWS = 65_536  # polars' streaming reader holds whole row groups in me
 
 LocatorKind = Literal["range", "packed", "zip", "parquet"]
 
+# Columns that say where the bytes of an image are: the fields of a ``Locator``, in order.
+IMAGE_COLUMNS: dict[str, pl.DataType] = {
+    "image_kind": pl.String(),
+    "image_path": pl.String(),
+    "image_offset": pl.Int64(),
+    "image_length": pl.Int64(),
+    "image_member": pl.String(),
+}
 # Columns that say where a sample comes from: one row per readable sample.
 SAMPLE_COLUMNS: dict[str, pl.DataType] = {
     "uid": pl.String(),
@@ -25,11 +33,7 @@ SAMPLE_COLUMNS: dict[str, pl.DataType] = {
     "shard": pl.String(),
     "caption": pl.String(),
     "label": pl.String(),
-    "image_kind": pl.String(),
-    "image_path": pl.String(),
-    "image_offset": pl.Int64(),
-    "image_length": pl.Int64(),
-    "image_member": pl.String(),
+    **IMAGE_COLUMNS,
 }
 # Columns measured while the images are read.
 MEASURED_COLUMNS: dict[str, pl.DataType] = {

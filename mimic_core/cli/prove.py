@@ -10,7 +10,7 @@ import typer
 
 from mimic_core.base.errors import ConfigError
 from mimic_core.cli import options
-from mimic_core.cli.runs import RunArgument, find_run, read_recipe
+from mimic_core.cli.runs import RunArgument, find_run
 from mimic_core.proofs.settings import ProveConfig
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def named_recipes(paths: Sequence[Path]) -> dict[str, Recipe]:
         ConfigError: There is none, or two files have one name.
         FilterError: A file is no recipe.
     """
+    from mimic_core.filters.library import read_recipe
+
     if not paths:
         raise ConfigError(
             "there is no recipe to prove",

@@ -9,7 +9,7 @@ import typer
 
 from mimic_core.base.errors import ExportError
 from mimic_core.cli.options import RunsFolder
-from mimic_core.cli.runs import find_run, print_counts, read_recipe
+from mimic_core.cli.runs import find_run, print_counts
 
 
 def filter_run(
@@ -24,6 +24,7 @@ def filter_run(
 ) -> None:
     """Count what a recipe keeps and drops, and write the uids. Reads only what the recipe needs."""
     from mimic_core.filters import selections
+    from mimic_core.filters.library import read_recipe
 
     if out is not None and drops is not None and out.resolve() == drops.resolve():
         raise ExportError(

@@ -13,7 +13,7 @@ from mimic_core.base.text import printable
 from mimic_core.cli.options import RunsFolder
 
 if TYPE_CHECKING:
-    from mimic_core.filters.recipe import Recipe, Selection
+    from mimic_core.filters.recipe import Selection
     from mimic_core.runs.run import Run
 
 Format = Literal["parquet", "csv", "jsonl", "datacomp"]  # of mimic_core.export.formats (polars)
@@ -30,20 +30,16 @@ runs_app = typer.Typer(no_args_is_help=True, help="List runs, or show one.")
 def list_command(out: RunsFolder = Path("runs"), as_json: JsonOption = False) -> None:
     """List the runs, newest first. A damaged one is listed with what is wrong."""
     from mimic_core.runs.report import aligned
-    from mimic_core.runs.run import open_run
+    from mimic_core.runs.run import list_runs
 
+    found = list_runs(out)
     rows: list[dict[str, str | int]] = []
-    for file in out.glob("*/run.json"):
-        row: dict[str, str | int] = dict.fromkeys(_LISTED, "")
-        row["run_id"] = file.parent.name
-        try:
-            record = open_run(file.parent).record
-            row |= {name: getattr(record, name) for name in _LISTED if hasattr(record, name)}
-            row["reference"] = record.config.reference
-        except RunError as error:
-            row |= {"status": "damaged", "problem": error.problem}
-        rows.append(row)
-    rows.sort(key=lambda row: (row["created_at"], row["run_id"]), reverse=True)
+    for one in found.runs:
+        row = {name: getattr(one.record, name, "") for name in _LISTED}
+        rows.append({**row, "reference": one.record.config.reference})
+    for path, error in reversed(found.damaged):
+        row = dict.fromkeys(_LISTED, "")
+        rows.append({**row, "run_id": path.name, "status": "damaged", "problem": error.problem})
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
@@ -90,28 +86,18 @@ def export(
 ) -> None:
     """Write the samples that a recipe keeps; the files written are named on standard output."""
     from mimic_core.export.export import export as write_export
-    from mimic_core.filters import recipe as filters
+    from mimic_core.filters.library import read_recipe
+    from mimic_core.filters.recipe import Recipe
     from mimic_core.filters.selections import select
     from mimic_core.runs.table import run_table
 
     found = find_run(run, runs)
-    chosen = filters.Recipe() if recipe is None else read_recipe(recipe)
+    chosen = Recipe() if recipe is None else read_recipe(recipe)
     selection, table = select(found, chosen), run_table(found)
     result = write_export(selection, table, found, format=file_format, out=out, overwrite=overwrite)
     print_counts(selection, err=True)
     for path in (*result.files, result.manifest):
         typer.echo(path)
-
-
-def read_recipe(path: Path) -> Recipe:
-    """The recipe in the YAML file ``path``.
-
-    Raises:
-        FilterError: It cannot be read, or is not a recipe.
-    """
-    from mimic_core.filters import library
-
-    return library.read_recipe(path)
 
 
 def print_counts(selection: Selection, *, err: bool = False) -> None:

@@ -11,6 +11,7 @@ import polars as pl
 
 from mimic_core.base import files
 from mimic_core.base.errors import ExportError
+from mimic_core.base.identity import uids_digest
 from mimic_core.base.schema import SCHEMA_VERSION
 from mimic_core.export.formats import SUFFIXES, WRITERS, Format, holds_uids
 from mimic_core.filters.recipe import Recipe, Selection
@@ -142,7 +143,7 @@ def manifest_for(
         "kept": selection.kept,
         "retention_rate": selection.retention_rate,
         "drops": selection.drops,
-        "uids_sha256": _uids_sha256(selection.uids),
+        "uids_sha256": uids_digest(selection.uids),
         "format": format,
         "files": [{"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}],
     }
@@ -171,7 +172,7 @@ def replay(manifest: Path, runs_root: Path) -> Selection:
     now_there: dict[str, Any] = {
         "total": selection.total,
         "drops": selection.drops,
-        "uids_sha256": _uids_sha256(selection.uids),
+        "uids_sha256": uids_digest(selection.uids),
     }
     for name, value in now_there.items():
         if value != said[name]:
@@ -226,8 +227,3 @@ def _refuse_other(path: Path, *, same: bool) -> None:
 def _undated(manifest: Path | dict[str, Any]) -> dict[str, Any]:
     said = files.read_json(manifest) if isinstance(manifest, Path) else manifest
     return {name: value for name, value in said.items() if name != "created_at"}
-
-
-def _uids_sha256(uids: pl.Series) -> str:
-    """SHA-256 of the sorted uids, one per line."""
-    return hashlib.sha256("".join(f"{uid}\n" for uid in uids).encode()).hexdigest()

@@ -4,7 +4,6 @@ __all__ = [
     "conditions",
     "ensembles",
     "library",
-    "needs",
     "recipe",
     "selections",
     "table_view",

@@ -32,7 +32,25 @@ Point = tuple[FiniteFloat, FiniteFloat]
 _SHOWN_VALUES = 3
 
 
-class Absolute(Frozen):
+class _Condition(Frozen):
+    """Common to all: what a condition looks at."""
+
+    def parts(self) -> tuple[_Condition, ...]:
+        """The conditions that it joins, in order; none for a leaf."""
+        fields = (one if isinstance(one, tuple) else (one,) for _, one in self)
+        return tuple(part for field in fields for part in field if isinstance(part, _Condition))
+
+    def columns_read(self) -> frozenset[str]:
+        """Columns of the table that it looks at, ``uid`` included where it does."""
+        own = {name for field, name in self if field in ("column", "by") and name is not None}
+        return frozenset(own).union(*(part.columns_read() for part in self.parts()))
+
+    def ensembles(self) -> tuple[EnsembleVote, ...]:
+        """All ensembles that it asks, in order."""
+        return tuple(one for part in self.parts() for one in part.ensembles())
+
+
+class Absolute(_Condition):
     """Numbers from ``min`` to ``max``, both inclusive; None leaves that end open."""
 
     kind: Literal["absolute"] = "absolute"
@@ -58,7 +76,7 @@ class Absolute(Frozen):
         return f"{_number(self.min)} <= {name} <= {_number(self.max)}"
 
 
-class Percentile(Frozen):
+class Percentile(_Condition):
     """Numbers between two percentiles of the column's non-null values in the whole table.
 
     Drops the lowest ``lower`` percent and the highest ``100 - upper`` percent. Equal values stay
@@ -89,7 +107,7 @@ class Percentile(Frozen):
         return f"{name}: percentile {_number(self.lower)} to {_number(self.upper)}{each}"
 
 
-class TopK(Frozen):
+class TopK(_Condition):
     """Exactly the ``k`` largest (or smallest) numbers, all of them when there are fewer.
 
     Ties at the edge are broken by uid, the smaller first. With ``by``, k in each group of rows
@@ -102,12 +120,16 @@ class TopK(Frozen):
     end: Literal["largest", "smallest"] = "largest"
     by: str | None = None
 
+    def columns_read(self) -> frozenset[str]:
+        """The columns, and the uids that break ties."""
+        return super().columns_read() | {"uid"}
+
     def describe(self) -> str:
         """Such as ``1,000 largest by mimic score``."""
         return f"{self.k:,} {self.end} by {_spoken(self.column)}{_each(self.by)}"
 
 
-class Category(Frozen):
+class Category(_Condition):
     """Rows whose text, boolean or integer column holds one of ``values``."""
 
     kind: Literal["category"] = "category"
@@ -123,7 +145,7 @@ class Category(Frozen):
         return f"{_spoken(self.column)} is {' or '.join(shown)}"
 
 
-class Text(Frozen):
+class Text(_Condition):
     """Rows whose text contains ``contains``, as it stands (no pattern)."""
 
     kind: Literal["text"] = "text"
@@ -137,7 +159,7 @@ class Text(Frozen):
         return f'{_spoken(self.column)} contains "{self.contains}"{case}'
 
 
-class Region(Frozen):
+class Region(_Condition):
     """Points inside a polygon over two numeric columns: a lasso that can be replayed.
 
     Even-odd rule, so a part enclosed twice is outside; ``mimic_core.filters.polygon`` says what
@@ -158,8 +180,11 @@ class Region(Frozen):
     ) -> Region:
         """The rectangle between two x and two y, border included."""
         corners = ((x[0], y[0]), (x[1], y[0]), (x[1], y[1]), (x[0], y[1]))
-        region: Region = cls.parse({"columns": columns, "polygon": corners})
-        return region
+        return cls.parse({"columns": columns, "polygon": corners})
+
+    def columns_read(self) -> frozenset[str]:
+        """The two columns."""
+        return frozenset(self.columns)
 
     def describe(self) -> str:
         """Such as ``map: inside lasso (5 points)``."""
@@ -175,7 +200,7 @@ class Region(Frozen):
         return len(self.polygon) == 4 and len(corners) == 4 and corners == set(self.polygon)
 
 
-class Uids(Frozen):
+class Uids(_Condition):
     """An explicit set of samples; stored sorted, each once. All of them must be in the table."""
 
     kind: Literal["uids"] = "uids"
@@ -186,12 +211,16 @@ class Uids(Frozen):
     def _as_set(cls, uids: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(sorted(set(uids)))
 
+    def columns_read(self) -> frozenset[str]:
+        """The uids alone."""
+        return frozenset({"uid"})
+
     def describe(self) -> str:
         """Such as ``12 chosen samples``."""
         return f"{len(self.uids):,} chosen sample{'' if len(self.uids) == 1 else 's'}"
 
 
-class EnsembleVote(Frozen):
+class EnsembleVote(_Condition):
     """Samples that the steps of the run keep together (``mimic_core.filters.ensembles.ensemble``).
 
     Evaluated on the whole history of the run, whatever rows the table holds. ``min_confidence``
@@ -208,6 +237,14 @@ class EnsembleVote(Frozen):
         """The ensemble filter that is asked."""
         return EnsembleConfig(binarise=self.binarise, aggregate=self.aggregate)
 
+    def columns_read(self) -> frozenset[str]:
+        """The uids alone."""
+        return frozenset({"uid"})
+
+    def ensembles(self) -> tuple[EnsembleVote, ...]:
+        """Itself."""
+        return (self,)
+
     def describe(self) -> str:
         """Such as ``majority of mimic score: k-means``."""
         sure = self.min_confidence
@@ -215,7 +252,7 @@ class EnsembleVote(Frozen):
         return f"{self.config.describe()}{more}"
 
 
-class AllOf(Frozen):
+class AllOf(_Condition):
     """Rows that every condition keeps."""
 
     kind: Literal["all"] = "all"
@@ -226,7 +263,7 @@ class AllOf(Frozen):
         return " and ".join(_nested(condition) for condition in self.conditions)
 
 
-class AnyOf(Frozen):
+class AnyOf(_Condition):
     """Rows that at least one condition keeps."""
 
     kind: Literal["any"] = "any"
@@ -237,7 +274,7 @@ class AnyOf(Frozen):
         return " or ".join(_nested(condition) for condition in self.conditions)
 
 
-class Not(Frozen):
+class Not(_Condition):
     """Rows that the condition rejects; a row whose value is missing is still not kept."""
 
     kind: Literal["not"] = "not"
@@ -248,7 +285,7 @@ class Not(Frozen):
         return f"not ({self.condition.describe()})"
 
 
-class Minus(Frozen):
+class Minus(_Condition):
     """Rows that ``keep`` keeps without those that ``drop`` keeps: ``keep`` and not ``drop``."""
 
     kind: Literal["minus"] = "minus"

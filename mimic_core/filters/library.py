@@ -93,15 +93,6 @@ def list_recipes(root: Path) -> RecipeLibrary:
     return RecipeLibrary(tuple(saved), tuple(damaged))
 
 
-def load_recipe(root: Path, name: str) -> Recipe:
-    """The saved recipe of that name.
-
-    Raises:
-        FilterError: There is none, or its file is damaged.
-    """
-    return read_recipe(_existing(root, name))
-
-
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a file.
 

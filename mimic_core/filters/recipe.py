@@ -21,8 +21,7 @@ from mimic_core.base.errors import FilterError
 from mimic_core.base.identity import sorted_uids
 from mimic_core.filters import yaml_text
 from mimic_core.filters.conditions import Condition
-from mimic_core.filters.needs import columns_of, ensembles_in
-from mimic_core.filters.table_view import Rows, Table
+from mimic_core.filters.table_view import Table, TableView
 from mimic_core.filters.votes import votes
 from mimic_core.runs.history import HISTORY_COLUMNS, History, HistoryColumn
 
@@ -170,14 +169,14 @@ class Selection:
 
 def needed_columns(recipe: Recipe) -> tuple[str, ...]:
     """The columns of the table that applying ``recipe`` reads: ``uid``, then the others by name."""
-    found = {name for named in recipe.conditions for name in columns_of(named.condition)}
+    found = {name for named in recipe.conditions for name in named.condition.columns_read()}
     return ("uid", *sorted(found - {"uid"}))
 
 
 def needed_history(recipe: Recipe) -> tuple[HistoryColumn, ...]:
     """The columns of the history that applying ``recipe`` reads; none where it has no ensemble."""
     asked = {
-        one.binarise.column for named in recipe.conditions for one in ensembles_in(named.condition)
+        one.binarise.column for named in recipe.conditions for one in named.condition.ensembles()
     }
     return tuple(name for name in HISTORY_COLUMNS if name in asked)
 
@@ -196,7 +195,7 @@ def apply(recipe: Recipe, table: Table, history: History | None = None) -> Selec
     Raises:
         FilterError: A condition does not fit the table; the message names the column.
     """
-    rows = Rows(table, history)
+    rows = TableView(table, history)
     uids = rows.uids
     if isinstance(table, pl.DataFrame):
         found = [votes(named.condition, rows) for named in recipe.conditions]

@@ -9,12 +9,10 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from mimic_core.base import files
-from mimic_core.base.errors import ExportError, FilterError
-from mimic_core.base.identity import rows_of
+from mimic_core.base.errors import ExportError
 from mimic_core.base.schema import ROW_GROUP_ROWS
 from mimic_core.filters.recipe import Recipe, Selection, apply, needed_columns, needed_history
 from mimic_core.runs.history import run_history
@@ -79,21 +77,3 @@ def _parquet_bytes(rows: pl.DataFrame) -> bytes:
     out = io.BytesIO()
     rows.write_parquet(out, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS)
     return out.getvalue()
-
-
-def in_one_order(one: Selection, other: Selection) -> tuple[np.ndarray, np.ndarray]:
-    """Whom two selections keep, (N,) bool each, in the order of the first one's table, by uid.
-
-    Raises:
-        FilterError: They were made from tables of different samples.
-    """
-    rows = rows_of(other.table_uids, one.table_uids)
-    missing = np.flatnonzero(rows < 0)
-    if len(missing) or other.total != one.total:
-        raise FilterError(
-            "the two selections are of different samples",
-            got=one.table_uids[int(missing[0])] if len(missing) else other.total,
-            allowed=f"the same {one.total} samples for both",
-            next_step="apply both recipes to the same run",
-        )
-    return one.mask, other.mask[rows]

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class TableView:
     """A table of N rows, one per uid, and the history of its run where there is one.
 
     Attributes:

@@ -17,32 +17,20 @@ import polars as pl
 
 from mimic_core.base.errors import FilterError
 from mimic_core.base.schema import named
-from mimic_core.filters.conditions import (
-    Absolute,
-    AllOf,
-    AnyOf,
-    Category,
-    Condition,
-    EnsembleVote,
-    Leaf,
-    Minus,
-    Not,
-    Percentile,
-    Region,
-    Text,
-    TopK,
-    Uids,
-)
+from mimic_core.filters import conditions as kinds
+from mimic_core.filters.conditions import Condition, Leaf
 from mimic_core.filters.groups import Grouped, best_of_each, between_percentiles, grouped
 from mimic_core.filters.polygon import inside_polygon
-from mimic_core.filters.table_view import Rows, Table
+from mimic_core.filters.table_view import Table, TableView
 from mimic_core.runs.history import History
 from mimic_core.stats.cutoffs import as_dtype, rank_below, rank_up_to
 
 GROUP_DTYPES = "a text, boolean or integer column"
 
 
-def votes(condition: Condition, table: Table | Rows, history: History | None = None) -> pl.Series:
+def votes(
+    condition: Condition, table: Table | TableView, history: History | None = None
+) -> pl.Series:
     """The votes (N,) of a condition on a table of N rows: boolean, null where it cannot say.
 
     Args:
@@ -54,45 +42,45 @@ def votes(condition: Condition, table: Table | Rows, history: History | None = N
         FilterError: A column is missing, of the wrong type or holds NaN, a uid is unknown, or an
             ensemble has no history.
     """
-    rows = table if isinstance(table, Rows) else Rows(table, history)
+    rows = table if isinstance(table, TableView) else TableView(table, history)
     return joined(condition, lambda leaf: _leaf_votes(leaf, rows))
 
 
 def joined(condition: Condition, leaf_votes: Callable[[Leaf], pl.Series]) -> pl.Series:
     """The votes (N,) of a tree from those of its leaves, which a caller may have counted before."""
     match condition:
-        case AllOf():
+        case kinds.AllOf():
             return reduce(and_, (joined(part, leaf_votes) for part in condition.conditions))
-        case AnyOf():
+        case kinds.AnyOf():
             return reduce(or_, (joined(part, leaf_votes) for part in condition.conditions))
-        case Not():
+        case kinds.Not():
             return ~joined(condition.condition, leaf_votes)
-        case Minus():
+        case kinds.Minus():
             return joined(condition.keep, leaf_votes) & ~joined(condition.drop, leaf_votes)
     return leaf_votes(condition)
 
 
-def _leaf_votes(leaf: Leaf, rows: Rows) -> pl.Series:
+def _leaf_votes(leaf: Leaf, rows: TableView) -> pl.Series:
     match leaf:
-        case Absolute():
+        case kinds.Absolute():
             return _absolute(leaf, rows)
-        case Percentile():
+        case kinds.Percentile():
             return _percentile(leaf, rows)
-        case TopK():
+        case kinds.TopK():
             return _top_k(leaf, rows)
-        case Category():
+        case kinds.Category():
             return _category(leaf, rows)
-        case Text():
+        case kinds.Text():
             return _text(leaf, rows)
-        case Region():
+        case kinds.Region():
             return _region(leaf, rows)
-        case Uids():
+        case kinds.Uids():
             return _uids(leaf, rows)
-        case EnsembleVote():
+        case kinds.EnsembleVote():
             return _ensemble(leaf, rows)
 
 
-def _absolute(condition: Absolute, rows: Rows) -> pl.Series:
+def _absolute(condition: kinds.Absolute, rows: TableView) -> pl.Series:
     numbers = _numbers(rows, condition.column)
     bounds = []
     if condition.min is not None:
@@ -107,7 +95,7 @@ def _scalar(value: float, numbers: pl.Series) -> pl.Series:
     return pl.Series([as_dtype(value, dtype)], dtype=numbers.dtype)
 
 
-def _percentile(condition: Percentile, rows: Rows) -> pl.Series:
+def _percentile(condition: kinds.Percentile, rows: TableView) -> pl.Series:
     numbers = _numbers(rows, condition.column)
     if condition.by is not None:
         groups = _groups(rows, numbers, condition.by)
@@ -123,7 +111,7 @@ def _percentile(condition: Percentile, rows: Rows) -> pl.Series:
     return (numbers >= low) & (numbers <= high)
 
 
-def _top_k(condition: TopK, rows: Rows) -> pl.Series:
+def _top_k(condition: kinds.TopK, rows: TableView) -> pl.Series:
     numbers = _numbers(rows, condition.column)
     largest = condition.end == "largest"
     if condition.by is not None:
@@ -142,7 +130,7 @@ def _top_k(condition: TopK, rows: Rows) -> pl.Series:
     return _null_where_missing(chosen, [numbers])
 
 
-def _category(condition: Category, rows: Rows) -> pl.Series:
+def _category(condition: kinds.Category, rows: TableView) -> pl.Series:
     column = rows.column(condition.column)
     if isinstance(column.dtype, pl.Categorical | pl.Enum):
         column = column.cast(pl.String)
@@ -166,7 +154,7 @@ def _category(condition: Category, rows: Rows) -> pl.Series:
     return column.is_in(list(condition.values))
 
 
-def _text(condition: Text, rows: Rows) -> pl.Series:
+def _text(condition: kinds.Text, rows: TableView) -> pl.Series:
     dtype = rows.dtype(condition.column)
     if dtype != pl.String:
         raise _wrong_type(condition.column, dtype, "a text column")
@@ -177,7 +165,7 @@ def _text(condition: Text, rows: Rows) -> pl.Series:
     return rows.evaluate(text.to_lowercase().str.contains(needle, literal=True))
 
 
-def _region(condition: Region, rows: Rows) -> pl.Series:
+def _region(condition: kinds.Region, rows: TableView) -> pl.Series:
     x, y = (_numbers(rows, name) for name in condition.columns)
     known = (x.is_not_null() & y.is_not_null()).to_numpy()
     inside = np.zeros(len(x), bool)
@@ -186,7 +174,7 @@ def _region(condition: Region, rows: Rows) -> pl.Series:
     return _null_where_missing(inside, [x, y])
 
 
-def _uids(condition: Uids, rows: Rows) -> pl.Series:
+def _uids(condition: kinds.Uids, rows: TableView) -> pl.Series:
     listed = pl.DataFrame({"uid": pl.Series(list(condition.uids), dtype=pl.String)})
     unknown = listed.join(rows.uids.to_frame(), on="uid", how="anti")["uid"]
     if len(unknown):
@@ -198,7 +186,7 @@ def _uids(condition: Uids, rows: Rows) -> pl.Series:
     return rows.uids.is_in(list(condition.uids))
 
 
-def _ensemble(condition: EnsembleVote, rows: Rows) -> pl.Series:
+def _ensemble(condition: kinds.EnsembleVote, rows: TableView) -> pl.Series:
     found, places = rows.ensemble(condition.config)
     keep = found.keep
     if condition.min_confidence is not None:
@@ -206,11 +194,11 @@ def _ensemble(condition: EnsembleVote, rows: Rows) -> pl.Series:
     return pl.Series(keep[places])
 
 
-def _groups(rows: Rows, numbers: pl.Series, by: str) -> Grouped:
+def _groups(rows: TableView, numbers: pl.Series, by: str) -> Grouped:
     return rows.once(("groups", numbers.name, by), lambda: _grouped(rows, numbers, by))
 
 
-def _grouped(rows: Rows, numbers: pl.Series, by: str) -> Grouped:
+def _grouped(rows: TableView, numbers: pl.Series, by: str) -> Grouped:
     column = rows.column(by)
     if isinstance(column.dtype, pl.Categorical | pl.Enum):
         column = column.cast(pl.String)
@@ -228,7 +216,7 @@ def _null_where_missing(chosen: np.ndarray, columns: list[pl.Series]) -> pl.Seri
     return pl.select(pl.when(known).then(pl.Series(chosen))).to_series()
 
 
-def _numbers(rows: Rows, name: str) -> pl.Series:
+def _numbers(rows: TableView, name: str) -> pl.Series:
     """A numeric column, float32 as it is and all others as float64, without NaN."""
     column = rows.column(name)
     if not column.dtype.is_numeric():

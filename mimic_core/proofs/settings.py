@@ -58,5 +58,4 @@ class ProveConfig(Frozen):
         """``changes`` on the side and optimiser of a probe run, or on the defaults."""
         taken = {"side", "batch_size", "learning_rate", "weight_decay"}
         own = config.probe.model_dump(include=taken) if config.probe else {}
-        made: ProveConfig = cls.parse(own | {k: v for k, v in changes.items() if v is not None})
-        return made
+        return cls.parse(own | {k: v for k, v in changes.items() if v is not None})

@@ -25,7 +25,7 @@ import polars as pl
 
 from mimic_core.base import files
 from mimic_core.base.errors import RunError
-from mimic_core.base.schema import SCHEMA_VERSION, SKIP_COLUMNS
+from mimic_core.base.schema import SKIP_COLUMNS
 
 FEATURES_DIR = "features"
 
@@ -84,15 +84,7 @@ class FeatureSet:
         Raises:
             RunError: It is missing, damaged or of another schema version.
         """
-        info = files.read_json(path / "features.json")
-        if info.get("schema_version") != SCHEMA_VERSION:
-            raise RunError(
-                "the feature set was written by another version of Mimicscope",
-                got=info.get("schema_version"),
-                allowed=f"schema version {SCHEMA_VERSION}",
-                next_step="score the pool again with this version",
-            )
-        return cls(path, info)
+        return cls(path, files.read_record(path / "features.json", "feature set"))
 
     @property
     def id(self) -> str:

@@ -1,4 +1,4 @@
-"""TODO mimic_core/runs/record.py."""
+"""What ``run.json`` says: the settings of a run, its counts, its checks, and how it is named."""
 
 from __future__ import annotations
 

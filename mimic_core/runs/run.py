@@ -16,7 +16,7 @@ A run is finished when ``run.json`` says ``done``; score files are byte-identica
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -30,7 +30,6 @@ from pydantic import ValidationError
 from mimic_core.base import files
 from mimic_core.base.errors import RunError
 from mimic_core.base.schema import (
-    SCHEMA_VERSION,
     SCORE_COLUMNS,
     TRAINED_COLUMNS,
     ScoreBatch,
@@ -198,14 +197,7 @@ def open_run(path: Path) -> Run:
     Raises:
         RunError: There is no run, it is damaged or of another schema version.
     """
-    values = files.read_json(path / "run.json")
-    if values.get("schema_version") != SCHEMA_VERSION:
-        raise RunError(
-            "the run was written by another version of Mimicscope",
-            got=values.get("schema_version"),
-            allowed=f"schema version {SCHEMA_VERSION}",
-            next_step="score the pool again with this version",
-        )
+    values = files.read_record(path / "run.json", "run")
     try:
         return Run(path, RunRecord(**values))
     except ValidationError as error:
@@ -216,13 +208,25 @@ def open_run(path: Path) -> Run:
         ) from error
 
 
-def list_runs(root: Path) -> tuple[list[Run], list[RunError]]:
-    """All runs under ``root``, newest first, and an error for each one that cannot be opened."""
+@dataclass(frozen=True, slots=True)
+class RunList:
+    """Runs that open, newest first, and folders that look like runs but do not, by path."""
+
+    runs: tuple[Run, ...]
+    damaged: tuple[tuple[Path, RunError], ...]
+
+    def find(self, run_id: str | None) -> Run | None:
+        """The first run of that id."""
+        return next((run for run in self.runs if run.id == run_id), None)
+
+
+def list_runs(root: Path, *, opener: Callable[[Path], Run] = open_run) -> RunList:
+    """All runs under ``root``, opened by ``opener``."""
     runs, damaged = [], []
     for file in sorted(root.glob("*/run.json")):
         try:
-            runs.append(open_run(file.parent))
+            runs.append(opener(file.parent))
         except RunError as error:
-            damaged.append(error)
+            damaged.append((file.parent, error))
     runs.sort(key=lambda run: (run.record.created_at, run.id), reverse=True)
-    return runs, damaged
+    return RunList(tuple(runs), tuple(damaged))

@@ -2,8 +2,9 @@
 
 ``tarfile`` spends most of an index's time on fields that nobody asks for, stops without a word at a
 damaged header that is not the first, at the end mark between two archives that were put behind one
-another, and calls itself for each of a chain of long names. So headers are read here. What cannot
-be read is a ``Gap``, and reading goes on at the next header behind it.
+another, and calls itself for each of a chain of long names. So headers are read here, several times
+as fast (``bench/handwritten.py``). What cannot be read is a ``Gap``, and reading goes on at the
+next header behind it.
 """
 
 from __future__ import annotations

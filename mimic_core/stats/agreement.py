@@ -55,7 +55,7 @@ def agreement(
 
     Args:
         a: Whom the one keeps, (N,) bool.
-        b: Whom the other keeps, (N,) bool, in the same order (``in_one_order``).
+        b: Whom the other keeps, (N,) bool, in the same order.
         scores: Confidence or score behind each decision, (N,) each, for the rank correlation.
     """
     both, in_a, in_b = (int(side.sum()) for side in (a & b, a, b))

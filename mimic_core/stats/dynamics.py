@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
+import polars as pl
 
 from mimic_core.base.errors import ScoreError
+from mimic_core.stats.numbers import Values
 
 Measure = Literal["mean", "last", "first", "change", "spread"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
@@ -78,7 +79,7 @@ def summarise(values: np.ndarray, how: Measure) -> np.ndarray:
     if how == "change":
         change: np.ndarray = last - first
         return change
-    mean = _mean(values)
+    mean: np.ndarray = values.mean(axis=0, dtype=np.float64)
     if how == "mean":
         return mean
     squares = np.zeros_like(mean)
@@ -87,28 +88,14 @@ def summarise(values: np.ndarray, how: Measure) -> np.ndarray:
     return np.sqrt(squares / len(values))
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
-    total = np.zeros(values.shape[1])
-    for row in values:
-        total += row
-    return total / len(values)
-
-
 def flips(votes: np.ndarray) -> np.ndarray:
     """How often each sample's vote changed from one step to the next, (N,) int64, 0 to S - 1.
 
     Args:
         votes: (S, N) bool, whether a step would keep the sample.
     """
-    changes = np.zeros(votes.shape[1], np.int64)
-    for before, after in pairwise(votes):
-        changes += before != after
+    changes: np.ndarray = (votes[1:] != votes[:-1]).sum(axis=0, dtype=np.int64)
     return changes
-
-
-def flip_counts(changes: np.ndarray, steps: int) -> np.ndarray:
-    """How many samples changed their vote 0, 1, ..., ``steps`` - 1 times, (S,) int64."""
-    return np.bincount(changes, minlength=steps).astype(np.int64)
 
 
 def undecided(votes: np.ndarray) -> np.ndarray:
@@ -118,11 +105,9 @@ def undecided(votes: np.ndarray) -> np.ndarray:
     adds less than one.
     """
     steps = len(votes)
-    in_favour = np.zeros(votes.shape[1])
-    for row in votes:
-        in_favour += row
+    in_favour = votes.sum(axis=0)
     minority = np.minimum(in_favour, steps - in_favour)
-    return flips(votes) + minority / (steps + 1)
+    return np.asarray(flips(votes) + minority / (steps + 1))
 
 
 def quantile_bands(values: np.ndarray, levels: Sequence[float] = BAND_LEVELS) -> Bands:
@@ -236,12 +221,16 @@ def bin_means(values: np.ndarray, rows: np.ndarray, edges: np.ndarray) -> np.nda
     return sums / np.diff(edges)
 
 
-def ascending(values: np.ndarray, by_uid: np.ndarray) -> np.ndarray:
-    """Positions (N,) int64 by rising value, ties by uid.
+def ascending(values: Values, by_uid: np.ndarray) -> np.ndarray:
+    """Positions (M,) int64 of the samples that have a value, lowest first, ties by uid.
 
     Args:
-        values: (N,), without NaN.
-        by_uid: Positions in the order of their uids: sorted once, it breaks every tie.
+        values: (N,) numbers without NaN, nulls allowed.
+        by_uid: Positions (N,) in the order of their uids: sorted once, it breaks every tie.
     """
-    order: np.ndarray = by_uid[np.argsort(values[by_uid], kind="stable")]
+    column = pl.Series(values)
+    if column.null_count():
+        by_uid = by_uid[column.is_not_null().to_numpy()[by_uid]]
+    numbers = column.fill_null(0).to_numpy()
+    order: np.ndarray = by_uid[np.argsort(numbers[by_uid], kind="stable")]
     return order

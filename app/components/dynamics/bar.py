@@ -7,10 +7,11 @@ from typing import Any
 
 import streamlit as st
 
+from app.components.shared.choosers import segments
 from app.components.shared.ensemble_form import ensemble_controls
 from app.shown import Dynamics
 from app.state import session
-from app.state.dynamics import SHOWS, DynamicsState, Show
+from app.state.dynamics import DynamicsState, Show
 from app.text import count, plain, share
 from mimic_core.base.errors import MimicError
 from mimic_core.filters.conditions import EnsembleVote
@@ -29,14 +30,12 @@ _SHOWN: dict[Show, str] = {
 def votes_bar(steps: int) -> None:
     """What is shown, and the menu of how the ``steps`` vote."""
     state = session.state().dynamics
-    st.segmented_control(
+    segments(
         "Show",
-        SHOWS,
-        format_func=lambda show: _SHOWN[show],
-        required=True,
-        key=session.bind("dyn_show", state.show),
-        on_change=lambda: session.change_dynamics(show=session.value("dyn_show")),
-        label_visibility="collapsed",
+        _SHOWN,
+        key="dyn_show",
+        value=state.show,
+        change=lambda: session.change_dynamics(show=session.value("dyn_show")),
     )
     label = state.ensemble.describe()
     with st.popover(plain(label[:1].upper() + label[1:]), icon=":material/how_to_vote:"):
@@ -78,8 +77,8 @@ def decision(view: Dynamics) -> None:
     """How many the ensemble keeps, and the button that makes that the selection."""
     kept, total = view.ensemble.kept, view.shown.total
     text = f"keeps **{count(kept)} of {count(total)}** ({share(kept, total)}{_interval(view)})"
-    if view.truth is not None:
-        noisy = view.shown.table[view.truth].fill_null(value=False).to_numpy()
+    noisy = view.shown.noisy
+    if noisy is not None:
         left = int((noisy & view.ensemble.keep).sum())
         text += f", among them {count(left)} of {count(int(noisy.sum()))} known noisy"
     st.markdown(text, width="content")

@@ -29,10 +29,10 @@ def distributions(view: Dynamics) -> None:
     column = measured(view.state.show, view.state.ensemble)
     log = cache_dynamics.logarithmic(key, column)
     groups: list[tuple[str, str | None, bool, str]] = [("all samples", None, False, tones.kept)]
-    if view.truth is not None:
+    if view.shown.truth is not None:
         groups = [
-            ("clean", view.truth, False, tones.kept),
-            ("known noisy", view.truth, True, tones.accent),
+            ("clean", view.shown.truth, False, tones.kept),
+            ("known noisy", view.shown.truth, True, tones.accent),
         ]
     found = [
         (name, colour, cache_dynamics.histograms(key, column, truth=truth, noisy=noisy))
@@ -99,9 +99,8 @@ def flips(view: Dynamics) -> None:
     changes = cache_dynamics.flips(view.shown.key, view.state.ensemble)
     counted = histograms.histogram(changes, _FLIPS_BINS)
     noisy = None
-    if view.truth is not None:
-        marked = view.shown.table[view.truth].fill_null(value=False).to_numpy()
-        noisy = np.histogram(changes[marked], counted.edges)[0]
+    if view.shown.noisy is not None:
+        noisy = np.histogram(changes[view.shown.noisy], counted.edges)[0]
     spans = figures_dynamics.flip_spans(counted.edges)
     moved = int((changes > 0).sum())
     st.markdown(

@@ -7,6 +7,7 @@ import streamlit as st
 
 from app.cache import dynamics
 from app.choices.ranking import page_of
+from app.components.shared.choosers import page_turner, segments
 from app.components.shared.errors import empty_state
 from app.components.shared.gallery import tiles_of
 from app.components.shared.tiles import tile_grid
@@ -16,7 +17,6 @@ from app.state.dynamics import Source
 from app.text import count, number
 
 PAGE_SIZE = 20  # the trajectory stands beside, and has to stay in sight
-_WORDS: dict[Source, str] = {"rows": "Rows", "undecided": "Most undecided", "flips": "By flips"}
 
 
 def gallery_rows(view: Dynamics) -> np.ndarray:
@@ -24,7 +24,8 @@ def gallery_rows(view: Dynamics) -> np.ndarray:
     state = view.state
     if state.gallery == "rows":
         return view.rows[slice(*(view.band or view.zoom))]
-    rows = view.in_scope(dynamics.undecided(view.shown.key, state.ensemble))
+    order = dynamics.undecided(view.shown.key, state.ensemble)
+    rows: np.ndarray = order[view.scope[order]]
     if state.gallery == "flips" and state.flips is not None:
         changes = dynamics.flips(view.shown.key, state.ensemble)[rows]
         rows = rows[(changes >= state.flips[0]) & (changes <= state.flips[1])]
@@ -42,15 +43,9 @@ def gallery_panel(view: Dynamics, rows: np.ndarray) -> None:
             width="content",
         )
         st.space("stretch")
-        if page.pages > 1:
-            key = f"dyn_page-{page.number}-{page.pages}"
-            st.pagination(
-                page.pages,
-                default=page.number,
-                max_visible_pages=5,
-                key=key,
-                on_change=lambda: session.change_dynamics(page=session.value(key), sample=None),
-            )
+        page_turner(
+            page, "dyn_page", lambda number: session.change_dynamics(page=number, sample=None)
+        )
     if not page.total:
         empty_state("No samples", "None of these samples are shown here.", icon=":material/block:")
         return
@@ -62,26 +57,21 @@ def gallery_panel(view: Dynamics, rows: np.ndarray) -> None:
 
 
 def _sources(view: Dynamics) -> None:
-    sources: list[Source] = ["rows", "undecided"]
+    sources: dict[Source, str] = {"rows": "Rows", "undecided": "Most undecided"}
     if view.state.flips is not None:
-        sources.append("flips")
-    st.segmented_control(
+        sources["flips"] = _flips_name(*view.state.flips)
+    segments(
         "Gallery",
         sources,
-        format_func=lambda source: _flips_name(view) if source == "flips" else _WORDS[source],
-        required=True,
-        key=session.bind("dyn_gallery", view.state.gallery),
-        on_change=lambda: session.change_dynamics(
+        key="dyn_gallery",
+        value=view.state.gallery,
+        change=lambda: session.change_dynamics(
             gallery=session.value("dyn_gallery"), page=1, sample=None
         ),
-        label_visibility="collapsed",
     )
 
 
-def _flips_name(view: Dynamics) -> str:
-    if view.state.flips is None:
-        return _WORDS["flips"]
-    low, high = view.state.flips
+def _flips_name(low: int, high: int) -> str:
     if low == high == 1:
         return "1 flip"
     return f"{low} flips" if low == high else f"{low}–{high} flips"

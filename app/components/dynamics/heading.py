@@ -34,16 +34,6 @@ def dynamics_heading(shown: Shown) -> None:
         st.caption(" · ".join(parts))
 
 
-def no_run() -> None:
-    """Nothing has been scored yet."""
-    empty_state(
-        "No history yet",
-        "Score a pool first; a probe of five epochs records a score for every sample and epoch.",
-        icon=":material/timeline:",
-    )
-    st.page_link("views/data.py", label="Score a pool", icon=":material/play_arrow:")
-
-
 def no_history(shown: Shown) -> None:
     """A run of one step: what would give it a history, and which runs have one."""
     config = shown.run.record.config

@@ -10,13 +10,13 @@ import streamlit as st
 
 from app.cache import dynamics, tables
 from app.choices import selecting_rows
-from app.choices.selecting_rows import SCOPES, Scope
-from app.components.shared.controls import drags
+from app.choices.selecting_rows import Scope
+from app.components.shared.choosers import column_box, drags, segments, zoom_buttons
 from app.components.shared.errors import empty_state
 from app.components.shared.shell import theme
 from app.drawing import dynamics as figures_dynamics
-from app.drawing.common import hover_text
 from app.drawing.dynamics import Hover
+from app.drawing.figures import hover_text
 from app.drawing.heat_picture import Painted
 from app.shown import Dynamics
 from app.state import session
@@ -44,15 +44,15 @@ def _controls(view: Dynamics) -> None:
         session.change_dynamics(order=replace(order, **changes), page=1)
 
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.selectbox(
+        column_box(
             "Sorted by",
             sorts(tables.numbers(view.shown.key)),
-            key=session.bind("dyn_sort", order.sort),
-            format_func=sort_name,
-            on_change=lambda: reorder(sort=session.value("dyn_sort")),
-            label_visibility="collapsed",
-            help="What the rows are sorted by",
+            key="dyn_sort",
+            value=order.sort,
+            change=lambda: reorder(sort=session.value("dyn_sort")),
+            words=sort_name,
             width=190,
+            hint="What the rows are sorted by",
         )
         st.button(
             ":material/arrow_upward:" if order.highest_first else ":material/arrow_downward:",
@@ -60,33 +60,20 @@ def _controls(view: Dynamics) -> None:
             help=("Highest" if order.highest_first else "Lowest") + " on top; turn round",
             on_click=lambda: reorder(highest_first=not order.highest_first),
         )
-        st.segmented_control(
+        segments(
             "Samples",
-            SCOPES,
-            format_func=lambda scope: _SCOPES[scope],
-            required=True,
-            key=session.bind("dyn_scope", order.scope),
-            on_change=lambda: reorder(scope=session.value("dyn_scope")),
-            label_visibility="collapsed",
+            _SCOPES,
+            key="dyn_scope",
+            value=order.scope,
+            change=lambda: reorder(scope=session.value("dyn_scope")),
         )
         st.space("stretch")
-        _zoom_buttons(view)
-
-
-def _zoom_buttons(view: Dynamics) -> None:
-    st.button(
-        ":material/zoom_in:",
-        key="dyn_zoom_in",
-        help="Zoom to the rows that were dragged over",
-        disabled=view.band is None or view.band == view.zoom,
-        on_click=lambda: session.change_dynamics(zoom=view.state.rows),
-    )
-    if view.zoomed:
-        st.button(
-            ":material/zoom_out_map:",
-            key="dyn_zoom_out",
-            help="Show all rows",
-            on_click=lambda: session.change_dynamics(zoom=None),
+        zoom_buttons(
+            "dyn_",
+            lambda out=False: session.change_dynamics(zoom=None if out else view.state.rows),
+            zoomed=view.zoomed,
+            possible=view.band not in (None, view.zoom),
+            words=("rows that were dragged over", "all rows"),
         )
 
 
@@ -113,7 +100,7 @@ def _chart(view: Dynamics, marked: int | None) -> None:
         state.ensemble,
         zoom=view.zoom,
         show=state.show,
-        truth=view.truth,
+        truth=view.shown.truth,
         dark=tones.dark,
     )
     place = np.flatnonzero(view.rows[start:stop] == (-1 if marked is None else marked))
@@ -138,17 +125,10 @@ def _chart(view: Dynamics, marked: int | None) -> None:
         alt=f"Heat map of {count(stop - start)} samples by {view.history.steps} {view.unit}s, "
         f"coloured by {name}, sorted by {sort_name(state.order.sort)}",
     )
-    missing = _missing(view)
+    missing = int(view.scope.sum()) - len(view.rows)
     if missing:
         what = plain(sort_name(state.order.sort))
         st.caption(f"{count(missing)} samples have no {what} and are left out.")
-
-
-def _missing(view: Dynamics) -> int:
-    """Samples in the scope that have no value of what is sorted by."""
-    scope = view.state.order.scope
-    kept, total = view.shown.kept, view.shown.total
-    return {"all": total, "kept": kept, "dropped": total - kept}[scope] - len(view.rows)
 
 
 def _hover(view: Dynamics, painted: Painted) -> Hover:
@@ -227,7 +207,7 @@ def _select_buttons(view: Dynamics, band: tuple[int, int] | None) -> None:
             view.rows[slice(*band)],
             column=order.column,
             scope=order.scope,
-            among=_among(view),
+            among=view.scope,
         )
     condition, recipe = chosen.condition, view.shown.recipe
     many = "" if band is None else f" {count(band[1] - band[0])}"
@@ -257,11 +237,3 @@ def _select_buttons(view: Dynamics, band: tuple[int, int] | None) -> None:
         disabled=condition is None or again,
         on_click=drop,
     )
-
-
-def _among(view: Dynamics) -> np.ndarray:
-    """Which samples the order is of, bool (N,)."""
-    scope = view.state.order.scope
-    if scope == "all":
-        return np.ones(view.shown.total, bool)
-    return view.shown.selected if scope == "kept" else ~view.shown.selected

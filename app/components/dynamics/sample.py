@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from app.cache import dynamics
+from app.cache import dynamics, tables
 from app.components.dynamics.gallery import PAGE_SIZE
+from app.components.shared.choosers import stepper
 from app.components.shared.errors import empty_state
-from app.components.shared.images import PLACE, picture_of, source_root
 from app.components.shared.shell import theme
 from app.drawing import history, pictures
 from app.drawing.history import Track
@@ -81,12 +81,7 @@ def _spoken_trajectory(view: Dynamics, row: int) -> str:
 
 
 def _steps(view: Dynamics, rows: np.ndarray, row: int | None) -> None:
-    here = np.flatnonzero(rows == row) if row is not None else np.zeros(0, np.int64)
-    position = int(here[0]) if len(here) else None
-
-    def go(step: int) -> None:
-        assert position is not None  # the buttons are disabled without a position
-        place = position + step
+    def go(place: int) -> None:
         session.change_dynamics(
             sample=view.shown.table["uid"][int(rows[place])],
             page=place // PAGE_SIZE + 1,
@@ -94,16 +89,7 @@ def _steps(view: Dynamics, rows: np.ndarray, row: int | None) -> None:
         )
 
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        for label, step, end in (("left", -1, 0), ("right", 1, len(rows) - 1)):
-            st.button(
-                f":material/chevron_{label}:",
-                key="dyn_previous" if step < 0 else "dyn_next",
-                help="Previous in the gallery" if step < 0 else "Next in the gallery",
-                shortcut=label.capitalize(),
-                disabled=position is None or position == end,
-                on_click=go,
-                args=(step,),
-            )
+        position = stepper("dyn", rows, row, go, icons=True)
         st.markdown(
             "not in the gallery"
             if position is None
@@ -156,8 +142,7 @@ def _what(view: Dynamics, row: int) -> None:
     changes = int(dynamics.flips(view.shown.key, view.state.ensemble)[row])
     left, right = st.columns([1, 2], vertical_alignment="top", gap="small")
     with left:
-        place = {name: record[name] for name in PLACE}
-        picture = picture_of(source_root(view.shown), place, side=pictures.THUMB_SIDE)
+        picture = tables.picture_of(view.shown.run, record, side=pictures.THUMB_SIDE)
         if picture.uri is None:
             st.caption(f":material/broken_image: {plain(picture.reason)}")
         else:

@@ -8,10 +8,11 @@ import polars as pl
 import streamlit as st
 
 from app.cache import tables
+from app.components.shared.conditions import kept_metrics
 from app.components.shared.shell import model_title, pool_title, reference_title, theme
-from app.drawing import common
+from app.drawing import explore
 from app.shown import Shown
-from app.text import count, number, plain, share
+from app.text import count, number, plain
 from mimic_core.base.config import Mode
 from mimic_core.runs.record import CheckLevel
 from mimic_core.runs.run import Run
@@ -79,8 +80,7 @@ def _training_facts(run: Run) -> list[str]:
 def metrics(shown: Shown) -> None:
     """Counts of the selection, and how clean it is where the noisy samples are known."""
     with st.container(horizontal=True, gap="medium", horizontal_alignment="right", key="metrics"):
-        st.metric("Kept", f"{count(shown.kept)} of {count(shown.total)}", width="content")
-        st.metric("Retention rate", share(shown.kept, shown.total), width="content")
+        kept_metrics(shown)
         if shown.truth is not None:
             _truth_metrics(shown, shown.truth)
 
@@ -117,13 +117,12 @@ def direction(shown: Shown) -> None:
     icon, colour, _ = _LEVELS[check.level]
     with st.expander(f":{colour}[{icon}] **{plain(whose + check.verdict)}**", key="direction"):
         chart, facts = st.columns([3, 2], vertical_alignment="center")
-        with chart:
-            st.plotly_chart(
-                common.segment_figure(check.segment, theme()),
-                key="segment",
-                config={"displayModeBar": False},
-                alt="Mean loss on the way from the model to the reference model",
-            )
+        chart.plotly_chart(
+            explore.segment_figure(check.segment, theme()),
+            key="segment",
+            config={"displayModeBar": False},
+            alt="Mean loss on the way from the model to the reference model",
+        )
         with facts:
             st.metric("Samples with a positive score", f"{100 * check.share_positive:.1f} %")
             st.metric("Rank agreement with CLIP score", number(check.rank_with_clip_score))

@@ -11,10 +11,10 @@ import streamlit as st
 from app.cache import tables
 from app.choices import selecting
 from app.choices.selecting import Band
-from app.components.shared.controls import drags
+from app.components.shared.choosers import column_box, drags, segments
 from app.components.shared.shell import theme
-from app.drawing import common
-from app.drawing.common import Span
+from app.drawing import explore
+from app.drawing.explore import Span
 from app.shown import Shown
 from app.state import session
 from app.text import count, plain, spoken
@@ -48,28 +48,21 @@ def cutoff_score(shown: Shown) -> float | None:
 
 def _top(shown: Shown, values: np.ndarray, ends: Band) -> None:
     column = session.state().column
-    columns = tables.numbers(shown.key)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.selectbox(
+        column_box(
             "Column",
-            columns,
-            key=session.bind("column", column),
-            on_change=session.binder("column", "column", page=1),
-            format_func=spoken,
-            label_visibility="collapsed",
-            width=170,
+            tables.numbers(shown.key),
+            key="column",
+            value=column,
+            change=session.binder("column", "column", page=1),
         )
         side = "band" if ends.low and ends.high else _side(shown, column)
-        options = list(_SIDES) if side == "band" else ["high", "low"]
-        st.segmented_control(
+        segments(
             "Keep",
-            options,
-            format_func=lambda name: _SIDES[name],
-            required=True,
-            key=session.bind("keep_side", side),
-            on_change=_change_side,
-            args=(shown.recipe, column, values, ends),
-            label_visibility="collapsed",
+            {one: said for one, said in _SIDES.items() if one != "band" or side == "band"},
+            key="keep_side",
+            value=side,
+            change=lambda: _change_side(shown.recipe, column, values, ends),
         )
 
 
@@ -94,7 +87,7 @@ def _change_side(recipe: Recipe, column: str, values: np.ndarray, ends: Band) ->
 def _chart(shown: Shown, column: str, ends: Band) -> None:
     counts = tables.histogram(shown.key, column)
     kept = shown.table[column].filter(pl.Series(shown.selected)).drop_nulls()
-    figure = common.histogram(
+    figure = explore.histogram(
         counts.edges,
         counts.counts,
         np.histogram(kept.to_numpy(), counts.edges)[0],
@@ -197,19 +190,17 @@ def _typed_band(recipe: Recipe, column: str, values: np.ndarray, ends: Band) -> 
         (low, "From", "cut_from", ends.low),
         (high, "To", "cut_to", ends.high),
     ]:
-        with place:
-            st.number_input(
-                label,
-                value=None,
-                placeholder="open",
-                step=_step(values),
-                format="%.5g",
-                key=session.bind(key, cutoff.score),
-                on_change=typed,
-            )
+        place.number_input(
+            label,
+            value=None,
+            placeholder="open",
+            step=_step(values),
+            format="%.5g",
+            key=session.bind(key, cutoff.score),
+            on_change=typed,
+        )
     inside = max(0, ends.low.kept + ends.high.kept - len(values))
-    with kept:
-        st.metric("Kept by the band", f"{count(inside)} of {count(len(values))}")
+    kept.metric("Kept by the band", f"{count(inside)} of {count(len(values))}")
 
 
 def _step(values: np.ndarray) -> float:

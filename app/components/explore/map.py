@@ -12,16 +12,15 @@ from app.choices import selecting
 from app.choices.box import Box, box_around
 from app.choices.lasso import simplified
 from app.choices.selecting import Corner
+from app.components.shared.choosers import column_box, drags, segments, zoom_buttons
 from app.components.shared.command import command_code
-from app.components.shared.controls import drags
 from app.components.shared.errors import empty_state
 from app.components.shared.jobs import watch, watched_job, watching
 from app.components.shared.shell import theme
-from app.drawing import common
+from app.drawing import explore
 from app.library import BUNDLED_ROOT, tidy_path
 from app.shown import Shown
 from app.state import session
-from app.text import spoken
 from mimic_core.cli.commands import written
 from mimic_core.jobs.options import JobOptions
 from mimic_core.jobs.store import JOBS_FILE, JobStore
@@ -42,7 +41,7 @@ def map_panel(shown: Shown) -> None:
     png, box = tables.map_picture(
         shown.key, shown.recipe_yaml, column=colour, zoom=state.zoom, dark=tones.dark
     )
-    figure = common.map_figure(
+    figure = explore.map_figure(
         png,
         box=box,
         sample=tables.hover_sample(shown.key, colour, box),
@@ -69,40 +68,29 @@ def _controls(shown: Shown) -> None:
     state = session.state()
     with st.container(horizontal=True, vertical_alignment="center"):
         options = [*tables.numbers(shown.key), *tables.categories(shown.key)]
-        st.selectbox(
+        column_box(
             "Colour by",
             options,
-            key=session.bind("colour", state.colour if state.colour in options else options[0]),
-            on_change=session.binder("colour", "colour"),
-            format_func=spoken,
-            label_visibility="collapsed",
-            width=170,
-            help="Colour of the points",
+            key="colour",
+            value=state.colour if state.colour in options else options[0],
+            change=session.binder("colour", "colour"),
+            hint="Colour of the points",
         )
-        st.segmented_control(
+        segments(
             "Lasso",
-            ["keep", "drop"],
-            format_func=lambda what: f"Lasso {what}s",
-            required=True,
-            key=session.bind("lasso", state.lasso),
-            on_change=session.binder("lasso", "lasso"),
-            label_visibility="collapsed",
+            {"keep": "Lasso keeps", "drop": "Lasso drops"},
+            key="lasso",
+            value=state.lasso,
+            change=session.binder("lasso", "lasso"),
         )
         st.space("stretch")
-        st.button(
-            ":material/zoom_in:",
-            key="zoom_in",
-            help="Zoom to the selection",
-            disabled=shown.kept == 0,
-            on_click=lambda: session.change(zoom=_box_of_selection(shown)),
+        zoom_buttons(
+            "",
+            lambda out=False: session.change(zoom=None if out else _box_of_selection(shown)),
+            zoomed=state.zoom is not None,
+            possible=shown.kept > 0,
+            words=("selection", "the whole map"),
         )
-        if state.zoom is not None:
-            st.button(
-                ":material/zoom_out_map:",
-                key="zoom_out",
-                help="Show the whole map",
-                on_click=lambda: session.change(zoom=None),
-            )
 
 
 def _box_of_selection(shown: Shown) -> Box:

@@ -36,6 +36,8 @@ _EXAMPLES: dict[str, tuple[str, Condition]] = {
     "What most epochs keep, by k-means": (":material/how_to_vote:", EnsembleVote()),
 }
 _MINUS = "Drop what another condition keeps, and what has no value to judge by"
+_OR = "Keep also what another condition keeps"
+_NOT = "Keep what this rejects, and the other way round; missing values are never kept"
 _MORE = {"rename": "Rename", "up": "Move up", "down": "Move down", "copy": "Duplicate"}
 
 
@@ -151,9 +153,7 @@ def _line(recipe: Recipe, place: int, named: NamedCondition, line: Line) -> None
 
 
 def _cut(named: NamedCondition, line: Line) -> None:
-    rest = editing.without_part(named.condition, line.path)
-    leaf_editor.close()
-    session.set_recipe(editing.changed(session.state().recipe, named.name, rest)[0])
+    _put(named, editing.without_part(named.condition, line.path))
 
 
 def _counts(shown: Shown, named: NamedCondition) -> None:
@@ -176,28 +176,21 @@ def _counts(shown: Shown, named: NamedCondition) -> None:
 def _actions(place: int, named: NamedCondition) -> None:
     name = named.name
     with st.container(horizontal=True, gap="xsmall", key=f"actions-{place}"):
-        for label, task, icon, text in [
-            ("Minus", "minus", ":material/content_cut:", _MINUS),
-            ("Or", "or", ":material/call_split:", "Keep also what another condition keeps"),
-        ]:
+        actions: list[tuple[str, str, str, Callable[..., None], tuple[object, ...]]] = [
+            ("Minus", "content_cut", _MINUS, leaf_editor.start, ("minus", name)),
+            ("Or", "call_split", _OR, leaf_editor.start, ("or", name)),
+            ("Not", "contrast", _NOT, _invert, (named,)),
+        ]
+        for label, icon, text, act, args in actions:
             st.button(
                 label,
-                key=f"{task}-{place}",
-                icon=icon,
+                key=f"{label.lower()}-{place}",
+                icon=f":material/{icon}:",
                 type="tertiary",
                 help=text,
-                on_click=leaf_editor.start,
-                args=(task, name),
+                on_click=act,
+                args=args,
             )
-        st.button(
-            "Not",
-            key=f"not-{place}",
-            icon=":material/contrast:",
-            type="tertiary",
-            help="Keep what this rejects, and the other way round; missing values are never kept",
-            on_click=_invert,
-            args=(named,),
-        )
         st.menu_button(
             "More",
             list(_MORE),
@@ -218,9 +211,13 @@ def _actions(place: int, named: NamedCondition) -> None:
 
 
 def _invert(named: NamedCondition) -> None:
+    _put(named, editing.inverted(named.condition))
+
+
+def _put(named: NamedCondition, condition: Condition) -> None:
+    """Put another condition in the place of one."""
     leaf_editor.close()
-    inverted = editing.inverted(named.condition)
-    session.set_recipe(editing.changed(session.state().recipe, named.name, inverted)[0])
+    session.set_recipe(editing.changed(session.state().recipe, named.name, condition)[0])
 
 
 def _remove(name: str) -> None:

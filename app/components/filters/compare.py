@@ -9,6 +9,7 @@ import streamlit as st
 from app.cache import filters, tables
 from app.choices import comparing
 from app.choices.ranking import page_of
+from app.components.shared.choosers import column_box, page_turner, segments
 from app.components.shared.gallery import tiles_of
 from app.components.shared.sample import sample_dialog
 from app.components.shared.tiles import tile_grid
@@ -16,7 +17,7 @@ from app.library import runs_root
 from app.shown import Shown
 from app.state import session
 from app.state.filters import BEFORE, EVERYTHING, PRESENT, QUADRANTS
-from app.text import count, number, plain, share, spoken
+from app.text import count, number, plain, share
 from mimic_core.base.errors import MimicError
 from mimic_core.filters.recipe import Recipe
 from mimic_core.stats.agreement import Agreement, Quadrant
@@ -166,39 +167,27 @@ def _samples(shown: Shown, pair: Pair, quadrant: Quadrant) -> None:
     badges = [number(value) for value in shown.table[rank].gather(page.rows)]
     tiles = [replace(tile, state="") for tile in tiles_of(shown, page.rows, badges)]
     tile_grid(tiles, key="quadrant_tiles", on_open=_open)
-    if page.pages > 1:
-        key = f"quadrant_page-{page.number}-{page.pages}"
-        st.pagination(
-            page.pages,
-            default=page.number,
-            max_visible_pages=5,
-            key=key,
-            on_change=lambda: session.change_filters(page=session.value(key)),
-        )
+    page_turner(page, "quadrant_page", lambda number: session.change_filters(page=number))
     if session.state().opened is not None:
         sample_dialog(shown, rows)
 
 
 def _order(ranks: list[str], rank: str, *, highest: bool) -> None:
-    st.selectbox(
+    column_box(
         "Ranked by",
         ranks,
-        format_func=spoken,
-        key=session.bind("quadrant_rank", rank),
-        on_change=lambda: session.change_filters(rank=session.value("quadrant_rank"), page=1),
-        label_visibility="collapsed",
-        width=170,
+        key="quadrant_rank",
+        value=rank,
+        change=lambda: session.change_filters(rank=session.value("quadrant_rank"), page=1),
     )
-    st.segmented_control(
+    segments(
         "From",
-        ["lowest", "highest"],
-        format_func=str.capitalize,
-        required=True,
-        key=session.bind("quadrant_end", "highest" if highest else "lowest"),
-        on_change=lambda: session.change_filters(
+        {"lowest": "Lowest", "highest": "Highest"},
+        key="quadrant_end",
+        value="highest" if highest else "lowest",
+        change=lambda: session.change_filters(
             highest=session.value("quadrant_end") == "highest", page=1
         ),
-        label_visibility="collapsed",
     )
 
 

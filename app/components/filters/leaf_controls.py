@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 
 from app.cache import filters, tables
-from app.choices.leafform import KINDS, SIDES, Kind, LeafForm, as_kind
+from app.choices.leafform import Kind, LeafForm, as_kind
 from app.components.shared.controls import Put, bound
 from app.shown import Shown
 from app.state import session
@@ -41,7 +41,7 @@ def kind_control(shown: Shown, form: LeafForm, put: Put) -> None:
 
     st.pills(
         "Kind",
-        KINDS,
+        list(_KINDS),
         required=True,
         format_func=lambda kind: _KINDS[kind],
         key=session.bind(key, form.kind),
@@ -55,8 +55,7 @@ def number_controls(shown: Shown, form: LeafForm, put: Put) -> None:
     columns = tables.numbers(shown.key)
     known = columns if form.column in columns else [form.column, *columns]
     column, ends = st.columns([2, 3], vertical_alignment="bottom")
-    with column:
-        st.selectbox("Column", known, format_func=spoken, **bound("column", form.column, put))
+    column.selectbox("Column", known, format_func=spoken, **bound("column", form.column, put))
     values = tables.sorted_values(shown.key, form.column) if form.column in columns else None
     with ends:
         match form.kind:
@@ -72,22 +71,19 @@ def number_controls(shown: Shown, form: LeafForm, put: Put) -> None:
 
 def _percentile(form: LeafForm, put: Put) -> None:
     side, *ends = st.columns([3, 2, 2] if form.side == "between" else [3, 2])
-    with side:
-        st.selectbox(
-            "Keep",
-            SIDES,
-            format_func=lambda name: _SIDES[name],
-            help="Percent of the samples that have a value. Equal values stay together.",
-            **bound("side", form.side, put),
-        )
+    side.selectbox(
+        "Keep",
+        list(_SIDES),
+        format_func=lambda name: _SIDES[name],
+        help="Percent of the samples that have a value. Equal values stay together.",
+        **bound("side", form.side, put),
+    )
     limits: dict[str, Any] = {"min_value": 0.0, "max_value": 100.0, "step": 1.0, "format": "%.4g"}
     if form.side == "between":
         for place, field, label in zip(ends, ("lower", "upper"), ("From %", "To %"), strict=True):
-            with place:
-                st.number_input(label, **limits, **bound(field, getattr(form, field), put))
+            place.number_input(label, **limits, **bound(field, getattr(form, field), put))
     else:
-        with ends[0]:
-            st.number_input("Percent", **limits, **bound("percent", form.percent, put))
+        ends[0].number_input("Percent", **limits, **bound("percent", form.percent, put))
 
 
 def _range(form: LeafForm, put: Put, values: np.ndarray | None) -> None:
@@ -95,24 +91,21 @@ def _range(form: LeafForm, put: Put, values: np.ndarray | None) -> None:
     some = values is not None and len(values)
     step = float((values[-1] - values[0]) / 100) if values is not None and some else 0.0
     for place, field, label, end in [(low, "low", "From", 0), (high, "high", "To", -1)]:
-        with place:
-            st.number_input(
-                label,
-                value=None,
-                step=float(f"{step:.1g}") or 1.0,
-                format="%.5g",
-                placeholder=f"{values[end]:.4g}" if values is not None and some else "open",
-                help="Both ends are kept; an empty one is open.",
-                **bound(field, getattr(form, field), put, optional=True),
-            )
+        place.number_input(
+            label,
+            value=None,
+            step=float(f"{step:.1g}") or 1.0,
+            format="%.5g",
+            placeholder=f"{values[end]:.4g}" if values is not None and some else "open",
+            help="Both ends are kept; an empty one is open.",
+            **bound(field, getattr(form, field), put, optional=True),
+        )
 
 
 def _top_k(form: LeafForm, put: Put) -> None:
     k, end = st.columns(2)
-    with k:
-        st.number_input("Samples", min_value=1, step=1, **bound("k", form.k or 1, put))
-    with end:
-        st.selectbox("Of the", ["largest", "smallest"], **bound("end", form.end, put))
+    k.number_input("Samples", min_value=1, step=1, **bound("k", form.k or 1, put))
+    end.selectbox("Of the", ["largest", "smallest"], **bound("end", form.end, put))
 
 
 def _by(shown: Shown, form: LeafForm, put: Put) -> None:
@@ -170,10 +163,8 @@ def text_controls(shown: Shown, form: LeafForm, put: Put) -> None:
     columns = filters.texts(shown.key)
     known = columns if form.text_column in columns else [form.text_column, *columns]
     column, contains = st.columns([2, 3])
-    with column:
-        st.selectbox(
-            "Column", known, format_func=spoken, **bound("text_column", form.text_column, put)
-        )
-    with contains:
-        st.text_input("Contains", placeholder="a word", **bound("contains", form.contains, put))
+    column.selectbox(
+        "Column", known, format_func=spoken, **bound("text_column", form.text_column, put)
+    )
+    contains.text_input("Contains", placeholder="a word", **bound("contains", form.contains, put))
     st.toggle("Exact case", **bound("match_case", form.match_case, put))

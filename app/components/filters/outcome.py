@@ -10,15 +10,16 @@ import streamlit as st
 from app.cache import filters, tables
 from app.choices import editing, selecting
 from app.choices.selecting import is_range
+from app.components.shared.choosers import column_box
+from app.components.shared.conditions import kept_metrics
 from app.components.shared.shell import theme
 from app.drawing import filters as figures_filters
 from app.shown import Shown
 from app.state import session
 from app.state.filters import CONFIDENCE
-from app.text import count, plain, share, spoken
+from app.text import count, plain, spoken
 from mimic_core.filters.conditions import EnsembleVote
 from mimic_core.filters.ensembles.config import EnsembleConfig
-from mimic_core.filters.needs import ensembles_in
 from mimic_core.stats.retention import RetentionCurve
 
 _KIND = "noise_kind"
@@ -29,8 +30,7 @@ def outcome(shown: Shown) -> None:
     """Counts, then truth metrics and kinds of noise."""
     truth = shown.truth
     with st.container(horizontal=True, gap="medium", key="outcome"):
-        st.metric("Kept", f"{count(shown.kept)} of {count(shown.total)}", width="content")
-        st.metric("Retention rate", share(shown.kept, shown.total), width="content")
+        kept_metrics(shown)
         if truth is not None:
             _truth(shown, truth)
     if truth is not None:
@@ -112,14 +112,12 @@ def curve_panel(shown: Shown) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="curve_bar"):
         st.subheader("Retention curve", anchor=False, width="content")
         st.space("stretch")
-        key = "filters_curve"
-        st.selectbox(
+        column_box(
             "Curve over",
             options,
-            format_func=spoken,
-            key=session.bind(key, column),
-            on_change=lambda: session.change_filters(curve=session.value(key)),
-            label_visibility="collapsed",
+            key="filters_curve",
+            value=column,
+            change=lambda: session.change_filters(curve=session.value("filters_curve")),
             width=210,
         )
     truth = shown.truth
@@ -165,7 +163,7 @@ def _marks(shown: Shown, column: str) -> list[float]:
 
 def _ensemble(shown: Shown) -> tuple[EnsembleConfig, list[float]]:
     """The first ensemble of the recipe and the least confidence it keeps; else the usual one."""
-    asked = [one for named in shown.recipe.conditions for one in ensembles_in(named.condition)]
+    asked = [one for named in shown.recipe.conditions for one in named.condition.ensembles()]
     vote = asked[0] if asked else EnsembleVote()
     least = filters.least_confidence(shown.key, vote)
     return vote.config, [] if not asked or least is None else [least]

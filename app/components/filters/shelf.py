@@ -5,8 +5,14 @@ from __future__ import annotations
 import streamlit as st
 
 from app.cache import filters, tables
+from app.components.shared.choosers import undo_button
 from app.components.shared.errors import errors_shown
-from app.components.shared.recipe_file import recipe_code, recipe_upload, use_recipe
+from app.components.shared.recipe_file import (
+    recipe_code,
+    recipe_download,
+    recipe_upload,
+    use_recipe,
+)
 from app.library import runs_root, tidy_path
 from app.shown import Shown
 from app.state import session
@@ -24,14 +30,7 @@ def recipe_bar(shown: Shown) -> None:
         st.title("Filters", anchor=False, width="content")
         _origin(shown.recipe, library)
         st.space("stretch")
-        st.button(
-            "Undo",
-            key="undo",
-            icon=":material/undo:",
-            type="tertiary",
-            disabled=not session.state().past,
-            on_click=session.undo,
-        )
+        undo_button(type="tertiary")
         st.button(
             "Clear",
             key="clear",
@@ -51,13 +50,7 @@ def repair_bar() -> None:
     """What can be done about a recipe that this run cannot apply, such as one of a link."""
     st.caption("The recipe does not fit this run, so nothing can be counted.")
     with st.container(horizontal=True):
-        st.button(
-            "Undo",
-            key="undo",
-            icon=":material/undo:",
-            disabled=not session.state().past,
-            on_click=session.undo,
-        )
+        undo_button()
         st.button("Clear", key="clear", icon=":material/filter_alt_off:", on_click=_clear)
 
 
@@ -170,15 +163,7 @@ def _file(shown: Shown) -> None:
     """The recipe as a YAML file, to this computer and from it."""
     text = shown.recipe_yaml
     name = session.state().filters.saved_as or "recipe"
-    st.download_button(
-        "Download YAML",
-        data=text,
-        file_name=f"{name}.yaml",
-        mime="application/yaml",
-        key="download_recipe",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    recipe_download(text, f"{name}.yaml", label="Download YAML")
     with errors_shown():
         recipe_upload(shown, "Load a YAML file")
     recipe_code(text, height=220)

@@ -9,9 +9,10 @@ import streamlit as st
 
 from app.cache import tables
 from app.choices import selecting
+from app.components.shared.choosers import undo_button
 from app.shown import Shown
 from app.state import session
-from app.text import count, plain
+from app.text import count, plain, share
 from mimic_core.filters.conditions import Category
 from mimic_core.filters.recipe import Recipe
 
@@ -35,14 +36,7 @@ def condition_bar(shown: Shown, *, hint: str = "Drag on the histogram or the map
             st.caption(f"No conditions: every sample is kept. {hint}")
         with st.popover("Add condition", icon=":material/add:", type="tertiary"):
             _add(shown)
-        st.button(
-            "Undo",
-            key="undo",
-            icon=":material/undo:",
-            type="tertiary",
-            disabled=not session.state().past,
-            on_click=session.undo,
-        )
+        undo_button(type="tertiary")
         if len(recipe.conditions) > 1:
             st.button(
                 "Clear",
@@ -51,6 +45,12 @@ def condition_bar(shown: Shown, *, hint: str = "Drag on the histogram or the map
                 type="tertiary",
                 on_click=lambda: session.set_recipe(Recipe()),
             )
+
+
+def kept_metrics(shown: Shown) -> None:
+    """How many the selection keeps, and which share that is."""
+    st.metric("Kept", f"{count(shown.kept)} of {count(shown.total)}", width="content")
+    st.metric("Retention rate", share(shown.kept, shown.total), width="content")
 
 
 def _add(shown: Shown) -> None:

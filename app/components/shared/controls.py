@@ -109,14 +109,6 @@ def _chosen(one: Setting, choice: str | None) -> str:
     return (one.otherwise or "") if choice is None else _CHOICES.get(choice, choice)
 
 
-def drags(event: Any, shape: str) -> list[dict[str, Any]]:
-    """The boxes or lassos of a chart's event; a redrawn chart sends an event without any."""
-    if not event:
-        return []
-    found: list[dict[str, Any]] = event["selection"].get(shape) or []
-    return found
-
-
 def bound(field: str, value: Any, put: Put, *, optional: bool = False) -> dict[str, Any]:
     """Key and callback of a control that shows ``value`` and changes ``field`` of the form.
 

@@ -10,21 +10,21 @@ import streamlit as st
 from app.cache import tables
 from app.choices import selecting
 from app.choices.ranking import (
-    GALLERY_MODES,
     ORDERED_MODES,
     PAGE_SIZE,
     GalleryMode,
     GalleryOrder,
     page_of,
 )
+from app.components.shared.choosers import page_turner, segments
 from app.components.shared.errors import empty_state
-from app.components.shared.images import PLACE, picture_of, source_root
 from app.components.shared.sample import sample_dialog
 from app.components.shared.tiles import Tile, tile_grid
 from app.drawing import pictures
 from app.shown import Shown
 from app.state import session
 from app.text import count, number, plain, spoken, text_of
+from mimic_core.base.schema import IMAGE_COLUMNS
 
 _LABELS: dict[GalleryMode, str] = {
     "lowest": "Lowest",
@@ -58,15 +58,8 @@ def gallery(shown: Shown, *, cutoff: float | None) -> None:
             width="content",
         )
         st.space("stretch")
+        page_turner(page, "gallery_page", lambda number: session.change(page=number))
         if page.pages > 1:
-            key = f"gallery_page-{page.number}-{page.pages}"
-            st.pagination(
-                page.pages,
-                default=page.number,
-                max_visible_pages=5,
-                key=key,
-                on_change=session.binder(key, "page"),
-            )
             _go_to_rank(page.total)
     if not page.total:
         _nothing(mode)
@@ -87,24 +80,20 @@ def _mode(shown: Shown) -> GalleryMode:
 def _modes(shown: Shown, mode: GalleryMode) -> None:
     """Which samples, and where there is a choice, which end of them first."""
     lassoed = selecting.regions(shown.recipe)
-    st.segmented_control(
+    segments(
         "Gallery",
-        [one for one in GALLERY_MODES if one != "lasso" or lassoed],
-        format_func=lambda one: _LABELS[one],
-        required=True,
-        key=session.bind("gallery_mode", mode),
-        on_change=session.binder("gallery_mode", "gallery", page=1),
-        label_visibility="collapsed",
+        {one: said for one, said in _LABELS.items() if one != "lasso" or lassoed},
+        key="gallery_mode",
+        value=mode,
+        change=session.binder("gallery_mode", "gallery", page=1),
     )
     if mode in ORDERED_MODES:
-        st.segmented_control(
+        segments(
             "Order",
-            list(_ORDERS),
-            format_func=lambda one: _ORDERS[one],
-            required=True,
-            key=session.bind("gallery_first", session.state().first),
-            on_change=session.binder("gallery_first", "first", page=1),
-            label_visibility="collapsed",
+            _ORDERS,
+            key="gallery_first",
+            value=session.state().first,
+            change=session.binder("gallery_first", "first", page=1),
         )
 
 
@@ -154,11 +143,10 @@ def _nothing(mode: GalleryMode) -> None:
 
 def tiles_of(shown: Shown, rows: np.ndarray, badges: Sequence[str]) -> list[Tile]:
     """Tiles of the table's ``rows`` (M,), each with its badge (M,)."""
-    root = source_root(shown)
-    table = shown.table[rows, ["uid", "caption", "label", *PLACE]]
+    table = shown.table[rows, ["uid", "caption", "label", *IMAGE_COLUMNS]]
     tiles = []
     for row_number, badge, row in zip(rows, badges, table.iter_rows(named=True), strict=True):
-        picture = picture_of(root, row, side=pictures.THUMB_SIDE)
+        picture = tables.picture_of(shown.run, row, side=pictures.THUMB_SIDE)
         tiles.append(
             Tile(
                 uid=row["uid"],

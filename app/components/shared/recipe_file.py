@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from app.cache import tables
@@ -21,6 +23,20 @@ def recipe_code(text: str, *, height: int) -> None:
     st.code(shown, language="yaml", height=height if len(lines) > 10 else "content")
     if len(lines) > LINES_SHOWN:
         st.caption(f"{count(len(lines) - LINES_SHOWN)} more lines are in the file.")
+
+
+def recipe_download(text: str, name: str, *, label: str, **look: Any) -> None:
+    """The recipe to this computer."""
+    st.download_button(
+        label,
+        data=text,
+        file_name=name,
+        mime="application/yaml",
+        key="download_recipe",
+        icon=":material/download:",
+        on_click="ignore",
+        **look,
+    )
 
 
 def recipe_upload(shown: Shown, label: str) -> None:

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from app.cache import tables
+from app.components.shared.choosers import stepper
 from app.components.shared.errors import errors_shown
-from app.components.shared.images import PLACE, picture_of, source_root
 from app.drawing import pictures
 from app.shown import Shown
 from app.state import session
 from app.text import count, number, plain, spoken, text_of
+from mimic_core.base.schema import IMAGE_COLUMNS
 
 _MEASURES = ("mimic_score", "mimic_score_se", "mimic_weight", "loss", "clip_score")
-_HIDDEN = {"caption", "label", *PLACE}
+_HIDDEN = {"caption", "label", *IMAGE_COLUMNS}
 
 
 def sample_dialog(shown: Shown, rows: np.ndarray) -> None:
@@ -41,7 +43,7 @@ def _drawer(shown: Shown, rows: np.ndarray) -> None:
         row = shown.table.row(row_number, named=True)
         _steps(shown, rows, row_number)
         kept = bool(shown.selected[row_number])
-        picture = picture_of(source_root(shown), row, side=pictures.FULL_SIDE)
+        picture = tables.picture_of(shown.run, row, side=pictures.FULL_SIDE)
         if picture.uri is None:
             st.warning(f"No image: {plain(picture.reason)}", icon=":material/broken_image:")
         else:
@@ -58,33 +60,10 @@ def _drawer(shown: Shown, rows: np.ndarray) -> None:
 
 
 def _steps(shown: Shown, rows: np.ndarray, row_number: int) -> None:
-    """Previous and next in the ranking, by button or by arrow key."""
-    here = np.flatnonzero(rows == row_number)
-    position = int(here[0]) if len(here) else None
-
-    def go(step: int) -> None:
-        assert position is not None  # the buttons are disabled without a position
-        session.change(opened=shown.table["uid"][int(rows[position + step])])
-
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.button(
-            "Previous",
-            key="sample_previous",
-            icon=":material/chevron_left:",
-            shortcut="Left",
-            disabled=position is None or position == 0,
-            on_click=go,
-            args=(-1,),
-        )
-        st.button(
-            "Next",
-            key="sample_next",
-            icon=":material/chevron_right:",
-            icon_position="right",
-            shortcut="Right",
-            disabled=position is None or position == len(rows) - 1,
-            on_click=go,
-            args=(1,),
+        uids = shown.table["uid"]
+        position = stepper(
+            "sample", rows, row_number, lambda place: session.change(opened=uids[int(rows[place])])
         )
         if position is not None:
             st.caption(f"rank {count(position + 1)} of {count(len(rows))}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 
 import streamlit as st
 
-from app.components.shared.errors import errors_shown
+from app.components.shared.errors import empty_state, errors_shown
 from app.drawing import colours
 from app.drawing.colours import Theme
 from app.library import DEMO_POOL, DEMO_REFERENCE, located
@@ -59,6 +60,13 @@ def sidebar() -> None:
         )
     for path, error in found.damaged:
         st.sidebar.caption(f":material/warning: {plain(path.name)}: {plain(error.problem)}")
+
+
+def nothing_yet(heading: str, body: str, *, icon: str) -> NoReturn:
+    """What a page shows until a run is finished, and where to get one; the page ends here."""
+    empty_state(heading, body, icon=icon)
+    st.page_link("views/data.py", label="Score a pool", icon=":material/play_arrow:")
+    st.stop()
 
 
 def run_label(run: Run) -> str:

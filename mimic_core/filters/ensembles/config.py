@@ -97,17 +97,23 @@ class TopPercent(_Binarisation):
         return self._on(f"top {self.percent:.6g} %")
 
 
-class Majority(Frozen):
+class _Aggregation(Frozen):
+    """Common to all: how the votes of the steps are put together."""
+
+    kind: str
+
+    def describe(self) -> str:
+        """In a few words."""
+        return self.kind.replace("_", " ")
+
+
+class Majority(_Aggregation):
     """Keep what more than half of the steps keep; a tie drops."""
 
     kind: Literal["majority"] = "majority"
 
-    def describe(self) -> str:
-        """In a few words."""
-        return "majority"
 
-
-class AtLeast(Frozen):
+class AtLeast(_Aggregation):
     """Keep what at least ``votes`` of the steps keep."""
 
     kind: Literal["at_least"] = "at_least"
@@ -118,17 +124,13 @@ class AtLeast(Frozen):
         return f"at least {self.votes} vote{'' if self.votes == 1 else 's'}"
 
 
-class Unanimous(Frozen):
+class Unanimous(_Aggregation):
     """Keep what every step keeps."""
 
     kind: Literal["unanimous"] = "unanimous"
 
-    def describe(self) -> str:
-        """In a few words."""
-        return "unanimous"
 
-
-class MeanRank(Frozen):
+class MeanRank(_Aggregation):
     """Keep the best by mean rank over the steps, as many as the steps keep on average.
 
     Ties at the edge are broken by uid, the smaller first.
@@ -136,22 +138,14 @@ class MeanRank(Frozen):
 
     kind: Literal["mean_rank"] = "mean_rank"
 
-    def describe(self) -> str:
-        """In a few words."""
-        return "mean rank"
 
-
-class LabelModel(Frozen):
+class LabelModel(_Aggregation):
     """Weigh the steps by how reliable their votes show them to be (Dawid and Skene's model).
 
     Needs at least three steps.
     """
 
     kind: Literal["label_model"] = "label_model"
-
-    def describe(self) -> str:
-        """In a few words."""
-        return "label model"
 
 
 Binarisation = Annotated[

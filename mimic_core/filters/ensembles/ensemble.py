@@ -89,7 +89,7 @@ def _together(
         case MeanRank():
             keep, confidence = _mean_rank(history, config.binarise.column, votes)
         case _:
-            count = _vote_counts(votes)
+            count = votes.sum(axis=0, dtype=np.min_scalar_type(len(votes)))
             keep = count >= _votes_needed(config.aggregate, len(votes))
             confidence = (np.arange(len(votes) + 1, dtype=np.float32) / len(votes))[count]
     return Ensemble(config, history.uids, keep, confidence, votes, cutoffs, fitted)
@@ -134,14 +134,6 @@ def _votes_needed(aggregate: Majority | AtLeast | Unanimous, steps: int) -> int:
     return aggregate.votes
 
 
-def _vote_counts(votes: np.ndarray) -> np.ndarray:
-    """Number of keep votes of each sample (N,), in the smallest type that holds S."""
-    counts = np.zeros(votes.shape[1], np.min_scalar_type(len(votes)))
-    for row in votes:
-        counts += row
-    return counts
-
-
 def _mean_rank(
     history: History, column: HistoryColumn, votes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -168,7 +160,8 @@ def _doubled_ranks(values: np.ndarray) -> np.ndarray:
     """Twice the rank (N,) uint64 of each value, from 1 at the lowest; equal values share the mean.
 
     Sorts value and position as one 64-bit number, then position and rank: two direct sorts are
-    several times as fast as an indirect one, whose writes go all over the memory.
+    11 times as fast as ``scipy.stats.rankdata`` (``bench/handwritten.py``), whose indirect sort
+    writes all over the memory.
     """
     size = len(values)
     packed = np.empty(size, np.uint64)

@@ -12,7 +12,7 @@ from app.choices import comparing
 from app.state.filters import QUADRANTS
 from mimic_core.filters.conditions import Absolute, Minus, Not, Text
 from mimic_core.filters.recipe import Recipe, apply
-from mimic_core.stats.agreement import agreement
+from mimic_core.stats.agreement import agreement, quadrants
 from tests.recipes import recipe
 
 N = 12
@@ -36,7 +36,7 @@ recipes = st.lists(full, max_size=3).map(lambda parts: recipe(*parts))
 @given(recipes, recipes)
 def test_every_quadrant_is_kept_by_its_recipe(a: Recipe, b: Recipe) -> None:
     kept_a, kept_b = (apply(one, TABLE).mask for one in (a, b))
-    masks = [comparing.quadrant_mask(kept_a, kept_b, quadrant) for quadrant in QUADRANTS]
+    masks = list(quadrants(kept_a, kept_b).values())
     assert (np.sum(masks, axis=0) == 1).all()  # each sample lies in one
     found = agreement(kept_a, kept_b)
     assert [int(mask.sum()) for mask in masks] == [getattr(found, name) for name in QUADRANTS]

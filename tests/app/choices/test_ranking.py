@@ -4,7 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from app.choices.ranking import GalleryMode, GalleryOrder, ascending, page_of, ranked_rows
+from app.choices.ranking import GalleryMode, GalleryOrder, page_of, ranked_rows
+from mimic_core.stats.dynamics import ascending
 
 TABLE = pl.DataFrame(
     {"uid": ["d", "a", "c", "b", "e"], "score": [3.0, 1.0, 2.0, 2.0, None]},
@@ -16,7 +17,7 @@ SELECTED = np.array([True, False, True, False, True])
 def ranked(
     mode: GalleryMode, cutoff: float | None = None, *, first: GalleryOrder = "highest"
 ) -> list[str]:
-    order = ascending(TABLE, "score")
+    order = ascending(TABLE["score"], TABLE["uid"].arg_sort().to_numpy())
     wanted = ~SELECTED if mode == "dropped" else SELECTED
     rows = ranked_rows(order, VALUES, mode=mode, first=first, wanted=wanted, cutoff=cutoff)
     return TABLE["uid"].gather(rows).to_list()

@@ -11,17 +11,17 @@ from PIL import Image
 
 from app.choices import box
 from app.choices.box import Box
-from app.drawing import colours, common, map_picture
+from app.drawing import colours, explore, figures, map_picture
 from app.drawing.colours import DARK, LIGHT, Theme
-from app.drawing.common import Span
+from app.drawing.explore import Span
 
 EDGES = np.array([0.0, 1.0, 2.0, 3.0])
 TOTAL = np.array([5, 7, 2])
 KEPT = np.array([0, 4, 2])
 
 
-def histogram(span: Span | None = None) -> common.go.Figure:
-    return common.histogram(EDGES, TOTAL, KEPT, column="mimic_score", span=span, theme=LIGHT)
+def histogram(span: Span | None = None) -> explore.go.Figure:
+    return explore.histogram(EDGES, TOTAL, KEPT, column="mimic_score", span=span, theme=LIGHT)
 
 
 def test_histogram_stacks_kept_and_dropped() -> None:
@@ -120,7 +120,7 @@ def test_one_point_has_a_box_too() -> None:
     assert around.x0 < 3.0 < around.x1
 
 
-def map_figure(captions: list[str], **columns: list[object]) -> common.go.Figure:
+def map_figure(captions: list[str], **columns: list[object]) -> explore.go.Figure:
     frame = pl.DataFrame(
         {
             "map_x": [1.0] * len(captions),
@@ -131,7 +131,7 @@ def map_figure(captions: list[str], **columns: list[object]) -> common.go.Figure
         }
     )
     name = next(iter(columns), "mimic_score")
-    return common.map_figure(
+    return explore.map_figure(
         b"png",
         box=BOX,
         sample=frame,
@@ -156,7 +156,7 @@ def test_hover_text_shows_markup_as_text() -> None:
 
 
 def test_a_long_caption_is_cut_in_the_hover_box() -> None:
-    assert len(common.hover_text("x" * 500)) == common.CAPTION_SHOWN
+    assert len(figures.hover_text("x" * 500)) == figures.CAPTION_SHOWN
 
 
 def test_category_legend_counts_each_value() -> None:
@@ -201,5 +201,5 @@ def test_booleans_are_categories() -> None:
 
 
 def test_segment_runs_from_the_model_to_the_reference() -> None:
-    (line,) = common.segment_figure(((0.0, 5.5), (1.0, 1.8)), LIGHT).data
+    (line,) = explore.segment_figure(((0.0, 5.5), (1.0, 1.8)), LIGHT).data
     assert (list(line.x), list(line.y)) == ([0.0, 1.0], [5.5, 1.8])

@@ -13,8 +13,8 @@ from PIL import Image
 from app.drawing import dynamics as figures_dynamics
 from app.drawing import heat_picture, history
 from app.drawing.colours import DARK, LIGHT, Theme, scale
-from app.drawing.common import HOVER_POINTS
 from app.drawing.dynamics import Hover
+from app.drawing.figures import HOVER_POINTS
 from app.drawing.heat_picture import Painted
 from app.drawing.history import Ridge, Track
 from mimic_core.stats import dynamics

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from app.choices.selecting import keep_region, set_kept
 from app.components.explore.map import corners
-from app.components.shared.controls import drags
+from app.components.shared.choosers import drags
 from app.state.session import AppState
 from mimic_core.base.config import ProbeConfig
 from mimic_core.filters.conditions import EnsembleVote, Uids

@@ -49,7 +49,9 @@ def test_splitmix_gives_the_published_first_numbers() -> None:
 def test_hash_equals_the_same_arithmetic_in_python_integers(
     uids: list[str], keys: list[int]
 ) -> None:
-    assert sampling.hash_order(uids, *keys).tolist() == [_hash(uid, *keys) for uid in uids]
+    assert sampling.hash_words(sampling.uid_words(uids), *keys).tolist() == [
+        _hash(uid, *keys) for uid in uids
+    ]
 
 
 @given(uids=uids_of_any_pool)
@@ -90,7 +92,7 @@ def test_another_seed_gives_another_order(seed: int) -> None:
 
 def test_neighbouring_uids_are_spread_evenly() -> None:
     uids = [f"{row:032x}" for row in range(40_000)]
-    hashes = sampling.hash_order(uids, 0, 1)
+    hashes = sampling.hash_words(sampling.uid_words(uids), 0, 1)
     counts = np.histogram(hashes >> np.uint64(32), bins=16, range=(0, 2**32))[0]
     assert counts.sum() == 40_000
     assert np.abs(counts - 2500).max() < 5 * np.sqrt(2500)
@@ -109,7 +111,10 @@ def test_what_is_no_uid_is_refused_with_its_row(wrong: str | None) -> None:
 
 
 def test_hashes_are_the_same_in_every_process() -> None:
-    code = "from mimic_core.base.draws import hash_order; print(hash_order(['0' * 32], 1, 2)[0])"
+    code = (
+        "from mimic_core.base.draws import hash_words, uid_words; "
+        "print(hash_words(uid_words(['0' * 32]), 1, 2)[0])"
+    )
     printed = {
         subprocess.run(
             [sys.executable, "-c", code],

@@ -11,7 +11,7 @@ import pytest
 from mimic_core.filters import votes as counting
 from mimic_core.filters.conditions import AllOf, Leaf, Minus, Not, Percentile, Text, TopK
 from mimic_core.filters.recipe import Recipe, apply, selection_of
-from mimic_core.filters.table_view import Rows
+from mimic_core.filters.table_view import TableView
 from mimic_core.filters.votes import votes
 
 N = 40
@@ -50,7 +50,7 @@ def test_a_selection_of_counted_votes_is_the_selection_with_the_same_reasons() -
 
 @pytest.mark.parametrize("by", [None, "topic"])
 def test_rows_that_remember_give_the_same_votes(by: str | None) -> None:
-    rows = Rows(TABLE, remember=2)
+    rows = TableView(TABLE, remember=2)
     for column in ("score", "other", "score"):
         for lower in (10.0, 50.0, 90.0):
             condition = Percentile(column=column, lower=lower, by=by)
@@ -61,14 +61,14 @@ def test_rows_that_remember_give_the_same_votes(by: str | None) -> None:
 
 def test_rows_remember_what_was_used_last_and_no_more_than_was_said() -> None:
     made: list[str] = []
-    rows = Rows(TABLE, remember=2)
+    rows = TableView(TABLE, remember=2)
 
     def ask(name: str) -> str:
         return rows.once((name,), lambda: made.append(name) or name)  # type: ignore[func-returns-value]
 
     assert [ask(name) for name in "abacb"] == list("abacb")
     assert made == list("abcb")  # b was forgotten when c came, a had been used since
-    forgetful = Rows(TABLE)
+    forgetful = TableView(TABLE)
     forgetful.once(("a",), lambda: made.append("again"))
     forgetful.once(("a",), lambda: made.append("again"))
     assert made.count("again") == 2

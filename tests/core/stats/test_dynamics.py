@@ -48,10 +48,9 @@ def test_the_spread_is_numpys_standard_deviation(values: np.ndarray) -> None:
     assert found == pytest.approx(values.astype(np.float64).std(axis=0), abs=1e-6)
 
 
-def test_flips_and_their_counts() -> None:
+def test_flips_are_counted_from_step_to_step() -> None:
     changes = dynamics.flips(VOTES)
     assert changes.tolist() == [0, 2, 2, 1]
-    assert dynamics.flip_counts(changes, 3).tolist() == [1, 1, 2]
 
 
 @given(any_votes)
@@ -61,8 +60,6 @@ def test_flips_do_not_change_with_the_side_or_the_direction(votes: np.ndarray) -
     assert (dynamics.flips(votes[::-1]) == changes).all()
     by_hand = [sum(a != b for a, b in pairwise(one)) for one in votes.T.tolist()]
     assert changes.tolist() == by_hand
-    counts = dynamics.flip_counts(changes, len(votes))
-    assert (len(counts), counts.sum()) == (len(votes), votes.shape[1])
 
 
 def test_undecided_are_those_with_most_flips_then_with_the_closest_vote() -> None:

@@ -16,15 +16,12 @@ from sklearn.metrics import (
 )
 
 from mimic_core.base.errors import FilterError, ScoreError
-from mimic_core.filters import selections
-from mimic_core.filters.conditions import Absolute
 from mimic_core.filters.ensembles.config import EnsembleConfig, MeanRank, TopPercent
 from mimic_core.filters.ensembles.ensemble import (
     ensemble,
     refitted_retention,
     share_is_fixed,
 )
-from mimic_core.filters.recipe import Recipe, apply
 from mimic_core.stats import agreement, detection, histograms, retention
 from tests.core.histories import history
 
@@ -345,16 +342,3 @@ def test_agreement_of_scores_is_their_rank_correlation() -> None:
     a, b = np.array([True, False, False]), np.array([True, True, False])
     scores = (np.array([3.0, 2.0, 1.0]), pl.Series([9.0, 5.0, 7.0]))
     assert agreement.agreement(a, b, scores=scores).rank_correlation == pytest.approx(0.5)
-
-
-def test_selections_meet_by_uid() -> None:
-    table = pl.DataFrame({"uid": ["a", "b", "c"], "x": [1, 2, 3]})
-    one = apply(Recipe().with_condition("x", Absolute(column="x", min=2)), table)
-    other = apply(Recipe().with_condition("x", Absolute(column="x", max=2)), table.reverse())
-    masks = selections.in_one_order(one, other)
-    assert [mask.tolist() for mask in masks] == [[False, True, True], [True, True, False]]
-    fewer = apply(Recipe(), table[:2])
-    with pytest.raises(FilterError, match="of different samples; got 'c'"):
-        selections.in_one_order(one, fewer)
-    with pytest.raises(FilterError, match="of different samples; got 3"):
-        selections.in_one_order(fewer, one)

@@ -1,8 +1,7 @@
-"""Tables to plotly figures. Nothing here knows of streamlit, and no figure grows with the pool."""
+"""The figures of Explore: histogram and cutoff, the map, the way to the reference model."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,12 +11,18 @@ import polars as pl
 
 from app.choices.box import Box
 from app.drawing.colours import Colouring, Theme
+from app.drawing.figures import (
+    add_scale,
+    answer_mouse,
+    finish,
+    hover_text,
+    mark_cutoff,
+    put_behind,
+)
 from app.text import number, spoken
 
 HISTOGRAM_BINS = 80
 HISTOGRAM_HEIGHT, MAP_HEIGHT = 300, 380  # pixels; the inputs below the histogram make up for it
-HOVER_POINTS = 4000  # invisible marks that answer the mouse; the picture shows everyone
-CAPTION_SHOWN = 90  # characters of a caption in a hover box
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +90,7 @@ def _mark_cutoff(figure: go.Figure, span: Span, edges: np.ndarray, theme: Theme)
             )
     for value, side in ((span.low, "right"), (span.high, "left")):
         if value is not None and ends[0] <= value <= ends[1]:
-            figure.add_vline(
-                x=value,
-                line={"color": theme.accent, "width": 2},
-                annotation={
-                    "text": f"{value:.4g}",
-                    "font": {"color": theme.accent},
-                    "bgcolor": theme.surface,
-                },
-                annotation_position=f"top {side}",
-            )
+            mark_cutoff(figure, value, theme, at=f"top {side}")
 
 
 def map_figure(
@@ -115,17 +111,7 @@ def map_figure(
         outlines: Corners of the chosen regions, drawn on top.
     """
     figure = go.Figure()
-    figure.add_layout_image(
-        source="data:image/png;base64," + base64.b64encode(png).decode(),
-        xref="x",
-        yref="y",
-        x=box.x0,
-        y=box.y1,
-        sizex=box.x1 - box.x0,
-        sizey=box.y1 - box.y0,
-        sizing="stretch",
-        layer="below",
-    )
+    put_behind(figure, png, x=(box.x0, box.x1), y=(box.y0, box.y1))
     _add_hover(figure, sample, colouring)
     _add_legend(figure, colouring)
     for corners in outlines:
@@ -143,29 +129,19 @@ def map_figure(
 
 
 def _add_hover(figure: go.Figure, sample: pl.DataFrame, colouring: Colouring) -> None:
-    values = (
-        sample[colouring.column].cast(pl.String) if len(sample) else pl.Series([], dtype=pl.String)
-    )
-    figure.add_scattergl(
-        x=sample["map_x"].to_numpy(),
-        y=sample["map_y"].to_numpy(),
-        mode="markers",
-        marker={"size": 8, "opacity": 0},
-        selected={"marker": {"opacity": 0}},
-        unselected={"marker": {"opacity": 0}},
-        customdata=np.stack(
-            [
-                np.array([number(score) for score in sample["mimic_score"]], dtype=object),
-                np.array([hover_text(value or "missing") for value in values], dtype=object),
-                np.array([hover_text(text) for text in _texts(sample)], dtype=object),
-            ],
-            axis=1,
-        )
-        if len(sample)
-        else None,
-        hovertemplate="%{customdata[2]}<br>mimic score %{customdata[0]}<br>"
-        f"{spoken(colouring.column)} %{{customdata[1]}}<extra></extra>",
-        showlegend=False,
+    values = sample[colouring.column].cast(pl.String) if len(sample) else pl.Series()
+    said = [
+        [number(score) for score in sample["mimic_score"]],
+        [hover_text(value or "missing") for value in values],
+        [hover_text(text) for text in _texts(sample)],
+    ]
+    answer_mouse(
+        figure,
+        sample["map_x"].to_numpy(),
+        sample["map_y"].to_numpy(),
+        np.array(said, dtype=object).T if len(sample) else None,
+        "%{customdata[2]}<br>mimic score %{customdata[0]}<br>"
+        f"{spoken(colouring.column)} %{{customdata[1]}}",
     )
 
 
@@ -175,37 +151,9 @@ def _texts(sample: pl.DataFrame) -> pl.Series:
     return sample["caption"].fill_null(labels.cast(pl.String))
 
 
-def hover_text(caption: str) -> str:
-    """A caption made safe and short for a hover box, where plotly reads ``<`` as markup."""
-    short = caption if len(caption) <= CAPTION_SHOWN else caption[: CAPTION_SHOWN - 1] + "…"
-    return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
 def _add_legend(figure: go.Figure, colouring: Colouring) -> None:
     if colouring.continuous:
-        figure.add_scatter(
-            x=[None],
-            y=[None],
-            mode="markers",
-            marker={
-                "color": [colouring.low],
-                "cmin": colouring.low,
-                "cmax": colouring.high,
-                "colorscale": list(colouring.scale),
-                "showscale": True,
-                "colorbar": {
-                    "orientation": "h",
-                    "thickness": 8,
-                    "len": 0.7,
-                    "y": 0,
-                    "yanchor": "top",
-                    "outlinewidth": 0,
-                },
-            },
-            showlegend=False,
-            hoverinfo="skip",
-        )
-        return
+        add_scale(figure, (colouring.low, colouring.high), colouring.scale, y=0, yanchor="top")
     for name, colour, count in colouring.legend:
         figure.add_scatter(
             x=[None],
@@ -231,29 +179,3 @@ def segment_figure(segment: tuple[tuple[float, float], ...], theme: Theme) -> go
     figure.update_xaxes(title="model → reference model", tickvals=[0, 0.5, 1])
     figure.update_yaxes(title="mean loss", rangemode="normal")
     return finish(figure, theme, height=230)
-
-
-def finish(figure: go.Figure, theme: Theme, *, height: int) -> go.Figure:
-    """What all figures share: no wasted margins, the theme's tones, a quiet legend."""
-    figure.update_layout(
-        height=height,
-        margin={"l": 0, "r": 0, "t": 28, "b": 0, "pad": 0},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": theme.ink, "size": 13},
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "y": 1.0,
-            "xanchor": "left",
-            "yanchor": "bottom",
-            "itemclick": False,
-            "itemdoubleclick": False,
-        },
-        newselection={"line": {"color": theme.accent, "width": 2, "dash": "solid"}},
-        modebar={"bgcolor": "rgba(0,0,0,0)"},
-        hoverlabel={"align": "left"},
-    )
-    figure.update_xaxes(gridcolor=theme.grid, zeroline=False, automargin=True)
-    figure.update_yaxes(gridcolor=theme.grid, zeroline=False, automargin=True)
-    return figure
