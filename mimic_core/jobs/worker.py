@@ -221,6 +221,10 @@ def _score(store: JobStore, job: Job, config: RunConfig, progress: Progress) -> 
 
 def _carry_out(store: JobStore, job: Job, config: RunConfig, progress: Progress) -> Run:
     """Train or score, as the configuration says; torch is imported by the worker alone."""
+    from mimic_core.models.names import refuse_own
+
+    models = (config.reference, config.scorer.model_dump().get("model"))
+    refuse_own(models)
     if config.training is not None:
         from mimic_core.scoring.training.train import train_pool
 

@@ -9,6 +9,7 @@ __all__ = [
     "devices",
     "layers",
     "load",
+    "names",
     "preprocessing",
     "projections",
 ]

@@ -8,6 +8,7 @@ must fit into this machine, and a file of weights must hold that many.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,9 @@ def built(spec: ModelSpec, make: Callable[[], nn.Module]) -> nn.Module:
         ModelError: It cannot be made.
     """
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # Of a classifier of no classes, which is what a file without one asks for.
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
             torch.manual_seed(spec.seed)
             return make()
     except ModelError:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -83,6 +84,22 @@ def parse_spec(text: str) -> ModelSpec:
             return ModelSpec(text, "timm", folder, "folder")
         return _folder(text, "open_clip", folder, OPEN_CLIP_CONFIG)
     return _open_clip(text)
+
+
+def refuse_own(names: Iterable[str | None]) -> None:
+    """Raise a ``ModelError`` where one of ``names`` would run code of a file.
+
+    For whoever takes models from a stored configuration and not from a person's own command: a
+    run's folder may come from anywhere.
+    """
+    for text in names:
+        if text is not None and _OWN.fullmatch(text) and not text.startswith(_TIMM):
+            raise ModelError(
+                "a module of your own runs from the command line or Python alone",
+                got=text,
+                allowed="all other models",
+                next_step="score with mimicscope score --reference MODULE.py:FUNCTION",
+            )
 
 
 def is_file(*path: str) -> bool:

@@ -21,7 +21,7 @@ from mimic_core.models.load import LoadedModel
 
 HEAD_FILE = "reference_head.safetensors"
 # Where classifiers keep their last layer; a bare pair of tensors first.
-_PLACES = ("", "head.", "head.fc.", "fc.", "classifier.", "heads.head.", "last_linear.")
+_PLACES = ("", *(f"{name}." for name in classifiers.HEADS))
 
 
 @dataclass(frozen=True, eq=False)

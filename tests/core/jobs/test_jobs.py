@@ -59,6 +59,28 @@ def fake_module(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> N
     monkeypatch.setitem(sys.modules, name, module)
 
 
+@pytest.mark.parametrize("place", ["reference", "model"])
+def test_a_job_never_runs_a_file_that_its_configuration_names(
+    place: str, store: JobStore, tmp_path: Path
+) -> None:
+    """A run's folder may come from anywhere; a person names such a file on the command line."""
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef build(): ...\n")
+    own = f"{tmp_path / 'own.py'}:build"
+    config: RunConfig = RunConfig.parse(
+        {
+            "source": {"path": "pool"},
+            "reference": own if place == "reference" else "ViT-B-32:random:0",
+            "snapshot": {"model": own if place == "model" else "ViT-B-32:random:1"},
+        }
+    )
+    job, _ = store.enqueue(config, OPTIONS, tmp_path)
+    assert jobs.work(store, job.job_id) == "failed"
+    failure = store.job(job.job_id).failure
+    assert failure is not None
+    assert "from the command line or Python alone" in failure.problem
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_new_job_is_queued_with_all_it_needs_to_run(store: JobStore, tmp_path: Path) -> None:
     job, is_new = store.enqueue(make_config(), OPTIONS, tmp_path)
     assert is_new
