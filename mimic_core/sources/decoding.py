@@ -11,12 +11,20 @@ import warnings
 
 from PIL import Image
 
+try:
+    import resource
+except ImportError:  # Windows, where the time is the only limit
+    resource = None  # type: ignore[assignment]
+
 from mimic_core.sources.images import FORMATS, ImageError, to_rgb
+from mimic_core.sources.limits import MAX_DECODE_BYTES
 
 
 def main() -> None:
     """Write the pixels, or the reason and detail of an ``ImageError`` to standard error."""
     warnings.simplefilter("ignore")
+    if resource is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (MAX_DECODE_BYTES, MAX_DECODE_BYTES))
     try:
         with Image.open(io.BytesIO(sys.stdin.buffer.read()), formats=FORMATS) as image:
             image.load()

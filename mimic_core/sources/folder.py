@@ -22,7 +22,7 @@ from mimic_core.base.errors import SourceError
 from mimic_core.base.schema import Locator
 from mimic_core.sources.images import ImageError, regular_size, require_within, safe_relative
 from mimic_core.sources.source import IMAGE_SUFFIXES, Lean, Listing, Unusable, check_size
-from mimic_core.sources.texts import printable
+from mimic_core.sources.texts import TEXT_SUFFIXES, printable
 
 _LEFTOVERS = ("__MACOSX", "__pycache__")
 _FEATURES = "features"
@@ -30,6 +30,7 @@ _RECORDS = ("run.json", "features.json")
 # Beside the runs in a folder of runs.
 _OWN_NAMES = (_FEATURES, "jobs", "jobs.sqlite", "recipes", "uploads")
 _MANIFEST = ".manifest.json"
+_SAMPLE_SUFFIXES = (*IMAGE_SUFFIXES, *TEXT_SUFFIXES)
 _MAX_MEETINGS = 8  # of one folder through links, which could multiply without end
 
 
@@ -143,22 +144,46 @@ class _Walk:
             if printable(name) != name:
                 self._unnamed(base + printable(name))
             elif not _is_folder(entry):
-                yield base + name
+                if self._is_read(entry):
+                    yield base + name
             elif not entry.is_symlink() or self._files.may_follow(folder / name):
                 yield from self.files(folder / name, f"{base}{name}/", (*above, place))
             else:
                 self.left_out["linked folder that is not followed"] += 1
 
+    def _is_read(self, entry: os.DirEntry[str]) -> bool:
+        """Whether an entry is a file, or is to be a skip: an image or text that is none."""
+        if _suffix(entry.name) in _SAMPLE_SUFFIXES:
+            return True
+        if not _is_regular(entry):
+            self.left_out["link to nothing" if entry.is_symlink() else "special file"] += 1
+        elif entry.is_symlink() and not self._files.may_follow(Path(entry.path)):
+            self.left_out["linked file that is not followed"] += 1
+        else:
+            return True
+        return False
+
     def _unnamed(self, shown: str) -> None:
-        if PurePosixPath(shown).suffix.lower()[1:] in IMAGE_SUFFIXES:
+        if _suffix(shown) in IMAGE_SUFFIXES:
             self.unnamed.append(shown)
         self.left_out["name that is not UTF-8"] += 1
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower().removeprefix(".")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link that leads to itself
+        return False
+
+
+def _is_regular(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
         return False
 
 

@@ -27,6 +27,7 @@ from PIL import Image
 from PIL import __version__ as _pillow_version
 
 from mimic_core.sources.limits import (
+    GUARDED_BYTES,
     GUARDED_PIXELS,
     MAX_DECODE_SECONDS,
     MAX_IMAGE_BYTES,
@@ -127,7 +128,7 @@ def decode_image(data: bytes) -> Image.Image:
                     raise ImageError(
                         "oversized_image", f"{pixels} pixels, the limit is {MAX_PIXELS}"
                     )
-                if pixels * _scans(data) > GUARDED_PIXELS:
+                if pixels * _scans(data) > GUARDED_PIXELS or len(data) > GUARDED_BYTES:
                     return _decode_apart(data, image.size)
                 image.load()
                 return to_rgb(image)

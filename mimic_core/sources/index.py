@@ -141,7 +141,8 @@ def reading(source: Source, indexed: Mapping[str, Any]) -> str:
     parts += [f"resolved {count:,} x {what}" for what, count in remarks.items()]
     unread = source.unread()
     unread.update({kind: n for kind, n in indexed.get("unread", {}).items() if kind not in unread})
-    counts = ", ".join(f"{count:,} x {kind}" for kind, count in unread.most_common(_KINDS))
+    ordered = sorted(unread.items(), key=lambda item: (-item[1], item[0]))[:_KINDS]
+    counts = ", ".join(f"{count:,} x {kind}" for kind, count in ordered)
     more = f", and {len(unread) - _KINDS} other kinds" if len(unread) > _KINDS else ""
     return f"{', '.join(parts)}, not read: {counts or 'nothing'}{more}"
 

@@ -37,6 +37,8 @@ MAX_DECODE_SECONDS = _limit("MAX_DECODE_SECONDS", 30)
 # Pixels times scans from which an image is decoded in a process that can be killed. Below it no
 # decoder takes more than a second or two.
 GUARDED_PIXELS = _limit("GUARDED_PIXELS", 50_000_000)
+GUARDED_BYTES = _limit("GUARDED_BYTES", 32 * _MIB)  # likewise
+MAX_DECODE_BYTES = _limit("MAX_DECODE_BYTES", 3072 * _MIB)  # memory of that process
 
 # One sample's texts, and one cell of a table.
 MAX_TEXT_BYTES = _limit("MAX_TEXT_BYTES", 4 * _MIB)

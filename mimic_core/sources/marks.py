@@ -20,6 +20,7 @@ from mimic_core.base.draws import order
 from mimic_core.base.errors import ConfigError
 from mimic_core.base.schema import RESERVED_COLUMNS
 from mimic_core.sources.source import Unusable
+from mimic_core.sources.tables.columns import is_reserved
 from mimic_core.sources.texts import label_of
 
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
@@ -32,7 +33,7 @@ _KEPT = "source_"
 
 def stored_name(table: pl.DataFrame, name: str) -> str | None:
     """The column of ``table`` that a user means by ``name``; None where there is none."""
-    if name in RESERVED_COLUMNS and f"{_KEPT}{name}" in table.columns:
+    if is_reserved(name) and f"{_KEPT}{name}" in table.columns:
         return f"{_KEPT}{name}"
     return name if name in table.columns else None
 

@@ -83,7 +83,8 @@ class PackedFile:
     def _unpack(self) -> bool:
         """Unpack the next bytes into the window; whether there were any."""
         try:
-            chunk = self._stream.read(_CHUNK)
+            # Of a file that is cut off, ``read`` would give nothing at all.
+            chunk = getattr(self._stream, "read1", self._stream.read)(_CHUNK)
         except FAILURES as error:
             raise DamageError(f"it cannot be unpacked: {error}") from error
         self._end += len(chunk)

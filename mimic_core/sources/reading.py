@@ -33,11 +33,11 @@ def read_image(root: Path, locator: Locator, *, within: Collection[Path] = ()) -
     path = root / safe_relative(locator.path)
     if within and (why := require_within(path, within)):
         raise ImageError("missing_image", why)
+    size = regular_size(path)  # also keeps open() from waiting for a pipe's other end
     if locator.kind == "zip":
         return read_member(path, locator.member)
     if locator.kind == "parquet":
         return read_cell(path, locator.member, locator.offset)
-    size = regular_size(path)  # also keeps open() from waiting for a pipe's other end
     length = locator.length if locator.length >= 0 else size - locator.offset
     check_image_size(length, locator.path)
     try:

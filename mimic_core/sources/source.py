@@ -344,8 +344,11 @@ class FileState(NamedTuple):
 
 def file_identity(path: Path, name: str) -> list[str | int]:
     """Name, size and SHA-256 of the first and last 64 KiB: a large file's cheap identity."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(FINGERPRINT_BYTES)
-        file.seek(max(len(head), size - FINGERPRINT_BYTES))
-        return [name, size, hashlib.sha256(head + file.read(FINGERPRINT_BYTES)).hexdigest()]
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(FINGERPRINT_BYTES)
+            file.seek(max(len(head), size - FINGERPRINT_BYTES))
+            return [name, size, hashlib.sha256(head + file.read(FINGERPRINT_BYTES)).hexdigest()]
+    except OSError as error:  # a skip tells it
+        return [name, -1, type(error).__name__]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -66,6 +66,8 @@ class Gap:
     start: int
     stop: int | None
     why: str
+    ended: bool = False
+    """whether an end mark stands before it, so that nothing of the last sample lies in it"""
 
 
 class _Header(NamedTuple):
@@ -103,6 +105,7 @@ def read_members(file: File, end: int | None) -> Iterator[Member | Gap]:
             found: Member | Gap
             if zeros > 1:
                 found, position = _gap(file, behind, "the bytes behind the end mark are no tar")
+                found = replace(found, ended=True)
             else:
                 found, position = _gap(file, position, f"the header at byte {position} is zeroed")
         else:

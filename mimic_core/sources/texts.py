@@ -87,7 +87,10 @@ def cell(value: Any, what: str) -> bool | int | float | str | None:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return json.dumps(value, default=str)
+    try:
+        return json.dumps(value, default=str)
+    except RecursionError as error:
+        raise Unusable("bad_metadata", f"{what} is nested too deeply") from error
 
 
 def check_text(text: str, what: str) -> str:
@@ -154,12 +157,17 @@ def require_caption(caption: str | None, wanted: str) -> str:
         raise Unusable("empty_caption", f"no caption; looked for {wanted}")
     if not caption.strip():
         raise Unusable("empty_caption", "the caption holds only white space")
-    size = len(caption) if caption.isascii() else len(caption.encode())
+    return _short("caption", caption)
+
+
+def _short(what: str, text: str) -> str:
+    """``text`` itself; one that would hold up a tokenizer is ``Unusable``."""
+    size = len(text) if text.isascii() else len(text.encode())
     if size > MAX_CAPTION_BYTES:
         raise Unusable(
-            "bad_metadata", f"the caption has {size} bytes, the limit is {MAX_CAPTION_BYTES}"
+            "bad_metadata", f"the {what} has {size} bytes, the limit is {MAX_CAPTION_BYTES}"
         )
-    return caption
+    return text
 
 
 def label_of(value: Any, what: str) -> str | None:
@@ -191,7 +199,7 @@ def require_text_of(task: Task, value: Any, wanted: str) -> str:
     label = label_of(value, wanted)
     if label is None:
         raise Unusable("empty_label", f"no label; looked for {wanted}")
-    return label
+    return _short("label", label)
 
 
 def read_label(texts: Mapping[str, bytes], column: str | None) -> tuple[Any, dict[str, Any]]:

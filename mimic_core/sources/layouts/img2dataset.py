@@ -13,6 +13,7 @@ from mimic_core.base.errors import SourceError
 from mimic_core.base.schema import Skip
 from mimic_core.sources.source import Files, Unusable
 from mimic_core.sources.tables.arrow import column_batches, parquet_schema
+from mimic_core.sources.tables.columns import OWN
 
 _COLUMNS = ("key", "status", "error_message")
 SUCCESS = "success"
@@ -45,7 +46,9 @@ def failed(files: Files, path: str, shard: str) -> Iterator[Skip]:
         file.seek(0)
         try:
             for rows in column_batches(file, columns, name):
-                for row in rows.iter_rows(named=True):
+                for row in rows.rename(lambda column: column.removeprefix(OWN)).iter_rows(
+                    named=True
+                ):
                     skip = failure(row)
                     if skip is not None:
                         yield skip.skip(str(row["key"]), shard)

@@ -193,6 +193,9 @@ class _Reader:
         for found in read_members(file, end):
             if isinstance(found, Gap):
                 behind = "what follows" if found.stop is None else f"up to byte {found.stop}, it"
+                if group is not None and found.ended:
+                    yield from self._finished(group)
+                    group = None
                 yield self.lost(f"{found.why}; {behind} is lost")
                 if group is not None:
                     yield self._open_at_gap(group)

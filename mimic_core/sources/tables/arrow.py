@@ -22,9 +22,16 @@ from mimic_core.base.errors import SourceError
 from mimic_core.sources.images import ImageError, check_image_size
 from mimic_core.sources.limits import MAX_COLUMN_BYTES, MAX_TEXT_BYTES
 from mimic_core.sources.source import FileState
+from mimic_core.sources.tables.columns import OWN
 
 BATCH_ROWS = 128  # images decoded from the file together
 _OPEN_COLUMNS = 4
+_KNOWN = (
+    *(pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_null),
+    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary),
+    *(pa.types.is_date, pa.types.is_time, pa.types.is_duration, pa.types.is_decimal128),
+    lambda kind: pa.types.is_timestamp(kind) and kind.tz is None,
+)
 _TEXT_EXTENSIONS = ("arrow.json",)  # extension types whose storage is text
 _BUFFER_BYTES = 1024 * 1024  # read ahead per column, instead of a row group's whole column
 FAILURES = (
@@ -36,6 +43,7 @@ FAILURES = (
     LookupError,
     MemoryError,
     OverflowError,
+    NotImplementedError,
     StopIteration,  # fewer rows than the file's end declares
 )
 
@@ -75,7 +83,7 @@ def _usable(schema: Any) -> dict[str, pl.DataType]:
     """The columns that have a name and whose values polars can hold."""
     found = {}
     for field in schema:
-        series = _series(pa.chunked_array([], field.type)) if field.name else None
+        series = _series(field.type, []) if field.name else None
         if series is not None:
             found[field.name] = series.dtype
     return found
@@ -111,7 +119,10 @@ def row_count(path: Path) -> int:
 
 
 class Rows(NamedTuple):
-    """Some columns of some rows, and the problem of each row (N) that has one, else null."""
+    """Some columns of some rows, and the problem of each row (N) that has one, else null.
+
+    The names have ``OWN`` in front, so that none is a pattern to polars, as ``*`` would be.
+    """
 
     frame: pl.DataFrame
     problems: pl.Series
@@ -132,7 +143,8 @@ def read_rows(path: Path, columns: list[str], start: int, count: int) -> Rows:
     """Some columns of the rows from ``start`` on."""
     try:
         file = _open(path)
-        parts = [file.schema_arrow.empty_table().select(columns)]
+        fields = [file.schema_arrow.field(column) for column in columns]
+        parts = [pa.schema(fields).empty_table()]
         for first, batch in _batches(file, columns, start, count):
             skip = max(0, start - first)
             parts.append(pa.table(batch).select(columns).slice(skip, start + count - first - skip))
@@ -198,10 +210,10 @@ def _checked(table: Any, columns: list[str]) -> Rows:
         except pa.ArrowInvalid:
             column, bad = _decoded(column)  # noqa: PLW2901 - the same, made valid
             problems = problems.scatter(bad, f"the column {name} is not UTF-8")
-        series = _series(column)
+        series = _series(column.type, column.chunks)
         if series is None:
             raise ValueError(f"the column {name} is {column.type}, which is not read")
-        found.append(series.alias(name))
+        found.append(series.alias(OWN + name))
     return Rows(pl.DataFrame(found), problems)
 
 
@@ -219,21 +231,44 @@ def _decoded(column: Any) -> tuple[Any, list[int]]:
     return pa.chunked_array([pa.array(cells, pa.large_string())]), bad
 
 
-def _series(column: Any) -> pl.Series | None:
+def _series(kind: Any, chunks: list[Any]) -> pl.Series | None:
     """An arrow column as polars holds it, else as text; None where it is of no use."""
-    kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         if kind.extension_name not in _TEXT_EXTENSIONS:
             return None
-        column = pa.chunked_array([one.storage for one in column.chunks], kind.storage_type)
-    for as_text in (False, True):
-        try:
-            series = pl.from_arrow(column.cast(pa.large_string()) if as_text else column)
-        except FAILURES:
-            continue
-        if isinstance(series, pl.Series):
-            return series
-    return None
+        kind, chunks = kind.storage_type, [one.storage for one in chunks]
+    column = pa.chunked_array(chunks, kind)
+    try:
+        if pa.types.is_timestamp(kind) and kind.tz is not None:
+            column = column.cast(pa.timestamp(kind.unit, "UTC"))  # its zone may be unknown here
+        elif pa.types.is_string_view(kind) or _is_odd_decimal(kind):
+            column = column.cast(pa.large_string())
+        elif pa.types.is_binary_view(kind):
+            column = column.cast(pa.large_binary())
+        elif not _is_known(kind):
+            return None
+        series = pl.from_arrow(column)
+    except FAILURES:
+        return None
+    return series if isinstance(series, pl.Series) else None
+
+
+def _is_odd_decimal(kind: Any) -> bool:
+    return bool(pa.types.is_decimal(kind) and not pa.types.is_decimal128(kind))
+
+
+def _is_known(kind: Any) -> bool:
+    """Whether polars holds arrow's type; it ends with a panic, and not only an error, if not."""
+    if any(known(kind) for known in _KNOWN):
+        return True
+    if pa.types.is_dictionary(kind):
+        return bool(
+            pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type)
+        )
+    if pa.types.is_struct(kind):
+        return all(_is_known(kind.field(place).type) for place in range(kind.num_fields))
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(known(kind) for known in lists) and _is_known(kind.value_type)
 
 
 def unreadable(name: str, error: BaseException) -> SourceError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from mimic_core.base.schema import RESERVED_COLUMNS
 MAX_COLUMNS = 1024
 CHUNK_ROWS = 65_536  # rows of a table that are held as Python objects at a time
 OWN = "own."  # in front of user columns wherever they stand beside our own
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _INT64 = range(-(2**63), 2**63)
 _NUMBERS = (pl.Int64(), pl.Float64())
 
@@ -77,7 +79,8 @@ def stored_names(names: Sequence[str]) -> dict[str, str]:
     """The stored name of each of the pool's columns, in their order.
 
     A name that Mimicscope uses itself, in whatever case, gets ``source_`` in front, as often as it
-    takes to be free: many programs that read exports do not tell ``Uid`` from ``uid``.
+    takes to be free: many programs that read exports do not tell ``Uid`` from ``uid``. A name
+    that is empty or has control characters is written without them.
     """
     if len(names) > MAX_COLUMNS:
         raise SourceError(
@@ -86,12 +89,17 @@ def stored_names(names: Sequence[str]) -> dict[str, str]:
             allowed=f"at most {MAX_COLUMNS}",
             next_step="store fields whose names differ from sample to sample under one common name",
         )
-    free = {name for name in names if name.casefold() not in RESERVED_COLUMNS}
+    plain = {name: _CONTROL.sub("", name) or "unnamed" for name in names}
+    free = {name for name, new in plain.items() if name == new and not is_reserved(name)}
     stored = {}
-    for name in names:
-        new = name
-        while new.casefold() in RESERVED_COLUMNS or (new != name and new in free):
-            new = f"source_{new}"
+    for name, new in plain.items():
+        while is_reserved(new) or (new != name and new in free):
+            new = f"source_{new}"  # noqa: PLW2901 - until it is free
         free.add(new)
         stored[name] = new
     return stored
+
+
+def is_reserved(name: str) -> bool:
+    """Whether Mimicscope has a column of that name, in whatever case."""
+    return name.casefold() in RESERVED_COLUMNS

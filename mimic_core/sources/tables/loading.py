@@ -9,7 +9,6 @@ problem, so that none is lost.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -148,7 +147,7 @@ def holds_bytes(dtype: pl.DataType) -> bool:
 
 def own_cell(name: str, dtype: pl.DataType, names: Sequence[str] | None = None) -> pl.Expr:
     """One of the user's columns as an index holds it; numbers of classes become their names."""
-    cell = pl.col(plain(name))
+    cell = pl.col(OWN + name)
     if names and dtype.is_integer():  # a number beyond the names, such as -1, means no class
         numbers = dict(enumerate(names))
         return cell.replace_strict(numbers, default=None, return_dtype=pl.String)
@@ -161,11 +160,6 @@ def own_cell(name: str, dtype: pl.DataType, names: Sequence[str] | None = None) 
     return cell.cast(pl.String) if not dtype.is_nested() else cell
 
 
-def plain(name: str) -> str:
-    """``name`` as polars reads a plain name: ``^...$`` would be a pattern."""
-    return f"^{re.escape(name)}$" if name.startswith("^") else name
-
-
 def is_list(dtype: pl.DataType | None) -> bool:
     """Whether a column of ``dtype`` holds lists."""
     return isinstance(dtype, pl.List | pl.Array)
@@ -173,7 +167,7 @@ def is_list(dtype: pl.DataType | None) -> bool:
 
 def captions_cell(name: str, dtype: pl.DataType) -> pl.Expr:
     """A caption column as text, or as lists of text."""
-    cell = pl.col(plain(name))
+    cell = pl.col(OWN + name)
     return cell.cast(pl.List(pl.String())) if is_list(dtype) else own_cell(name, dtype)
 
 
@@ -200,12 +194,14 @@ def _load_parquet(file: IO[bytes], name: str, columns: Columns, task: Task) -> p
     lists = task == "pairs" and is_list(schema[columns.text])
     label = own_cell(columns.text, schema[columns.text], classes.get(columns.text))
     frame = rows.frame.select(
-        pl.col(plain(columns.image)).cast(pl.String).alias("image"),
+        pl.col(OWN + columns.image).cast(pl.String).alias("image"),
         (captions_cell(columns.text, schema[columns.text]) if lists else label).alias("text"),
         rows.problems,
         *own.values(),
     )
     if not lists:
         return frame
-    several = frame.with_columns(several=(pl.col("text").list.len() > 1).fill_null(value=False))
-    return several.explode("text")
+    count = pl.col("text").list.len().fill_null(0)
+    nothing = pl.lit([None], dtype=pl.List(pl.String()))  # a row stays a row
+    captions = pl.when(count > 0).then(pl.col("text")).otherwise(nothing)
+    return frame.with_columns(captions.alias("text"), (count > 1).alias("several")).explode("text")

@@ -21,7 +21,7 @@ from mimic_core.export.export import export, export_bytes, manifest_for, replay,
 from mimic_core.export.formats import SUFFIXES, Format, datacomp_bytes
 from mimic_core.filters.conditions import Absolute, Percentile, Region, Uids
 from mimic_core.filters.recipe import Recipe, Selection, apply
-from mimic_core.runs.run import Run
+from mimic_core.runs.run import Run, open_run
 from mimic_core.runs.table import run_table
 from tests.fakes import SCRIPT_CAPTION, TRICKY_CAPTION, fake_run
 
@@ -196,6 +196,26 @@ def test_datacomp_refuses_uids_it_cannot_hold() -> None:
     table = pl.DataFrame({"uid": ["A" * 32]})
     with pytest.raises(MimicError, match="32 lower-case hexadecimal digits"):
         export_bytes(apply(Recipe(), table), table, format="datacomp")
+
+
+@pytest.mark.parametrize(
+    ("column", "step"), [("url_hash", "--uid-column url_hash"), (None, "one of")]
+)
+def test_datacomp_is_refused_for_a_pool_without_uids_of_its_own(
+    tmp_path: Path, column: str | None, step: str
+) -> None:
+    run = fake_run(tmp_path, n=4)
+    info = json.loads((run.features.path / "features.json").read_bytes())
+    files.write_json(run.features.path / "features.json", {**info, "indexed": {"own_uids": 0}})
+    table = run_table(open_run(run.path))
+    if column:
+        table = table.with_columns(pl.Series(column, [f"{n:032X}" for n in range(4)]))
+    chosen = apply(Recipe(), table)
+    with pytest.raises(ExportError, match="no uids of its own") as caught:
+        export(chosen, table, open_run(run.path), format="datacomp", out=tmp_path / "a.npy")
+    assert step in caught.value.next_step
+    assert not (tmp_path / "a.npy").exists()
+    export(chosen, table, open_run(run.path), format="jsonl", out=tmp_path / "a.jsonl")
 
 
 captions = st.lists(st.text(max_size=12), min_size=1, max_size=6)

@@ -16,8 +16,9 @@ import PIL
 import pytest
 from PIL import Image, ImageFile
 
+from mimic_core.base.errors import ConfigError
 from mimic_core.base.schema import SKIP_REASONS, Locator
-from mimic_core.sources import images
+from mimic_core.sources import images, limits
 from mimic_core.sources.images import DECODER, ImageError, decode_image
 from mimic_core.sources.reading import read_image
 from tests.core.sources_pools import RED, image_bytes
@@ -172,3 +173,65 @@ def test_huge_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "a.bin").write_bytes(b"012345")
     with pytest.raises(ImageError, match="has 6 bytes, the limit is 5"):
         read_image(tmp_path, Locator("range", "a.bin"))
+
+
+# --- more formats, grey levels of 16 bits, and bounds ---------------------------------------------
+
+
+def test_avif_is_read_by_its_bytes_whatever_its_name() -> None:
+    image = decode_image(image_bytes((200, 30, 40), size=(32, 32), kind="AVIF"))
+    assert np.abs(np.asarray(image, int) - (200, 30, 40)).max() <= 4
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize(("level", "expected"), [(0, 0), (255, 0), (256, 1), (60_000, 234)])
+def test_of_sixteen_bits_the_upper_eight_count(kind: str, level: int, expected: int) -> None:
+    data = image_bytes(level, mode="I;16", kind=kind)
+    assert decode_image(data).getpixel((0, 0)) == (expected,) * 3
+
+
+@pytest.mark.parametrize(("mode", "level"), [("I", 70_000), ("I", -1), ("F", 0.5)])
+def test_other_grey_levels_are_not_guessed(mode: str, level: float) -> None:
+    with pytest.raises(ImageError) as caught:
+        decode_image(image_bytes(level, mode=mode, kind="TIFF"))
+    assert caught.value.reason == "unread_format"
+
+
+def progressive(scans: int, size: tuple[int, int] = (64, 64)) -> bytes:
+    """A progressive JPEG with further scans of nothing put before its end."""
+    out = io.BytesIO()
+    Image.new("RGB", size, (9, 99, 199)).save(out, "JPEG", progressive=True)
+    data = out.getvalue()
+    start = data.rindex(b"\xff\xda")
+    return data[:-2] + data[start:-2] * scans + data[-2:]
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded() -> None:
+    assert decode_image(progressive(20)).size == (64, 64)
+    with pytest.raises(ImageError, match=r"a JPEG of \d+ scans, the limit is 100"):
+        decode_image(progressive(1000))
+
+
+def test_what_may_be_slow_is_decoded_in_a_process_that_is_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = image_bytes((1, 2, 3), size=(300, 200))
+    whole = np.asarray(decode_image(data))
+    monkeypatch.setattr(images, "GUARDED_PIXELS", 50)
+    assert np.array_equal(np.asarray(decode_image(data)), whole)
+    with pytest.raises(ImageError) as caught:
+        decode_image(png_of(300, 300))
+    assert (caught.value.reason, "decoder ended" in caught.value.detail) == ("corrupt_image", False)
+    with pytest.raises(ImageError, match="grey levels that are no whole numbers"):
+        decode_image(image_bytes(0.5, mode="F", kind="TIFF", size=(20, 20)))
+    monkeypatch.setattr(images, "MAX_DECODE_SECONDS", 0.01)
+    with pytest.raises(ImageError, match=r"decoding took more than 0.01 seconds"):
+        decode_image(data)
+
+
+def test_a_limit_of_this_machine_must_be_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIMICSCOPE_MAX_SCANS", "7")
+    assert limits._limit("MAX_SCANS", 100) == 7
+    monkeypatch.setenv("MIMICSCOPE_MAX_SCANS", "many")
+    with pytest.raises(ConfigError, match="MIMICSCOPE_MAX_SCANS=many"):
+        limits._limit("MAX_SCANS", 100)

@@ -28,6 +28,7 @@ from tests.core.sources_pools import (
     opened,
     samples,
     skips,
+    write_files,
     write_image_rows,
 )
 
@@ -272,3 +273,113 @@ def test_fingerprint_follows_content(tmp_path: Path) -> None:
     assert opened(one).fingerprint() == opened(two.parent).fingerprint()
     write_image_rows(two, rows(4))
     assert opened(one).fingerprint() != opened(two).fingerprint()
+
+
+# --- columns of no use, and files that are damaged ------------------------------------------------
+
+
+def write_table(path: Path, **more: Any) -> Path:
+    """Two rows with an image and a caption, and further columns as Arrow has them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = {"image": pa.array([PNG, PNG]), "caption": pa.array(["a", "b"]), **more}
+    pq.write_table(pa.Table.from_arrays([*columns.values()], names=[*columns]), path)
+    return path
+
+
+def test_columns_of_any_arrow_type_are_kept_as_text_or_left_out_by_name(tmp_path: Path) -> None:
+    tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(np.zeros((2, 2, 2), np.float32))
+    zone = pa.array([0, 1], pa.timestamp("us", tz="Nowhere/Never"))
+    wide = pa.array([1, 2], pa.decimal256(60, 2))
+    more = {
+        "offset": pa.array([5, None], pa.duration("ms")),
+        "meta": pa.ExtensionArray.from_storage(pa.json_(), pa.array(['{"a":1}', None])),
+        "tensor": tensor,
+        "at": zone,
+        "wide": wide,
+        "raw": pa.array([b"1", b"2"]),
+        "": pa.array([1, 2]),
+        "*": pa.array([7, 8]),
+    }
+    source = opened(write_table(tmp_path / "a.parquet", **more))
+    one, two = (item for item in items(source) if not isinstance(item, Skip))
+    assert (one.meta["meta"], two.meta["meta"]) == ('{"a":1}', None)
+    assert (one.meta["offset"], two.meta["offset"]) == ("PT0.005S", None)
+    assert (one.meta["*"], two.meta["*"]) == (7, 8)
+    assert (one.caption, two.caption) == ("a", "b")
+    left_out = set(source.unread())
+    assert "column without a name (int64)" in left_out
+    assert "column raw (bytes)" in left_out
+    assert any(
+        one.startswith("column tensor (extension<arrow.fixed_shape_tensor") for one in left_out
+    )
+    for name in ("at", "wide"):  # as text where it can be told, else named
+        assert name in one.meta or any(what.startswith(f"column {name} (") for what in left_out)
+
+
+def test_a_uid_of_an_image_does_not_make_its_captions_duplicates(tmp_path: Path) -> None:
+    uid = "0123456789abcdef0123456789abcdef"
+    rows = [{"image": PNG, "caption": ["a", "b"], "uid": uid}]
+    rows += [{"image": PNG, "caption": ["c"], "uid": uid[::-1]}]
+    found = samples(opened(write_image_rows(tmp_path / "a.parquet", rows)))
+    assert [s.caption for s in found] == ["a", "b", "c"]
+    assert len({s.uid for s in found}) == 3
+    assert found[2].uid == uid[::-1]
+    assert [s.meta.get("uid") for s in found] == [uid, uid, None]
+
+
+def test_one_truncated_file_of_three_is_one_skip(tmp_path: Path) -> None:
+    for name in "abc":
+        write_table(tmp_path / f"{name}.parquet")
+    data = (tmp_path / "b.parquet").read_bytes()
+    (tmp_path / "b.parquet").write_bytes(data[: len(data) // 2])
+    source = opened(tmp_path)
+    found = items(source)
+    assert [item.shard for item in found] == ["a-00000"] * 2 + ["b-00000"] + ["c-00000"] * 2
+    assert isinstance(found[2], Skip)
+    assert found[2].reason == "unreadable_shard"
+    assert "b.parquet cannot be read as Parquet" in found[2].detail
+    assert len(source.fingerprint()) == 64
+
+
+def test_rows_of_img2dataset_that_were_not_downloaded_say_so(tmp_path: Path) -> None:
+    rows = [
+        {"key": "0", "jpg": PNG, "caption": "a", "status": "success", "error_message": None},
+        {"key": "1", "jpg": None, "caption": "b", "status": "failed_to_download",
+         "error_message": "timed out"},
+    ]  # fmt: skip
+    _, skip = items(opened(write_image_rows(tmp_path / "a.parquet", rows)))
+    assert skip == Skip("1", "a-00000", "failed_download", "failed_to_download: timed out")
+
+
+@pytest.mark.parametrize("head", ["/9j/4AAQSkZJRg", "iVBORw0KGgoAAAANSUhEUg"])
+def test_images_in_base64_are_refused_by_that_name(tmp_path: Path, head: str) -> None:
+    frame = pl.DataFrame({"image": [head + "A" * 400], "caption": ["x"]})
+    frame.write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"the column image of a.parquet holds images in base64"):
+        items(opened(tmp_path))
+
+
+def test_a_cell_too_large_to_be_text_or_image_is_a_skip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_table(tmp_path / "a.parquet", note=pa.array(["x" * 400_000, "y" * 400_000]))
+    monkeypatch.setattr(arrow, "MAX_TEXT_BYTES", 1000)
+    (skip,) = items(opened(path))
+    assert isinstance(skip, Skip)
+    assert skip.reason == "unreadable_shard"
+    assert "the limit is 1000 for a cell" in skip.detail
+
+
+def test_a_table_of_paths_with_lists_of_captions(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {"file_name": ["a.png", "b.png", "b.png"], "caption": [["x", "y"], [], None]}
+    )
+    frame.write_parquet(tmp_path / "t.parquet")
+    write_files(tmp_path, {"a.png": PNG, "b.png": PNG})
+    found = items(opened(tmp_path))
+    assert [item.reason if isinstance(item, Skip) else item.caption for item in found] == [
+        "x",
+        "y",
+        "empty_caption",
+        "empty_caption",
+    ]

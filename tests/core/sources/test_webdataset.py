@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
+import os
 import pickle
 import tarfile
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,6 +39,7 @@ from tests.core.sources_pools import (
     write_tar,
 )
 
+PNG = image_bytes()
 UID = "0123456789abcdef0123456789ABCDEF"
 
 
@@ -412,3 +419,199 @@ def test_img2dataset_tables_beside_the_tars_are_left_alone(tmp_path: Path) -> No
     write_files(tmp_path, {"00000.parquet": b"not read", "00000_stats.json": "{}"})
     source = opened(tmp_path)
     assert (source.layout, source.shards) == ("webdataset", ("00000",))
+
+
+# --- keys with dots, members out of order, compressed tars ----------------------------------------
+
+
+def test_keys_with_dots_are_samples_under_their_names(tmp_path: Path) -> None:
+    members = [("shot 2.0 m.png", PNG), ("shot 2.0 m.txt", b"two"), *triple("1", "one")]
+    members += [("shot 2.5 m.txt", b"five"), ("shot 2.5 m.png", PNG), ("a/v.1.png", PNG)]
+    write_tar(tmp_path / "0.tar", [*members, ("a/v.1.txt", b"v1"), ("a/v.2.txt", b"lone")])
+    source = opened(tmp_path)
+    assert captions(source) == {
+        "shot 2.0 m": "two",
+        "1": "one",
+        "shot 2.5 m": "five",
+        "a/v.1": "v1",
+    }
+    assert [(s.key, s.reason) for s in skips(source)] == [("a/v.2", "missing_image")]
+
+
+def test_parts_of_one_key_are_one_sample(tmp_path: Path) -> None:
+    members = [("7.image.png", PNG), ("7.caption.txt", b"seven"), ("7.metadata.json", b'{"n": 7}')]
+    write_tar(
+        tmp_path / "0.tar", [*members, ("8.left.png", PNG), ("8.right.png", PNG), ("8.txt", b"8")]
+    )
+    source = opened(tmp_path)
+    (sample,) = samples_of(source)
+    assert (sample.key, sample.caption, sample.meta) == ("7", "seven", {"n": 7})
+    (skip,) = skips(source)
+    assert (skip.key, skip.reason) == ("8", "bad_metadata")
+    assert "several images of one key: left.png, right.png" in skip.detail
+
+
+def test_what_belongs_to_an_image_is_not_read_but_counted(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [*triple("1", "one"), ("1.seg.png", PNG), ("1.depth.npy", b"")])
+    source = opened(tmp_path)
+    assert captions(source) == {"1": "one"}
+    assert source.unread() == {".seg.png in tars": 1, ".npy in tars": 1}
+
+
+def test_images_of_other_formats_are_skips(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [("a.heic", b"x"), ("a.txt", b"a"), *triple("b", "b")])
+    (skip,) = skips(opened(tmp_path))
+    assert (skip.key, skip.reason) == ("a", "unread_format")
+    assert ".heic" in skip.detail
+
+
+@pytest.mark.parametrize("images_first", [True, False])
+def test_members_that_are_not_side_by_side_are_put_together(
+    tmp_path: Path, images_first: bool
+) -> None:
+    images = [(f"{n}.png", image_bytes((n, 0, 0))) for n in range(5)]
+    texts = [(f"{n}.txt", f"caption {n}".encode()) for n in reversed(range(4))]
+    write_tar(tmp_path / "0.tar", [*images, *texts] if images_first else [*texts, *images])
+    source = opened(tmp_path)
+    assert captions(source) == {f"{n}": f"caption {n}" for n in range(4)}
+    assert [(s.key, s.reason) for s in skips(source)] == [("4", "empty_caption")]
+    for sample in samples_of(source):
+        assert read_image(tmp_path, sample.image) == image_bytes((int(sample.key), 0, 0))
+
+
+def test_a_list_of_captions_is_as_many_samples(tmp_path: Path) -> None:
+    meta = {"caption": ["one", "two", " "], "uid": UID}
+    write_tar(tmp_path / "0.tar", triple("a", None, meta))
+    source = opened(tmp_path)
+    one, two = samples_of(source)
+    assert (one.caption, two.caption) == ("one", "two")
+    assert one.uid != two.uid
+    assert one.image == two.image
+    assert one.meta["uid"] == UID
+    assert [(s.key, s.reason) for s in skips(source)] == [("a", "empty_caption")]
+    single = write_tar(tmp_path / "single" / "0.tar", triple("a", None, {**meta, "caption": ["x"]}))
+    assert [s.uid for s in samples_of(opened(single))] == [UID.lower()]
+
+
+PACKERS = {
+    "tar.gz": gzip.compress,
+    "tgz": gzip.compress,
+    "tar.bz2": bz2.compress,
+    "tar.xz": lzma.compress,
+    "tar.zst": lambda data: pa.compress(data, codec="zstd", asbytes=True),
+}
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_compressed_tars_are_read_beside_plain_ones(tmp_path: Path, suffix: str) -> None:
+    big = image_bytes(size=(900, 900), mode="L", colour=3, kind="BMP")  # beyond the window
+    members = [m for n in range(4) for m in triple(f"{n}", f"c{n}", image=big + bytes([n]))]
+    plain = write_tar(tmp_path / "plain.tar", members).read_bytes()
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / f"1.{suffix}").write_bytes(PACKERS[suffix](plain))
+    write_tar(tmp_path / "pool" / "0.tar", triple("x", "y"))
+    source = opened(tmp_path / "pool")
+    assert captions(source) == {"x": "y", "0": "c0", "1": "c1", "2": "c2", "3": "c3"}
+    found = [one for one in samples_of(source) if one.image.kind == "packed"]
+    for n in (0, 2, 1, 3, 0):  # forwards and back
+        assert read_image(source.root, found[n].image) == big + bytes([n])
+    assert [one.key for one in samples_of(opened(tmp_path / "pool" / f"1.{suffix}"))] == [*"0123"]
+
+
+def test_a_compressed_tar_that_is_cut_off_keeps_what_is_there(tmp_path: Path) -> None:
+    rows = [m for n in range(6) for m in triple(f"{n}", f"c{n}", image=os.urandom(3000))]
+    data = gzip.compress(write_tar(tmp_path / "t", rows).read_bytes())
+    (tmp_path / "0.tar.gz").write_bytes(data[: len(data) // 2])
+    (tmp_path / "t").unlink()
+    source = opened(tmp_path)
+    assert 1 < len(samples_of(source)) < 4
+    assert skips(source)[0].reason == "unreadable_shard"
+    assert "cannot be unpacked" in skips(source)[0].detail
+
+
+def test_an_archive_that_unpacks_without_end_is_stopped(tmp_path: Path) -> None:
+    head = write_tar(tmp_path / "t", triple("a", "x")).read_bytes()[:-10240]
+    (tmp_path / "0.tar.gz").write_bytes(gzip.compress(head + bytes(200 << 20)))
+    source = opened(tmp_path / "0.tar.gz")
+    assert captions(source) == {}  # its end is not known
+    assert "compressed more than" in skips(source)[0].detail
+
+
+# --- img2dataset ----------------------------------------------------------------------------------
+
+
+def test_rows_that_were_not_downloaded_are_skips_with_their_error(tmp_path: Path) -> None:
+    write_tar(tmp_path / "00000.tar", [*triple("000000000", "a"), *triple("000000002", "c")])
+    rows = [
+        {"url": "u", "key": f"00000000{n}", "status": status, "error_message": error}
+        for n, (status, error) in enumerate(
+            [("success", None), ("failed_to_download", "HTTP Error 404"), ("success", None),
+             ("failed_to_resize", None)]
+        )
+    ]  # fmt: skip
+    pl.DataFrame(rows).write_parquet(tmp_path / "00000.parquet")
+    write_files(tmp_path, {"00000_stats.json": "{}"})
+    for path in (tmp_path, tmp_path / "00000.tar"):
+        source = opened(path)
+        assert captions(source) == {"000000000": "a", "000000002": "c"}
+        assert skips(source) == [
+            Skip("000000001", "00000", "failed_download", "failed_to_download: HTTP Error 404"),
+            Skip("000000003", "00000", "failed_download", "failed_to_resize"),
+        ]
+        assert source.unread() == {}
+
+
+def test_files_that_img2dataset_wrote_are_known_by_their_table(tmp_path: Path) -> None:
+    rows = [{"key": "000000001", "status": "failed_to_download", "error_message": "timeout"}]
+    write_files(tmp_path, {"00000/000000000.png": PNG, "00000/000000000.txt": "a"})
+    pl.DataFrame(rows).write_parquet(tmp_path / "00000.parquet")
+    before = opened(tmp_path).fingerprint()
+    source = opened(write_files(tmp_path, {"00000_stats.json": "{}"}))
+    assert captions(source) == {"00000/000000000": "a"}
+    assert [(s.key, s.reason) for s in skips(source)] == [("000000001", "failed_download")]
+    assert source.unread() == {}
+    (tmp_path / "00000.parquet").unlink()
+    assert opened(tmp_path).fingerprint() != before
+
+
+# --- several archives in one file, damage in the middle -------------------------------------------
+
+
+def test_archives_put_behind_one_another_are_all_read(tmp_path: Path) -> None:
+    one, two = (write_tar(tmp_path / name, triple(name, name)).read_bytes() for name in "ab")
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "0.tar").write_bytes(one + two + one)
+    source = opened(tmp_path / "pool")
+    assert [s.key for s in samples(source)] == ["a", "b", "a"]
+    (tmp_path / "pool" / "0.tar").write_bytes(one + b"rubbish" * 200)
+    source = opened(tmp_path / "pool")
+    assert captions(source) == {"a": "a"}
+    assert "behind the end mark" in skips(source)[0].detail
+
+
+def test_a_zeroed_header_loses_one_sample_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "0.tar"
+    data = bytearray(_ten(path))
+    expected = samples(opened(path))
+    fifth = expected[5].image.offset - 512
+    data[fifth : fifth + 512] = bytes(512)
+    path.write_bytes(data)
+    source = opened(path)
+    assert samples_of(source) == expected[:4] + expected[6:]
+    assert [s.key for s in skips(source)] == ["3", "4", "5"]
+    assert f"the header at byte {fifth} is zeroed" in skips(source)[0].detail
+
+
+@pytest.mark.parametrize("field", [b"-0000000001\0", b"\xff" * 12, b"\x80" + b"\xff" * 11])
+def test_an_impossible_size_swallows_nothing(tmp_path: Path, field: bytes) -> None:
+    path = tmp_path / "0.tar"
+    data = bytearray(_ten(path))
+    expected = samples(opened(path))
+    at = data.index(b"caption 5") - 512  # the header of its text
+    data[at + 124 : at + 136] = field
+    data[at + 148 : at + 156] = b" " * 8
+    data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + 512])
+    path.write_bytes(data)
+    source = opened(path)
+    assert samples_of(source) == [one for one in expected if one.key != "5"]
+    assert {s.key for s in skips(source)} == {"4", "5"}
