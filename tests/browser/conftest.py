@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
+from mimic_core.runs.run import Run
 from tests.browser import traffic
+from tests.fakes import fake_run
 from tests.places import ROOT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -32,6 +34,7 @@ FLAGS = (
     "--disable-sync",
 )
 START_SECONDS = 90
+N = 400  # samples of the run that most tests look at
 
 Serve = Callable[[Path], Any]
 
@@ -62,6 +65,25 @@ def page(browser: Any) -> Iterator[Any]:
     yield tab
     context.close()
     assert trouble == []
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of all tests that only look at runs: one server, slow to start, shows them."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="session")
+def run(root: Path) -> Run:
+    """A finished probe run of ``N`` samples."""
+    return fake_run(root, n=N)
+
+
+@pytest.fixture(scope="session")
+def address(root: Path, browser: Any) -> Iterator[str]:  # no server where there is no browser
+    del browser
+    with serving(root) as found:
+        yield found
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,23 +11,20 @@ import pytest
 from mimic_core.runs.run import Run
 from mimic_core.runs.table import run_table
 from tests.browser import steps
-from tests.browser.conftest import serving
+from tests.browser.conftest import N
 from tests.fakes import SCRIPT_CAPTION, fake_run
 
 pytestmark = pytest.mark.browser
-N = 400
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return fake_run(tmp_path_factory.mktemp("runs"), n=N, epochs=4)
+def run(root: Path) -> Run:
+    return fake_run(root, n=N, epochs=4)
 
 
-@pytest.fixture(scope="module")
-def url(run: Run, browser: Any) -> Iterator[str]:  # no server where there is no browser
-    del browser
-    with serving(run.path.parent) as address:
-        yield f"{address}/dynamics?run={run.id}"
+@pytest.fixture
+def url(run: Run, address: str) -> str:
+    return f"{address}/dynamics?run={run.id}"
 
 
 def open_dynamics(page: Any, url: str) -> None:

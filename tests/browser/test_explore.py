@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,15 @@ import yaml
 from mimic_core.runs.run import Run
 from mimic_core.runs.table import run_table
 from tests.browser import steps
-from tests.browser.conftest import serving
-from tests.fakes import SCRIPT_CAPTION, fake_run
+from tests.browser.conftest import N
+from tests.fakes import SCRIPT_CAPTION
 
 pytestmark = pytest.mark.browser
-N = 400
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return fake_run(tmp_path_factory.mktemp("runs"), n=N)
-
-
-@pytest.fixture(scope="module")
-def url(run: Run, browser: Any) -> Iterator[str]:  # no server where there is no browser
-    del browser
-    with serving(run.path.parent) as address:
-        yield f"{address}/?run={run.id}"
+@pytest.fixture
+def url(run: Run, address: str) -> str:
+    return f"{address}/?run={run.id}"
 
 
 def test_dragging_on_the_histogram_sets_the_cutoff(url: str, page: Any, run: Run) -> None:

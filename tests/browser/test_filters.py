@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,17 @@ from mimic_core.filters.recipe import Recipe, apply
 from mimic_core.runs.run import Run
 from mimic_core.runs.table import run_table
 from tests.browser import steps
-from tests.browser.conftest import serving
+from tests.browser.conftest import N
 from tests.browser.filter_steps import build_clip, choose, click, fill, open_filters, save
-from tests.fakes import fake_run
 
 pytestmark = pytest.mark.browser
-N = 400
 CLIP = Percentile(column="clip_score", lower=70)
 LOW = Percentile(column="mimic_score", upper=60)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return fake_run(tmp_path_factory.mktemp("runs"), n=N)
-
-
-@pytest.fixture(scope="module")
-def url(run: Run, browser: Any) -> Iterator[str]:  # no server where there is no browser
-    del browser
-    with serving(run.path.parent) as address:
-        yield f"{address}/filters?run={run.id}"
+@pytest.fixture
+def url(run: Run, address: str) -> str:
+    return f"{address}/filters?run={run.id}"
 
 
 def test_the_showpiece_is_built_compared_saved_and_loaded(url: str, page: Any, run: Run) -> None:

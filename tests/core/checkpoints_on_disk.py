@@ -27,6 +27,7 @@ PREPROCESS = {
 TIMM: dict[str, Any] = {"timm_model_pretrained": False, "image_size": 160}
 CONFIGS: dict[str, dict[str, Any]] = {
     "vit": {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT},
+    "deeper-vit": {"embed_dim": 24, "vision_cfg": {**VISION, "layers": 3}, "text_cfg": TEXT},
     "siglip": {
         "embed_dim": 16,
         "init_logit_bias": -4.0,
@@ -68,7 +69,8 @@ def write_config(folder: Path, name: str = "vit", *, preprocess: bool = True) ->
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {"model_cfg": CONFIGS[name]}
     if preprocess:
-        config["preprocess_cfg"] = PREPROCESS
+        size = CONFIGS[name]["vision_cfg"]["image_size"]
+        config["preprocess_cfg"] = {**PREPROCESS, "size": size}
     path = folder / "open_clip_config.json"
     path.write_text(json.dumps(config))
     return path

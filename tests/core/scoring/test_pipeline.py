@@ -284,7 +284,7 @@ def _never(*args: object, **kwargs: object) -> None:
     ("change", "error", "words"),
     [
         ({"model": "same"}, ScoreError, "equal on the mimic layers"),
-        ({"model": "resnet"}, ModelError, "differ in architecture"),
+        ({"model": "deeper"}, ModelError, "differ in architecture"),
         ({"mimic_layers": ("visual.porj",)}, ModelError, "visual.proj"),
         ({"method": "cos"}, ConfigError, "proj"),
         ({"model": "/nowhere"}, ModelError, "/nowhere"),
@@ -300,8 +300,8 @@ def test_a_wrong_pair_is_refused_before_the_long_pass(
 ) -> None:
     if change.get("model") == "same":
         change = {"model": str(home / "reference")}
-    if change.get("model") == "resnet":
-        change = {"model": _second(home, "resnet", kind="resnet")}
+    if change.get("model") == "deeper":
+        change = {"model": _second(home, "deeper", kind="deeper-vit")}
     monkeypatch.setattr(features, "load_batches", _never)
     snapshot = SNAPSHOT.model_copy(update=change)
     with pytest.raises(error, match=words):

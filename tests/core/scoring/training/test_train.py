@@ -447,9 +447,9 @@ def test_what_cannot_be_trained_is_refused(
 
 
 def test_another_architecture_is_refused(home: Path, tmp_path: Path) -> None:
-    disk.write_model(tmp_path / "resnet", "resnet")
+    disk.write_model(tmp_path / "deeper", "deeper-vit")
     with pytest.raises(ModelError, match="differ in architecture"):
-        train(config_of(home, model=str(tmp_path / "resnet")), tmp_path / "runs")
+        train(config_of(home, model=str(tmp_path / "deeper")), tmp_path / "runs")
 
 
 def test_training_and_scoring_settings_are_not_mixed_up(home: Path, tmp_path: Path) -> None:
