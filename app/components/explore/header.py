@@ -22,10 +22,11 @@ _MODES: dict[Mode, str] = {
     "training": ":material/model_training:",
 }
 _REWEIGHTED = {"layers": "the mimic layers", "all": "all parameters"}
-_LEVELS: dict[CheckLevel, tuple[str, Literal["green", "orange", "red"], str]] = {
+_LEVELS: dict[CheckLevel, tuple[str, Literal["green", "orange", "red", "gray"], str]] = {
     "good": (":material/check_circle:", "green", "Direction good"),
     "caution": (":material/warning:", "orange", "Direction: caution"),
     "bad": (":material/dangerous:", "red", "Direction bad"),
+    "unknown": (":material/help:", "gray", "Direction not known"),
 }
 
 
@@ -125,9 +126,34 @@ def direction(shown: Shown) -> None:
                 alt="Mean loss on the way from the model to the reference model",
             )
         with facts:
+            st.metric(
+                "Expected AUROC",
+                number(check.figure),
+                help="For wrong labels or captions, from samples that were scored a second time with "
+                "one that is wrong on purpose: 0.5 is chance, 1 is perfect.",
+            )
             st.metric("Samples with a positive score", f"{100 * check.share_positive:.1f} %")
             st.metric("Rank agreement with CLIP score", number(check.rank_with_clip_score))
             st.metric("Rank agreement with loss", number(check.rank_with_loss))
+        if len(check.epochs) > 1:
+            st.caption("Expected AUROC of every epoch, and of the mean up to it")
+            st.dataframe(
+                pl.DataFrame(
+                    [
+                        {
+                            "epoch": one.epoch + 1,
+                            "expected AUROC": one.figure,
+                            "of the mean so far": one.figure_until,
+                            "level of that mean": one.level_until,
+                            "rank with loss": one.rank_with_loss,
+                            "rank with reference": one.rank_with_reference,
+                        }
+                        for one in check.epochs
+                    ]
+                ),
+                hide_index=True,
+                key="direction_epochs",
+            )
         if check.sweep:
             st.caption("Candidate mimic layers on a small part of the pool")
             st.dataframe(
