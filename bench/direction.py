@@ -13,7 +13,9 @@ figures show.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,9 +24,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import repository  # noqa: F401 - first: the packages lie one level up
 from direction_figures import Made
-from direction_labels import backbones, label_probes, trainings
+from direction_labels import backbones, batch_pairs, label_probes, trainings
 from direction_pairs import pair_runs, snapshots
 from reproduce_images import CIFAR
 from reproduce_numbers import rounded
@@ -70,16 +73,18 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         missing = f"{CIFAR.name} is not in ../shared/data: its families are left out"
     if options.quick:
         jobs = [job for job in jobs if job[0] in ("digits probes", "snapshots")]
+    most = 8 if options.quick else None
     if options.processes == 1:
-        made = [run_job(family, options.quick) for family, _ in jobs]
+        made = [run_job(family, most) for family, _ in jobs]
     else:
         with ProcessPoolExecutor(options.processes, get_context("spawn")) as pool:
-            quick = [options.quick] * len(jobs)
-            made = list(pool.map(run_job, [family for family, _ in jobs], quick))
+            made = list(pool.map(run_job, [family for family, _ in jobs], [most] * len(jobs)))
     runs = [
         run | {"part": part} for (_, part), some in zip(jobs, made, strict=True) for run in some
     ]
-    found = dict(rounded(summary(runs) | {"missing": missing, "runs": runs}))
+    found = dict(
+        rounded(summary(runs) | {"batches": batches(runs), "missing": missing, "runs": runs})
+    )
     found["seconds"] = round(time.perf_counter() - start)
     text = as_markdown(found)
     print(text)
@@ -90,8 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     return found
 
 
-def run_job(family: str, quick: bool) -> list[Made]:
-    """All runs of a family, on one core."""
+def run_job(family: str, most: int | None) -> list[Made]:
+    """All runs of a family, or as many as ``most``, on one core."""
     import torch
 
     torch.set_num_threads(1)
@@ -101,11 +106,7 @@ def run_job(family: str, quick: bool) -> list[Made]:
         print(f"[{family} {time.perf_counter() - start:5.0f} s] {text}", flush=True)
 
     with TemporaryDirectory() as folder:
-        made = []
-        for run in _runs(family, Path(folder), say):
-            made.append(run)
-            if quick and len(made) == 8:
-                break
+        made = list(itertools.islice(_runs(family, Path(folder), say), most))
     say(f"{len(made)} runs")
     return made
 
@@ -115,6 +116,7 @@ def _runs(family: str, folder: Path, say: Any) -> Iterator[Made]:
     if what == "probes":
         for backbone in backbones(name, say):
             yield from label_probes(backbone, family, folder)
+            yield from batch_pairs(backbone, family, folder)
     elif what == "trainings":
         yield from trainings(name, family, say)
     elif family == "snapshots":
@@ -135,6 +137,16 @@ def summary(runs: Sequence[Made]) -> dict[str, Any]:
         "bad_max_auroc": held["bad_max_auroc"],
         "parts": parts,
     }
+
+
+def batches(runs: Sequence[Made]) -> list[dict[str, Any]]:
+    """AUROC by batch size of the runs that differ in nothing else."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for run in runs:
+        if run.get("pair"):
+            row = rows.setdefault((run["data"], run["noise"]), {})
+            row |= {"data": run["data"], "noise": run["noise"], str(run["batch"]): run["auroc"]}
+    return list(rows.values())
 
 
 def _part(runs: Sequence[Made]) -> dict[str, Any]:
@@ -167,8 +179,6 @@ def _part(runs: Sequence[Made]) -> dict[str, Any]:
 
 
 def _spearman(rows: Sequence[Made], name: str) -> float | None:
-    import numpy as np
-
     there = [row for row in rows if row.get(name) is not None and row["auroc"] is not None]
     if len(there) < 2:
         return None
@@ -177,8 +187,6 @@ def _spearman(rows: Sequence[Made], name: str) -> float | None:
 
 
 def _level(runs: Sequence[Made]) -> dict[str, Any]:
-    import statistics
-
     values = sorted(run["auroc"] for run in runs)
     if not values:
         return {"runs": 0, "lowest": None, "median": None, "highest": None}
@@ -191,11 +199,13 @@ def as_markdown(found: dict[str, Any]) -> str:
     lines = []
     for part, of in found["parts"].items():
         lines += [
-            f"### {part.capitalize()}: {of['runs']} runs with a truth, "
-            f"{of['without_noise']} without noise",
+            f"### {part.capitalize()}",
             "",
-            f"Spearman of figure and AUROC: {_number(of['spearman'])} over runs, "
-            f"{_number(of['spearman_epochs'])} over single epochs.",
+            f"{of['runs']} runs with a truth, {of['without_noise']} without noise.",
+            (
+                f"Spearman of figure and AUROC: {_number(of['spearman'])} over runs, "
+                f"{_number(of['spearman_epochs'])} over single epochs."
+            ),
             "",
             "| level | runs | lowest AUROC | median | highest |",
             "|---|---|---|---|---|",
@@ -211,8 +221,15 @@ def as_markdown(found: dict[str, Any]) -> str:
     lines += ["### Candidates: Spearman with AUROC", "", "| statistic | calibration | held out |"]
     lines.append("|---|---|---|")
     for name in CANDIDATES:
-        values = [_number(names[part]["candidates"][name]) for part in (CALIBRATION, HELD_OUT)]
-        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(values)} |")
+        both = [_number(names[part]["candidates"][name]) for part in (CALIBRATION, HELD_OUT)]
+        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(both)} |")
+    if found["batches"]:
+        lines += ["", "### Batches: AUROC at 32 and at 256, all else equal", ""]
+        lines += ["| backbone | labels | 32 | 256 |", "|---|---|---|---|"]
+        lines += [
+            f"| {row['data']} | {row['noise']} | {_number(row['32'])} | {_number(row['256'])} |"
+            for row in found["batches"]
+        ]
     if found["missing"]:
         lines += ["", f"Left out: {found['missing']}."]
     return "\n".join(lines)

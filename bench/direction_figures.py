@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mimic_core.base.config import Task
 from mimic_core.base.schema import ScoreBatch
 from mimic_core.scoring.direction import verdict
 from mimic_core.stats.agreement import rank_agreement
@@ -59,7 +60,7 @@ def gathered(
     )
     judged = judge(control)
     every = np.arange(count)
-    what = "labels" if right_by_chance else "pairs"
+    what: Task = "labels" if right_by_chance else "pairs"
     truths = [auroc(-one, wrong) for one in scores]
     return {
         "wrong": float(wrong.mean()),

@@ -152,6 +152,28 @@ def label_probes(backbone: Backbone, family: str, folder: Path) -> Iterator[Made
         }
 
 
+def batch_pairs(backbone: Backbone, family: str, folder: Path) -> Iterator[Made]:
+    """Probes that differ in nothing but the batch, on the labels that people gave."""
+    classes = tuple(map(str, range(10)))
+    head = ClassHead(classes, *heads(backbone)["all trusted"])
+    for noise in backbone.seen.images.human and CIFAR_NOISE[-3:]:
+        labels, wrong = spoiled(backbone, noise, seed=0)
+        features = _stored(backbone, labels, folder / f"{backbone.name} {noise} batches")
+        for batch in (32, 256):
+            config = ProbeConfig(batch_size=batch, temperature=1.0)
+            yield _probed(LabelProbe(features, head, config), head, features, wrong) | {
+                "family": family,
+                "mode": "probe on labels",
+                "data": backbone.name,
+                "reference": "all trusted",
+                "noise": noise,
+                "batch": batch,
+                "temperature": config.temperature,
+                "learning_rate": config.learning_rate,
+                "pair": True,
+            }
+
+
 def _probed(probe: LabelProbe, head: ClassHead, features: FeatureSet, wrong: np.ndarray) -> Made:
     x = torch.from_numpy(features.array("image_features").read()).float()
     numbers = torch.tensor(head.numbers(features.samples["label"].to_list()))

@@ -40,8 +40,8 @@ from mimic_core.stats.agreement import rank_agreement
 from mimic_core.stats.direction import MOST_LIKE_PLANTED, Control, Judgement, judge
 
 _BLAME = (
-    "The reference does not know this pool, the model has been trained too far, or the mimic "
-    "layers mean different things in the two models."
+    "The reference does not know this pool, the model has overtaken it (a larger batch or a lower "
+    "learning rate may help), or the mimic layers mean different things in the two models."
 )
 POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 

@@ -13,7 +13,7 @@ from app.drawing import common
 from app.shown import Shown
 from app.text import count, number, plain, share
 from mimic_core.base.config import Mode
-from mimic_core.runs.record import CheckLevel
+from mimic_core.runs.record import CheckLevel, DirectionCheck
 from mimic_core.runs.run import Run
 
 _MODES: dict[Mode, str] = {
@@ -129,31 +129,14 @@ def direction(shown: Shown) -> None:
             st.metric(
                 "Expected AUROC",
                 number(check.figure),
-                help="For wrong labels or captions, from samples that were scored a second time with "
-                "one that is wrong on purpose: 0.5 is chance, 1 is perfect.",
+                help="For wrong labels or captions, from samples that were scored again with one "
+                "that is wrong on purpose: 0.5 is chance, 1 is perfect.",
             )
             st.metric("Samples with a positive score", f"{100 * check.share_positive:.1f} %")
             st.metric("Rank agreement with CLIP score", number(check.rank_with_clip_score))
             st.metric("Rank agreement with loss", number(check.rank_with_loss))
         if len(check.epochs) > 1:
-            st.caption("Expected AUROC of every epoch, and of the mean up to it")
-            st.dataframe(
-                pl.DataFrame(
-                    [
-                        {
-                            "epoch": one.epoch + 1,
-                            "expected AUROC": one.figure,
-                            "of the mean so far": one.figure_until,
-                            "level of that mean": one.level_until,
-                            "rank with loss": one.rank_with_loss,
-                            "rank with reference": one.rank_with_reference,
-                        }
-                        for one in check.epochs
-                    ]
-                ),
-                hide_index=True,
-                key="direction_epochs",
-            )
+            _epochs(check)
         if check.sweep:
             st.caption("Candidate mimic layers on a small part of the pool")
             st.dataframe(
@@ -172,3 +155,25 @@ def direction(shown: Shown) -> None:
                 ),
                 hide_index=True,
             )
+
+
+def _epochs(check: DirectionCheck) -> None:
+    """The figure of every epoch, and what the means over the first epochs would be worth."""
+    st.caption("Expected AUROC of every epoch, and of the mean up to it")
+    st.dataframe(
+        pl.DataFrame(
+            [
+                {
+                    "epoch": one.epoch + 1,
+                    "expected AUROC": one.figure,
+                    "of the mean so far": one.figure_until,
+                    "level of that mean": one.level_until,
+                    "rank with loss": one.rank_with_loss,
+                    "rank with reference": one.rank_with_reference,
+                }
+                for one in check.epochs
+            ]
+        ),
+        hide_index=True,
+        key="direction_epochs",
+    )

@@ -69,7 +69,7 @@ def test_planted_scores_are_those_of_a_batch_with_one_caption_of_another(
     model, reference = _pair(kind)
     layers = LAYERS.get(choice) or tuple(name for name, _ in model.named_parameters())
     vector = task_vector(model, reference, layers)
-    parts = [_batch(4, 0), _batch(4, 1)]
+    parts = [batch_of(4, 0), batch_of(4, 1)]
     images = torch.cat([part.images for part in parts])
     tokens = torch.cat([part.tokens for part in parts])
     features = _stored(tmp_path, TangentEncoder(model, vector, CPU, "fp32"), parts)
