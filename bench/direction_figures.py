@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mimic_core.base.config import Task
 from mimic_core.base.schema import ScoreBatch
-from mimic_core.scoring.direction import verdict
 from mimic_core.stats.agreement import rank_agreement
 from mimic_core.stats.detection import auroc
 from mimic_core.stats.direction import Control, judge
@@ -60,7 +58,6 @@ def gathered(
     )
     judged = judge(control)
     every = np.arange(count)
-    what: Task = "labels" if right_by_chance else "pairs"
     truths = [auroc(-one, wrong) for one in scores]
     return {
         "wrong": float(wrong.mean()),
@@ -69,7 +66,6 @@ def gathered(
         "error": judged.figure.error,
         "like_planted": judged.like,
         "level": judged.level,
-        "verdict": verdict(judged, what),
         "turns_at": judged.turns_at,
         "use_epochs": judged.use_epochs,
         "epochs": [

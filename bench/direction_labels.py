@@ -56,17 +56,24 @@ class Backbone:
 
     name: str
     seen: Referred
+    later: bool = False
+    """The second ``SCORED`` images are scored, not the first."""
 
     @property
     def parts(self) -> tuple[np.ndarray, np.ndarray]:
         """Positions for references, and to be scored."""
         reference, scored, _ = self.seen.images.parts()
-        return reference, scored[:SCORED]
+        return reference, scored[SCORED:] if self.later else scored[:SCORED]
 
 
 def backbones(name: str, say: Say) -> Iterator[Backbone]:
     """The backbones of a data set: from random weights to trained."""
     images = digits() if name == "digits" else cifar()
+    if name == "unseen":  # other images, other networks
+        for epochs in (1, 30):
+            seen = referred(images, epochs, say, seed=1)
+            yield Backbone(f"cifar10n, {epochs} epochs", seen, later=True)
+        return
     for epochs in (0, 10, 100) if name == "digits" else (0, 3, 15):
         yield Backbone(f"{name}, {epochs} epochs", referred(images, epochs, say))
     if name == "digits":

@@ -132,11 +132,18 @@ class DirectionCheck(Frozen):
     use_epochs: int | None = None
     sweep: tuple[LayerSweep, ...] = ()
 
+    def level_of(self, epochs_used: int | None) -> CheckLevel:
+        """The level of the mean over the first epochs; of all where nothing else is chosen."""
+        if epochs_used is None or not self.epochs:
+            return self.level
+        return self.epochs[min(epochs_used, len(self.epochs)) - 1].level_until
+
 
 class RunRecord(Frozen):
     """The content of ``run.json``; ``samples`` have scores, ``held_out`` are readable without.
 
     ``reading`` says what was read of the pool and what was not.
+    ``epochs_used``: means, votes, filters and exports look at the first so many epochs; None: all.
     """
 
     schema_version: int
@@ -154,6 +161,7 @@ class RunRecord(Frozen):
     skipped: int = 0
     held_out: int = 0
     epochs: int = 0
+    epochs_used: int | None = None
     device: str = "cpu"
     versions: dict[str, str] = {}
     preprocessing: dict[str, Any] = {}

@@ -94,12 +94,39 @@ class Run:
 
     @cached_property
     def epoch_scores(self) -> EpochScores:
-        """The scores of a finished run, epoch by epoch: opened once, for means and history.
+        """The scores of a finished run, epoch by epoch: opened once, for means and history; only of
+        the epochs that are used (``use_epochs``).
 
         Raises:
             RunError: The run is not finished.
         """
-        return EpochScores.of_files(self.epoch_files())
+        scores = EpochScores.of_files(self.epoch_files())
+        used = self.record.epochs_used
+        return scores if used is None else scores.only(scores.epochs[:used])
+
+    def using(self, epochs: int | None) -> Run:
+        """The same run with its first ``epochs`` epochs alone, None for all; nothing is stored.
+
+        Raises:
+            RunError: It has not so many epochs.
+        """
+        if epochs is not None and not 1 <= epochs <= self.record.epochs:
+            raise RunError(
+                "the run has no such epochs",
+                got=f"the first {epochs}",
+                allowed=f"1 to {self.record.epochs}",
+                next_step="choose fewer epochs, or use all",
+            )
+        return Run(self.path, self.record.model_copy(update={"epochs_used": epochs}))
+
+    def use_epochs(self, epochs: int | None) -> Run:
+        """The same, stored in ``run.json``: what reads the run from now on sees these epochs.
+
+        Raises:
+            RunError: The run is not finished, or has not so many epochs.
+        """
+        self.epoch_files()  # refuses an unfinished run
+        return self.using(epochs).update()
 
     def stored_scores(self) -> pl.DataFrame:
         """The scores that are on disk, finished run or not."""

@@ -45,9 +45,12 @@ def _heading(shown: Shown) -> None:
         if shown.key.tuned is not None:  # the direction check was of other scores
             st.badge("tuned, not saved", icon=":material/tune:", color="orange")
         elif record.direction_check is not None:
-            icon, colour, label = _LEVELS[record.direction_check.level]
+            level = record.direction_check.level_of(record.epochs_used)
+            icon, colour, label = _LEVELS[level]
             st.badge(label, icon=icon, color=colour)
+    used = record.epochs_used
     parts = [
+        *([] if used is None else [f"the first {used} of {record.epochs} epochs are used"]),
         f"{count(shown.total)} samples",
         f"{count(record.skipped)} skipped",
         *_training_facts(shown.run),
@@ -115,6 +118,7 @@ def direction(shown: Shown) -> None:
     if check is None:
         st.info("This run carries no direction check.", icon=":material/help:")
         return
+    _offer(shown.run, check)
     icon, colour, _ = _LEVELS[check.level]
     with st.expander(f":{colour}[{icon}] **{plain(whose + check.verdict)}**", key="direction"):
         chart, facts = st.columns([3, 2], vertical_alignment="center")
@@ -177,3 +181,19 @@ def _epochs(check: DirectionCheck) -> None:
         hide_index=True,
         key="direction_epochs",
     )
+
+
+def _offer(run: Run, check: DirectionCheck) -> None:
+    """A click that leaves out the epochs whose scores no longer tell right from wrong, or takes
+    them back.
+    """
+    used, offered = run.record.epochs_used, check.use_epochs
+    if used is not None:
+        if st.button("Use all epochs", icon=":material/undo:", key="use_all_epochs"):
+            run.use_epochs(None)
+            st.rerun()
+    elif offered is not None:
+        which = "epoch 1" if offered == 1 else f"epochs 1–{offered}"
+        if st.button(f"Use {which} only", icon=":material/content_cut:", key="use_first_epochs"):
+            run.use_epochs(offered)
+            st.rerun()
