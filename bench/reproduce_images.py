@@ -95,15 +95,22 @@ def cifar(path: Path = CIFAR) -> Images:
 
 def referred(images: Images, epochs: int, say: Say, seed: int = 0) -> Referred:
     """Train the reference of ``images`` on its own part and cache the features of all images."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = _module(images)
-        _fit(module, images, epochs, say)
+    module = module_of(images, epochs, say, seed)
     module.eval()
     with torch.no_grad():
         features = torch.cat([_features(module, part) for part in torch.split(images.pixels, 500)])
     head = module.get_classifier()
     return Referred(images, features, head.weight.detach(), head.bias.detach())
+
+
+def module_of(images: Images, epochs: int, say: Say, seed: int) -> Any:
+    """A network for ``images``, from random weights, trained on the reference's part."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = _module(images)
+        if epochs:
+            _fit(module, images, epochs, say)
+    return module
 
 
 class _OneHiddenLayer(nn.Module):

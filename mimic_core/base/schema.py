@@ -63,6 +63,13 @@ TRAINED_COLUMNS: dict[str, pl.DataType] = {
     "train_weight": pl.Float32(),
     "correct": pl.Boolean(),
 }
+# Scores of a few samples with a label or caption that is wrong on purpose; ``partner`` is whose.
+PLANTED_COLUMNS: dict[str, pl.DataType] = {
+    "uid": pl.String(),
+    "epoch": pl.Int32(),
+    "partner": pl.String(),
+    "planted_score": pl.Float32(),
+}
 _DERIVED = ("mimic_score_se", "map_x", "map_y", "correct_share", "reference_label")
 RESERVED_COLUMNS = frozenset(
     [*SAMPLE_COLUMNS, *MEASURED_COLUMNS, *SCORE_COLUMNS, *TRAINED_COLUMNS, *_DERIVED]
@@ -135,6 +142,19 @@ SKIP_REASONS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Planted:
+    """Scores of samples of one batch with another sample's label or caption, given on purpose.
+
+    ``rows``, ``partners`` (K,) int64 are positions as in ``ScoreBatch``: who is scored, and with
+    whose label or caption; ``scores`` (K,).
+    """
+
+    rows: np.ndarray
+    partners: np.ndarray
+    scores: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
 class ScoreBatch:
     """Scores of one batch at one step; arrays are (B,), float32 unless said; None: not stored.
 
@@ -151,3 +171,5 @@ class ScoreBatch:
     train_weight: np.ndarray | None = None
     correct: np.ndarray | None = None
     """bool; where there are labels"""
+    planted: Planted | None = field(default=None, kw_only=True)
+    """what the direction check compares with (``mimic_core.stats.direction``)"""

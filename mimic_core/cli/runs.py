@@ -62,6 +62,25 @@ def show_command(
         typer.echo(printable(line))
 
 
+@runs_app.command("use")
+def use_command(
+    run: RunArgument,
+    epochs_used: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Use the first so many epochs alone; default all.", show_default=False
+        ),
+    ] = None,
+    out: RunsFolder = Path("runs"),
+) -> None:
+    """Choose the epochs that means, votes, filters and exports of a run look at."""
+    changed = find_run(run, out).use_epochs(epochs_used)
+    record = changed.record
+    used = record.epochs if record.epochs_used is None else record.epochs_used
+    level = "" if record.direction_check is None else record.direction_check.level_of(epochs_used)
+    typer.echo(f"{used} of {record.epochs} epochs are used{f': {level}' if level else ''}")
+
+
 def layout(run: RunArgument, out: RunsFolder = Path("runs")) -> None:
     """Make the map of a run's pool. All runs on the same features share it."""
     from mimic_core.cli.terminal import watched

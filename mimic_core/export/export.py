@@ -135,6 +135,7 @@ def manifest_for(
         "schema_version": SCHEMA_VERSION,
         "created_at": now(),
         "run_id": run.id,
+        "epochs_used": run.record.epochs_used,
         "feature_set": features.id,
         "pool_fingerprint": features.info["fingerprint"],
         "map": map_config(features),
@@ -158,7 +159,8 @@ def replay(manifest: Path, runs_root: Path) -> Selection:
         RunError: The manifest is damaged, or the run is not there.
     """
     said = files.read_json(manifest)
-    missing = {"run_id", "recipe", "uids_sha256", "files", "total", "drops"} - set(said)
+    needed = {"run_id", "epochs_used", "recipe", "uids_sha256", "files", "total", "drops"}
+    missing = needed - set(said)
     if missing or said.get("schema_version") != SCHEMA_VERSION:
         raise ExportError(
             "this is not a manifest of this version of Mimicscope",
@@ -167,7 +169,7 @@ def replay(manifest: Path, runs_root: Path) -> Selection:
             next_step="export the selection again",
         )
     _check_files(manifest, said["files"])
-    run = open_run(runs_root / said["run_id"])
+    run = open_run(runs_root / said["run_id"]).using(said["epochs_used"])
     selection = select(run, Recipe.from_tree(said["recipe"]))
     now_there: dict[str, Any] = {
         "total": selection.total,

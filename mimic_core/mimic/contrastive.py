@@ -109,6 +109,41 @@ def score_logits(batch: Embedded, head: Head, *, block: int | None = None) -> Sc
     return ScoredLogits(losses, scores, row_lse, column_lse, kept)
 
 
+def score_planted(
+    batch: Embedded,
+    head: Head,
+    planted: Embedded,
+    places: Tensor,
+    *,
+    without: Tensor | None = None,
+) -> ScoredLogits:
+    """Losses and scores (K,) of pairs that each take a place in the batch, all else unchanged.
+
+    Each is what ``score_logits`` would give its place if it alone were put there. Plain operations,
+    so that autograd can go through the losses.
+
+    Args:
+        planted: K pairs.
+        places: Their places in the batch (K,) int64.
+        without: For each (K,) a sample that is taken out of the batch: the one whose caption it
+            has, where that one is in the batch itself.
+    """
+    losses, scores = [], []
+    step = max(1, BLOCK_ELEMENTS // len(batch))
+    for start in range(0, len(places), step):
+        some = slice(start, start + step)
+        part = _take(planted, some)
+        gone = None if without is None else without[some]
+        forth = _planted_logits(
+            part.image, part.image_tangent, batch.text, batch.text_tangent, head
+        )
+        back = _planted_logits(part.text, part.text_tangent, batch.image, batch.image_tangent, head)
+        found = _planted_losses(forth, back, _own_logits(part, head), places[some], gone, head)
+        losses.append(found[0])
+        scores.append(found[1])
+    return ScoredLogits(torch.cat(losses), torch.cat(scores))
+
+
 def embedding_gradient(
     batch: Embedded,
     head: Head,
@@ -184,6 +219,73 @@ def _logit_blocks(
         return
     for rows, logits, _ in _blocks(Embedded(batch.image, batch.text), head, block):
         yield rows, logits
+
+
+def _take(batch: Embedded, rows: slice) -> Embedded:
+    tangents = [None if t is None else t[rows] for t in (batch.image_tangent, batch.text_tangent)]
+    return Embedded(batch.image[rows], batch.text[rows], *tangents)
+
+
+def _planted_logits(
+    one: Tensor, one_tangent: Tensor | None, other: Tensor, other_tangent: Tensor | None, head: Head
+) -> tuple[Tensor, Tensor]:
+    """Logits (K, B) of embeddings (K, D) and (B, D), and their derivatives."""
+    cosines = one @ other.T
+    tangents = cosines * head.scale_tangent + head.bias_tangent
+    if one_tangent is not None:
+        tangents = tangents + head.scale * (one_tangent @ other.T)
+    if other_tangent is not None:
+        tangents = tangents + head.scale * (one @ other_tangent.T)
+    return head.scale * cosines + head.bias, tangents
+
+
+def _own_logits(pairs: Embedded, head: Head) -> tuple[Tensor, Tensor]:
+    """Logits (K,) of pairs, and their derivatives."""
+    cosines = (pairs.image * pairs.text).sum(1)
+    tangents = cosines * head.scale_tangent + head.bias_tangent
+    if pairs.image_tangent is not None:
+        tangents = tangents + head.scale * (pairs.image_tangent * pairs.text).sum(1)
+    if pairs.text_tangent is not None:
+        tangents = tangents + head.scale * (pairs.image * pairs.text_tangent).sum(1)
+    return head.scale * cosines + head.bias, tangents
+
+
+def _planted_losses(
+    forth: tuple[Tensor, Tensor],
+    back: tuple[Tensor, Tensor],
+    own: tuple[Tensor, Tensor],
+    places: Tensor,
+    without: Tensor | None,
+    head: Head,
+) -> tuple[Tensor, Tensor]:
+    """Losses and scores (K,) from logits with their derivatives: of the image to all texts (K, B),
+    of the text to all images (K, B), and of the pair itself (K,).
+    """
+    if head.loss == "siglip":
+        logits, tangents = _placed(forth, own, places)
+        signs = torch.full_like(logits, -1.0).scatter(1, places[:, None], 1.0)
+        parts = -F.logsigmoid(signs * logits)
+        slopes = signs * torch.sigmoid(-signs * logits) * tangents
+        if without is not None:
+            parts = parts.scatter(1, without[:, None], 0.0)
+            slopes = slopes.scatter(1, without[:, None], 0.0)
+        return parts.sum(1), slopes.sum(1)
+    total = mean = torch.zeros_like(own[0])
+    for side in (forth, back):
+        logits, tangents = _placed(side, own, places)
+        if without is not None:
+            logits = logits.scatter(1, without[:, None], -torch.inf)
+        total = total + torch.logsumexp(logits, 1)
+        mean = mean + (torch.softmax(logits, 1) * tangents).sum(1)
+    return 0.5 * total - own[0], own[1] - 0.5 * mean
+
+
+def _placed(
+    side: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor], places: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits and derivatives (K, B) with those of the pair itself in its place."""
+    where = places[:, None]
+    return side[0].scatter(1, where, own[0][:, None]), side[1].scatter(1, where, own[1][:, None])
 
 
 class _RunningSoftmax:

@@ -9,7 +9,7 @@ from mimic_core.base.identity import digest, slug
 from mimic_core.base.schema import SCHEMA_VERSION
 
 RunStatus = Literal["running", "done"]
-CheckLevel = Literal["good", "caution", "bad"]
+CheckLevel = Literal["good", "caution", "bad", "unknown"]
 
 HeadOrigin = Literal["file", "trusted", "zero_shot", "checkpoint"]
 
@@ -90,8 +90,28 @@ class LayerSweep(Frozen):
     mean_score: float
 
 
+class EpochCheck(Frozen):
+    """The direction check of one epoch: ``figure`` of its scores, ``figure_until`` of the mean over
+    the epochs up to it, which would have ``level_until``.
+    """
+
+    epoch: int
+    figure: float
+    figure_until: float
+    level_until: CheckLevel
+    rank_with_loss: float | None
+    rank_with_reference: float | None
+
+
 class DirectionCheck(Frozen):
-    """Is the reference better on this pool, and do the scores say so (method.md section 6)?
+    """Do the scores tell right labels or captions from wrong ones (``docs/direction.md``)?
+
+    ``figure`` is the AUROC for wrong labels or captions that is to be expected of the mean scores,
+    ``error`` its standard error, from ``planted`` samples that were scored a second time with a
+    label or caption that is wrong on purpose; ``like_planted`` is the share of the pool's own that
+    look like these to the reference. All are None where nothing could be planted. From epoch
+    ``turns_at`` on (counted from 0) scores no longer tell them; the means over the first
+    ``use_epochs`` epochs would have a better level.
 
     ``segment`` holds (position, mean loss) from the model (0) to the reference (1) on the mimic
     layers. Rank agreements are Spearman's; None where one side is constant.
@@ -103,13 +123,27 @@ class DirectionCheck(Frozen):
     rank_with_loss: float | None
     level: CheckLevel
     verdict: str
+    figure: float | None = None
+    error: float | None = None
+    planted: int = 0
+    like_planted: float | None = None
+    epochs: tuple[EpochCheck, ...] = ()
+    turns_at: int | None = None
+    use_epochs: int | None = None
     sweep: tuple[LayerSweep, ...] = ()
+
+    def level_of(self, epochs_used: int | None) -> CheckLevel:
+        """The level of the mean over the first epochs; of all where nothing else is chosen."""
+        if epochs_used is None or not self.epochs:
+            return self.level
+        return self.epochs[min(epochs_used, len(self.epochs)) - 1].level_until
 
 
 class RunRecord(Frozen):
     """The content of ``run.json``; ``samples`` have scores, ``held_out`` are readable without.
 
     ``reading`` says what was read of the pool and what was not.
+    ``epochs_used``: means, votes, filters and exports look at the first so many epochs; None: all.
     """
 
     schema_version: int
@@ -127,6 +161,7 @@ class RunRecord(Frozen):
     skipped: int = 0
     held_out: int = 0
     epochs: int = 0
+    epochs_used: int | None = None
     device: str = "cpu"
     versions: dict[str, str] = {}
     preprocessing: dict[str, Any] = {}

@@ -76,6 +76,8 @@ def as_lines(run: Run) -> list[str]:
         rows.append(("reference head", record.reference_head.as_sentence()))
         warning = record.reference_head.warning
         rows += [] if warning is None else [("warning", warning)]
+    if record.epochs_used is not None:
+        rows.append(("epochs used", f"the first {record.epochs_used} of {record.epochs}"))
     check = record.direction_check
     if check is not None:
         rows.append(("direction check", f"{check.level}: {check.verdict}"))

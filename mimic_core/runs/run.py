@@ -4,6 +4,7 @@ Layout (``docs/formats.md``)::
 
     <runs root>/<run id>/run.json                   config, versions, counts, checks, timings
     <runs root>/<run id>/scores/epoch-00000.parquet one row per sample and epoch (or repeat)
+    <runs root>/<run id>/planted/epoch-00000.parquet a few samples with labels wrong on purpose
     <runs root>/<run id>/skipped.parquet            who was skipped, and why
     <runs root>/<run id>/held_out.parquet           who has no score: held out, or trusted
     <runs root>/<run id>/reference_head.safetensors, reference_labels.parquet    labelled probes
@@ -16,7 +17,7 @@ A run is finished when ``run.json`` says ``done``; score files are byte-identica
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -30,8 +31,10 @@ from pydantic import ValidationError
 from mimic_core.base import files
 from mimic_core.base.errors import RunError
 from mimic_core.base.schema import (
+    PLANTED_COLUMNS,
     SCORE_COLUMNS,
     TRAINED_COLUMNS,
+    Planted,
     ScoreBatch,
 )
 from mimic_core.runs.featureset import FEATURES_DIR, FeatureSet
@@ -90,12 +93,39 @@ class Run:
 
     @cached_property
     def epoch_scores(self) -> EpochScores:
-        """The scores of a finished run, epoch by epoch: opened once, for means and history.
+        """The scores of a finished run, epoch by epoch: opened once, for means and history; only of
+        the epochs that are used (``use_epochs``).
 
         Raises:
             RunError: The run is not finished.
         """
-        return EpochScores.of_files(self.epoch_files())
+        scores = EpochScores.of_files(self.epoch_files())
+        used = self.record.epochs_used
+        return scores if used is None else scores.only(scores.epochs[:used])
+
+    def using(self, epochs: int | None) -> Run:
+        """The same run with its first ``epochs`` epochs alone, None for all; nothing is stored.
+
+        Raises:
+            RunError: It has not so many epochs.
+        """
+        if epochs is not None and not 1 <= epochs <= self.record.epochs:
+            raise RunError(
+                "the run has no such epochs",
+                got=f"the first {epochs}",
+                allowed=f"1 to {self.record.epochs}",
+                next_step="choose fewer epochs, or use all",
+            )
+        return Run(self.path, self.record.model_copy(update={"epochs_used": epochs}))
+
+    def use_epochs(self, epochs: int | None) -> Run:
+        """The same, stored in ``run.json``: what reads the run from now on sees these epochs.
+
+        Raises:
+            RunError: The run is not finished, or has not so many epochs.
+        """
+        self.epoch_files()  # refuses an unfinished run
+        return self.using(epochs).update()
 
     def stored_scores(self) -> pl.DataFrame:
         """The scores that are on disk, finished run or not."""
@@ -136,12 +166,23 @@ class Run:
         return self._epoch_file(epoch).exists()
 
     def write_epoch(self, epoch: int, uids: pl.Series, batches: Iterable[ScoreBatch]) -> None:
-        """Store one epoch's scores in the order of ``uids`` (N).
+        """Store one epoch's scores in the order of ``uids`` (N), and the planted ones beside them.
 
         Raises:
             RunError: A sample of the pool was visited never or twice.
         """
-        files.write_parquet(self._epoch_file(epoch), epoch_frame(epoch, uids, batches))
+        planted: list[Planted] = []
+        frame = epoch_frame(epoch, uids, _noting_planted(batches, planted))
+        if planted:  # first, for an epoch is there when its scores are
+            files.write_parquet(self._planted_file(epoch), planted_frame(epoch, uids, planted))
+        files.write_parquet(self._epoch_file(epoch), frame)
+
+    def planted_scores(self) -> pl.DataFrame | None:
+        """Columns of ``PLANTED_COLUMNS``, what the direction check compares with; None where no
+        label or caption could be planted.
+        """
+        paths = sorted((self.path / "planted").glob("epoch-*.parquet"))
+        return pl.read_parquet(paths) if paths else None
 
     def update(self, **changes: Any) -> Run:
         """Write ``run.json`` with ``changes`` and return the run as it is now."""
@@ -154,6 +195,33 @@ class Run:
 
     def _epoch_file(self, epoch: int) -> Path:
         return self.path / "scores" / f"epoch-{epoch:05d}.parquet"
+
+    def _planted_file(self, epoch: int) -> Path:
+        return self.path / "planted" / f"epoch-{epoch:05d}.parquet"
+
+
+def _noting_planted(batches: Iterable[ScoreBatch], planted: list[Planted]) -> Iterator[ScoreBatch]:
+    """``batches``, what is planted in them being added to ``planted``."""
+    for batch in batches:
+        if batch.planted is not None:
+            planted.append(batch.planted)
+        yield batch
+
+
+def planted_frame(epoch: int, uids: pl.Series, planted: Sequence[Planted]) -> pl.DataFrame:
+    """One epoch's planted scores as a frame of ``PLANTED_COLUMNS``, in the order of ``uids``."""
+    rows = np.concatenate([batch.rows for batch in planted])
+    order = np.argsort(rows)
+    partners = np.concatenate([batch.partners for batch in planted])[order]
+    return pl.DataFrame(
+        {
+            "uid": uids.gather(rows[order]),
+            "epoch": np.full(len(rows), epoch, np.int32),
+            "partner": uids.gather(partners),
+            "planted_score": np.concatenate([batch.scores for batch in planted])[order],
+        },
+        schema=PLANTED_COLUMNS,
+    )
 
 
 def epoch_frame(epoch: int, uids: pl.Series, batches: Iterable[ScoreBatch]) -> pl.DataFrame:

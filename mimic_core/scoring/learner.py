@@ -23,11 +23,12 @@ from torch import Tensor
 from mimic_core.base.config import ProbeConfig
 from mimic_core.base.draws import Draw, draw_batches, fitting_batch_size, uid_words
 from mimic_core.base.errors import ScoreError
-from mimic_core.base.schema import ScoreBatch
+from mimic_core.base.schema import Planted, ScoreBatch
 from mimic_core.mimic.adamw import AdamW
 from mimic_core.mimic.geometry import LinearGeometry
 from mimic_core.mimic.losses import require_finite
 from mimic_core.mimic.scores import cosines, mimic_weights
+from mimic_core.stats.direction import planted_places, planting
 
 SEGMENT_SAMPLES = 65_536  # of the direction check, whose mean loss needs no more
 
@@ -41,6 +42,8 @@ class Look:
         norms: Norms of the samples' gradients on the weight.
         gradients: Of ``sum_i w_i loss_i`` for weights w (B,), one for each trained parameter.
         steepest: A bound on the derivatives of the logits along the direction.
+        again: Scores (K,) of method ``proj``, and the gradients' norms, of the samples at places
+            (K,) of the batch with other answers, each on its own.
         correct: Whether each sample is classified right, bool.
         geometry: Where other weightings than ``uniform`` can be had; labels have it.
     """
@@ -50,6 +53,7 @@ class Look:
     norms: Callable[[], Tensor]
     gradients: Callable[[Tensor], tuple[Tensor, ...]]
     steepest: Callable[[], float]
+    again: Callable[[Tensor, Tensor], tuple[Tensor, Callable[[], Tensor]]]
     correct: Tensor | None = None
     geometry: LinearGeometry | None = None
 
@@ -89,7 +93,8 @@ class Learner:
         weight: Where training begins; trained in place.
         bias: The same where the layer's bias learns along.
         weigh: By other weightings than ``mimic``; None weighs all alike.
-        uids: Of the samples (N).
+        samples: Uids of the samples (N), and what the direction check plants others' of.
+        planted: The name of that column: ``label`` or ``caption``.
 
     Raises:
         ScoreError: There are fewer than two samples.
@@ -103,13 +108,15 @@ class Learner:
         load: Callable[[np.ndarray], tuple[Tensor, Tensor]],
         target: Tensor,
         weight: Tensor,
-        uids: pl.Series,
+        samples: pl.DataFrame,
+        planted: str,
         bias: Tensor | None = None,
         weigh: Weigh | None = None,
     ) -> None:
-        self.config, self.uids, self.weight = config, uids, weight
+        self.config, self.uids, self.weight = config, samples["uid"], weight
         self._loss, self._target, self._load, self._weigh = loss, target, load, weigh
-        self._words = uid_words(uids)
+        self._words = uid_words(self.uids)
+        self._partners = planting(self._words, samples, planted)
         self.batch_size = fitting_batch_size(config.batch_size, len(self._words))
         self._optimisers = [AdamW(weight, config.learning_rate, config.weight_decay)]
         if bias is not None:
@@ -192,13 +199,25 @@ class Learner:
             trained = torch.full_like(weights, 1 / len(weights))
             if self._weigh is not None:
                 trained = self._weigh(look, scores, answers, following)
+        planted = self._planted(draw, look)
         for optimiser, gradient in zip(self._optimisers, look.gradients(trained), strict=True):
             optimiser.step(gradient)
         columns = [look.losses, scores, weights]
         if look.correct is not None:
             columns += [trained, look.correct]
         kept = [values[: draw.scored].cpu().numpy() for values in columns]
-        return ScoreBatch(epoch, draw.step, draw.rows[: draw.scored], *kept)
+        return ScoreBatch(epoch, draw.step, draw.rows[: draw.scored], *kept, planted=planted)
+
+    def _planted(self, draw: Draw, look: Look) -> Planted | None:
+        """Scores with answers that are wrong on purpose; None where nobody is planted."""
+        places, rows, partners = planted_places(draw, self._partners)
+        if not len(places):
+            return None
+        answers = self._load(partners)[1]
+        scores, norms = look.again(torch.from_numpy(places).to(self.weight.device), answers)
+        if self.config.method == "cos":
+            scores = cosines(scores, norms())
+        return Planted(rows, partners, scores.cpu().numpy())
 
 
 def _another(features: Tensor, answers: Tensor) -> int:

@@ -9,6 +9,8 @@ float16.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,7 @@ from mimic_core.mimic.contrastive import (
     embedding_gradient,
     normalise,
     score_logits,
+    score_planted,
     steepest,
     through_normalise,
 )
@@ -106,13 +109,35 @@ class PairLoss:
             moved = weight.clone().requires_grad_(True)
             return gradient_norms(self._attached_losses(moved, features, others), [moved])
 
+        def again(places: Tensor, answers: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+            pairs = self._with_answers(batch, places, answers)
+
+            def norms() -> Tensor:
+                moved = weight.clone().requires_grad_(True)
+                attached = self.embed(moved, features, others)[0]
+                pairs = self._with_answers(attached, places, answers)
+                return gradient_norms(
+                    score_planted(attached, self.head, pairs, places).losses, [moved]
+                )
+
+            return score_planted(batch, self.head, pairs, places).scores, norms
+
         return Look(
             scored.losses,
             scored.scores,
             gradients_norms,
             gradients,
-            steepest=lambda: steepest(batch, self.head),
+            lambda: steepest(batch, self.head),
+            again,
         )
+
+    def _with_answers(self, batch: Embedded, places: Tensor, answers: Tensor) -> Embedded:
+        """The samples (K,) at these places with ``answers`` (K, D) on the side that is frozen."""
+        image, text = batch.image_tangent, batch.text_tangent
+        if self.side == "image":
+            return Embedded(batch.image[places], answers, None if image is None else image[places])
+        own = None if text is None else text[places]
+        return Embedded(answers, batch.text[places], text_tangent=own)
 
     def _attached_losses(self, weight: Tensor, features: Tensor, others: Tensor) -> Tensor:
         """The same losses (B,) by plain torch operations, for reverse mode."""
@@ -175,5 +200,6 @@ class Probe(Learner):
             load=loss.load,
             target=loss.target,
             weight=loss.fresh(config.seed),
-            uids=features.samples["uid"],
+            samples=features.samples,
+            planted="caption",
         )

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from mimic_core.base.config import RunConfig, SnapshotConfig
-from mimic_core.base.draws import draw_batches, fitting_batch_size, uid_words
+from mimic_core.base.draws import Draw, draw_batches, fitting_batch_size, uid_words
 from mimic_core.base.errors import ConfigError, ModelError, RunError
-from mimic_core.base.schema import ScoreBatch
+from mimic_core.base.schema import Planted, ScoreBatch
 from mimic_core.features.encoders import TangentEncoder, embed_with_tangents
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.features.stored import contrastive_head
 from mimic_core.mimic import scores
-from mimic_core.mimic.contrastive import Embedded, Head, score_logits, steepest
+from mimic_core.mimic.contrastive import Embedded, Head, score_logits, score_planted, steepest
 from mimic_core.mimic.losses import clip_losses, require_finite, siglip_losses, widened
 from mimic_core.mimic.scores import TaskVector
 from mimic_core.models import clip
@@ -30,6 +30,7 @@ from mimic_core.models.clip import logit_bias, logit_scale
 from mimic_core.models.layers import default_mimic_layers, reinitialised
 from mimic_core.models.load import LoadedModel, load_model, weights_identity
 from mimic_core.runs.featureset import FeatureSet
+from mimic_core.stats.direction import planted_places, planting
 
 
 class Snapshot:
@@ -58,7 +59,9 @@ class Snapshot:
         self._head = head
         self._names = ("image_embedding", "text_embedding", "image_tangent", "text_tangent")
         self._arrays = {n: tangents.array(n) for n in self._names if tangents.has_array(n)}
-        self._words = uid_words(tangents.samples["uid"])
+        samples = tangents.samples
+        self._words = uid_words(samples["uid"])
+        self._partners = planting(self._words, samples, "caption")
         self.batch_size = fitting_batch_size(config.batch_size, len(self._words))
 
     def run(self, repeat: int) -> Iterator[ScoreBatch]:
@@ -78,7 +81,26 @@ class Snapshot:
             weights = scores.mimic_weights(scored.scores, temperature=self.config.temperature)
             columns = (scored.losses, scored.scores, weights)
             kept = [values[: draw.scored].cpu().numpy() for values in columns]
-            yield ScoreBatch(repeat, draw.step, draw.rows[: draw.scored], *kept)
+            planted = self._planted(draw, batch)
+            yield ScoreBatch(repeat, draw.step, draw.rows[: draw.scored], *kept, planted=planted)
+
+    def _planted(self, draw: Draw, batch: Embedded) -> Planted | None:
+        """Scores with captions that are wrong on purpose."""
+        places, rows, partners = planted_places(draw, self._partners)
+        if not len(places):
+            return None
+        at = torch.from_numpy(places).to(self.device)
+        text = self._take("text_embedding", partners)
+        assert text is not None  # every encoder stores both embeddings
+        along = batch.image_tangent
+        pairs = Embedded(
+            batch.image[at],
+            text,
+            None if along is None else along[at],
+            self._take("text_tangent", partners),
+        )
+        scores = score_planted(batch, self._head, pairs, at).scores
+        return Planted(rows, partners, scores.cpu().numpy())
 
     def _take(self, name: str, rows: np.ndarray) -> Tensor | None:
         array = self._arrays.get(name)

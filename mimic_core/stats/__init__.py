@@ -1,3 +1,3 @@
 """Figures of plain arrays: cutoffs, dynamics, detection, retention, agreement."""
 
-__all__ = ["agreement", "cutoffs", "detection", "dynamics", "histograms", "retention"]
+__all__ = ["agreement", "cutoffs", "detection", "direction", "dynamics", "histograms", "retention"]

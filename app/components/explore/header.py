@@ -14,7 +14,7 @@ from app.drawing import explore
 from app.shown import Shown
 from app.text import count, number, plain
 from mimic_core.base.config import Mode
-from mimic_core.runs.record import CheckLevel
+from mimic_core.runs.record import CheckLevel, DirectionCheck
 from mimic_core.runs.run import Run
 
 _MODES: dict[Mode, str] = {
@@ -23,10 +23,11 @@ _MODES: dict[Mode, str] = {
     "training": ":material/model_training:",
 }
 _REWEIGHTED = {"layers": "the mimic layers", "all": "all parameters"}
-_LEVELS: dict[CheckLevel, tuple[str, Literal["green", "orange", "red"], str]] = {
+_LEVELS: dict[CheckLevel, tuple[str, Literal["green", "orange", "red", "gray"], str]] = {
     "good": (":material/check_circle:", "green", "Direction good"),
     "caution": (":material/warning:", "orange", "Direction: caution"),
     "bad": (":material/dangerous:", "red", "Direction bad"),
+    "unknown": (":material/help:", "gray", "Direction not known"),
 }
 
 
@@ -45,9 +46,12 @@ def _heading(shown: Shown) -> None:
         if shown.key.tuned is not None:  # the direction check was of other scores
             st.badge("tuned, not saved", icon=":material/tune:", color="orange")
         elif record.direction_check is not None:
-            icon, colour, label = _LEVELS[record.direction_check.level]
+            level = record.direction_check.level_of(record.epochs_used)
+            icon, colour, label = _LEVELS[level]
             st.badge(label, icon=icon, color=colour)
+    used = record.epochs_used
     parts = [
+        *([] if used is None else [f"the first {used} of {record.epochs} epochs are used"]),
         f"{count(shown.total)} samples",
         f"{count(record.skipped)} skipped",
         *_training_facts(shown.run),
@@ -114,6 +118,7 @@ def direction(shown: Shown) -> None:
     if check is None:
         st.info("This run carries no direction check.", icon=":material/help:")
         return
+    _offer(shown.run, check)
     icon, colour, _ = _LEVELS[check.level]
     with st.expander(f":{colour}[{icon}] **{plain(whose + check.verdict)}**", key="direction"):
         chart, facts = st.columns([3, 2], vertical_alignment="center")
@@ -124,9 +129,17 @@ def direction(shown: Shown) -> None:
             alt="Mean loss on the way from the model to the reference model",
         )
         with facts:
+            st.metric(
+                "Expected AUROC",
+                number(check.figure),
+                help="For wrong labels or captions, from samples that were scored again with one "
+                "that is wrong on purpose: 0.5 is chance, 1 is perfect.",
+            )
             st.metric("Samples with a positive score", f"{100 * check.share_positive:.1f} %")
             st.metric("Rank agreement with CLIP score", number(check.rank_with_clip_score))
             st.metric("Rank agreement with loss", number(check.rank_with_loss))
+        if len(check.epochs) > 1:
+            _epochs(check)
         if check.sweep:
             st.caption("Candidate mimic layers on a small part of the pool")
             st.dataframe(
@@ -145,3 +158,41 @@ def direction(shown: Shown) -> None:
                 ),
                 hide_index=True,
             )
+
+
+def _epochs(check: DirectionCheck) -> None:
+    """The figure of every epoch, and what the means over the first epochs would be worth."""
+    st.caption("Expected AUROC of every epoch, and of the mean up to it")
+    st.dataframe(
+        pl.DataFrame(
+            [
+                {
+                    "epoch": one.epoch + 1,
+                    "expected AUROC": one.figure,
+                    "of the mean so far": one.figure_until,
+                    "level of that mean": one.level_until,
+                    "rank with loss": one.rank_with_loss,
+                    "rank with reference": one.rank_with_reference,
+                }
+                for one in check.epochs
+            ]
+        ),
+        hide_index=True,
+        key="direction_epochs",
+    )
+
+
+def _offer(run: Run, check: DirectionCheck) -> None:
+    """A click that leaves out the epochs whose scores no longer tell right from wrong, or takes
+    them back.
+    """
+    used, offered = run.record.epochs_used, check.use_epochs
+    if used is not None:
+        if st.button("Use all epochs", icon=":material/undo:", key="use_all_epochs"):
+            run.use_epochs(None)
+            st.rerun()
+    elif offered is not None:
+        which = "epoch 1" if offered == 1 else f"epochs 1–{offered}"
+        if st.button(f"Use {which} only", icon=":material/content_cut:", key="use_first_epochs"):
+            run.use_epochs(offered)
+            st.rerun()

@@ -11,7 +11,7 @@ Letters: N samples, B batch, F feature width, C classes. float32; features are r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,13 +55,28 @@ class LabelLoss:
             own = geometry.weighted_gradient(weights)[self.layer]
             return own, (geometry.gradients * weights[:, None]).sum(0)
 
+        def again(places: Tensor, others: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+            other = cross_entropy_geometry(
+                features[places], logits[places], others, weight=self.layer
+            )
+            return -other.products({self.layer: unit}), other.norms
+
         scores = -geometry.products({self.layer: unit})
         correct = logits.argmax(1) == labels
 
         def steepest() -> float:
             return float(features.norm(dim=1).max() * unit.norm())
 
-        return Look(geometry.losses, scores, geometry.norms, gradients, steepest, correct, geometry)
+        return Look(
+            geometry.losses,
+            scores,
+            geometry.norms,
+            gradients,
+            steepest,
+            again,
+            correct,
+            geometry,
+        )
 
     def losses(self, weight: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         """See ``learner.Loss``."""
@@ -121,7 +136,8 @@ class LabelProbe(Learner):
             weight=(torch.randn(shape, generator=generator) * spread).to(self._device),
             bias=self.bias,
             weigh=self._weights,
-            uids=mine["uid"],
+            samples=mine,
+            planted="label",
         )
         self._clean = self._clean_samples(samples, trusted)
 

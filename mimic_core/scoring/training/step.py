@@ -24,12 +24,14 @@ from mimic_core.mimic.scores import cosines, mimic_weights, vector_towards
 from mimic_core.mimic.weightings import Weighed, batch_weights, weighs_everything
 from mimic_core.scoring.training.distributed import Group
 from mimic_core.scoring.training.objectives import Objective
-from mimic_core.scoring.training.tracing import Trace, trace_batch
+from mimic_core.scoring.training.tracing import Swap, Trace, trace_batch
 
 
 @dataclass(frozen=True)
 class Visit:
-    """What is logged of one batch; all (B,), on the device, detached."""
+    """What is logged of one batch; all (B,), on the device, detached; ``planted`` (K,), None where
+    no sample has been scored a second time, or this cannot be done for the cosine.
+    """
 
     losses: Tensor
     mimic_scores: Tensor
@@ -37,14 +39,16 @@ class Visit:
     train_weights: Tensor
     correct: Tensor | None
     note: str | None
+    planted: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Aids:
-    """What some weightings compare with."""
+    """What some weightings compare with; ``swap`` is what the direction check compares with."""
 
     comparison: Mapping[str, Tensor] | None = None
     reference_losses: Tensor | None = None
+    swap: Swap | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,22 @@ def weigh(trace: Trace, config: TrainConfig, aids: Aids) -> Visit:
             comparison=aids.comparison,
             reference_losses=aids.reference_losses,
         )
-    return Visit(trace.geometry.losses, scores, ours, weighed.weights, trace.correct, weighed.note)
+    return Visit(
+        trace.geometry.losses,
+        scores,
+        ours,
+        weighed.weights,
+        trace.correct,
+        weighed.note,
+        None if aids.swap is None else _planted(trace, aids.swap, config),
+    )
+
+
+def _planted(trace: Trace, swap: Swap, config: TrainConfig) -> Tensor | None:
+    found = trace.swapped(swap)
+    if config.method == "cos":
+        return None if found.geometry is None else cosines(found.scores, found.geometry.norms())
+    return found.scores
 
 
 def add_gradients(

@@ -15,7 +15,7 @@ whole batch. Letters: B batch (whole), b rows of this process, F features, C cla
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -26,6 +26,7 @@ from torch.autograd import forward_ad
 
 from mimic_core.base.errors import ScoreError
 from mimic_core.features.loading import LoadedBatch
+from mimic_core.mimic.contrastive import Embedded, Head, score_planted
 from mimic_core.mimic.forward_mode import directional_derivative
 from mimic_core.mimic.geometry import GraphGeometry, LinearGeometry, cross_entropy_geometry
 from mimic_core.mimic.losses import require_finite
@@ -49,17 +50,40 @@ class Way(Protocol):
 
 
 @dataclass(frozen=True)
+class Swap:
+    """Samples of a batch that are scored once more with a label or caption that is wrong on purpose
+    (``mimic_core.stats.direction``).
+
+    ``places`` (K,) int64 in the batch; for labelled images ``labels`` (K,), class numbers; for
+    pairs ``partners`` (K,), the places in the batch of those whose captions they get.
+    """
+
+    places: Tensor
+    labels: Tensor | None = None
+    partners: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """Mimic scores (K,) of method ``proj``, and the geometry where it is a closed form."""
+
+    scores: Tensor
+    geometry: Geometry | None = None
+
+
+@dataclass(frozen=True)
 class Trace:
     """What one forward pass leaves; all of the whole batch but for the way back.
 
     ``scores`` (B,) are mimic scores of method ``proj``; ``correct`` (B,) bool says whether a sample
-    is classified right, None for pairs.
+    is classified right, None for pairs. ``swapped`` scores samples with other labels or captions.
     """
 
     geometry: Geometry
     scores: Tensor
     correct: Tensor | None
     way: Way
+    swapped: Callable[[Swap], Swapped]
 
 
 @dataclass(frozen=True)
@@ -159,7 +183,8 @@ def trace_graph(
     way = GraphWay(outputs, leaves, losses, layers, objective.row_outputs, group)
     geometry = GraphGeometry(losses.detach(), way.pull, total=group.total)
     correct = None if targets is None else leaves[0].detach().argmax(1) == targets
-    return Trace(geometry, scores, correct, way)
+    values = [leaf.detach() for leaf in leaves]
+    return Trace(geometry, scores, correct, way, lambda swap: swapped(values, tangents, swap))
 
 
 @dataclass(frozen=True)
@@ -209,7 +234,15 @@ def trace_head(
     geometry = head_geometry(module, group.gather(features), whole, labels, vector.layers)
     scores = mimic_scores_of(geometry, vector)
     correct = whole.argmax(1) == labels
-    return Trace(geometry, scores, correct, HeadWay(logits, geometry, group.part(len(labels))))
+    way = HeadWay(logits, geometry, group.part(len(labels)))
+
+    def again(swap: Swap) -> Swapped:
+        assert swap.labels is not None  # of labelled images
+        inputs, outputs = geometry.inputs[swap.places], whole.detach()[swap.places]
+        other = head_geometry(module, inputs, outputs, swap.labels, vector.layers)
+        return Swapped(mimic_scores_of(other, vector), other)
+
+    return Trace(geometry, scores, correct, way, again)
 
 
 def head_geometry(
@@ -230,6 +263,30 @@ def head_geometry(
     )
     require_finite(geometry.losses)
     return geometry
+
+
+def swapped(outputs: Sequence[Tensor], tangents: Sequence[Tensor | None], swap: Swap) -> Swapped:
+    """Scores with other labels or captions, from a whole batch's outputs and their derivatives."""
+    if swap.labels is not None:
+        logits, along = outputs[0][swap.places], tangents[0]
+        assert along is not None  # the losses depend on the mimic layers
+        slopes = along[swap.places].float()
+        chosen = slopes.gather(1, swap.labels[:, None])[:, 0]
+        return Swapped(chosen - (torch.softmax(logits.float(), 1) * slopes).sum(1))
+    assert swap.partners is not None  # of pairs
+    image, text, *scalars = outputs
+    scale, bias, *_ = [*(float(value) for value in scalars), 0.0]
+    rates = [0.0 if value is None else float(value) for value in (*tangents[2:], None)]
+    head = Head("siglip" if len(scalars) > 1 else "clip", scale, bias, rates[0], rates[1])
+    batch = Embedded(image, text, tangents[0], tangents[1])
+    pairs = Embedded(
+        image[swap.places],
+        text[swap.partners],
+        None if tangents[0] is None else tangents[0][swap.places],
+        None if tangents[1] is None else tangents[1][swap.partners],
+    )
+    found = score_planted(batch, head, pairs, swap.places, without=swap.partners)
+    return Swapped(found.scores)
 
 
 def is_head_alone(module: nn.Module, layers: Sequence[str]) -> bool:

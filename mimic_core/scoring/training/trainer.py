@@ -36,6 +36,7 @@ from mimic_core.scoring.training.data import (
 from mimic_core.scoring.training.distributed import Group, local_processes
 from mimic_core.scoring.training.evaluation import evaluate
 from mimic_core.scoring.training.optimisation import Updater, limit_logit_scale
+from mimic_core.scoring.training.planting import Planting
 from mimic_core.scoring.training.reference_losses import LossesOf, label_losses_of, pair_losses_of
 from mimic_core.scoring.training.setup import Setup
 from mimic_core.scoring.training.step import Aids, Learner, Visit, visit_batch
@@ -85,6 +86,9 @@ class Trainer:
         self._metrics = MetricsFile(folder / "metrics.parquet")
         self._batches: Iterator[LoadedBatch] = iter(())
         self._clean: list[LoadedBatch] | None = None
+        self._planting = Planting(
+            self._plan.words, setup.features.samples[self._plan.rows], setup.classes
+        )
         self._reference_losses: LossesOf | None = None
         if needs_reference_losses(self._config.weighting):
             self._reference_losses = _reference_losses(setup, device)
@@ -214,6 +218,7 @@ class Trainer:
         return Aids(
             None if others is None else self._comparison(others, group),
             None if losses is None else losses(self._plan.rows[draw.rows]),
+            self._planting.swap(draw, self._device),
         )
 
     def _load_clean(self) -> list[LoadedBatch]:
@@ -256,6 +261,7 @@ class Trainer:
             kept(visit.mimic_weights),
             kept(visit.train_weights),
             None if visit.correct is None else kept(visit.correct),
+            planted=None if visit.planted is None else self._planting.planted(draw, visit.planted),
         )
 
     def _loading(self, samples: int, *, sharing: int) -> int:

@@ -19,7 +19,8 @@ from app.state.session import AppState
 from mimic_core.base.config import ProbeConfig
 from mimic_core.filters.conditions import EnsembleVote, Uids
 from mimic_core.filters.recipe import Recipe
-from mimic_core.runs.run import Run
+from mimic_core.runs.record import EpochCheck
+from mimic_core.runs.run import Run, open_run
 from tests.app.conftest import STATE, OpenApp
 from tests.fakes import SCRIPT_CAPTION, fake_run
 
@@ -302,6 +303,38 @@ def test_the_verdict_of_the_direction_check_is_shown(run: Run, open_app: OpenApp
     assert check is not None
     assert any(check.verdict.rstrip(".") in one.label.replace("\\", "") for one in app.expander)
     assert "Direction good" in texts(app)
+
+
+def test_the_first_epochs_are_offered_where_they_are_better(
+    tmp_path: Path, open_app: OpenApp
+) -> None:
+    run = fake_run(tmp_path, n=20)
+    assert run.record.direction_check is not None
+    levels = ("good", "caution", "bad")
+    epochs = tuple(
+        EpochCheck(
+            epoch=number,
+            figure=0.9 - 0.3 * number,
+            figure_until=0.9,
+            level_until=level,
+            rank_with_loss=None,
+            rank_with_reference=None,
+        )
+        for number, level in enumerate(levels)
+    )
+    update = {"level": "bad", "epochs": epochs, "use_epochs": 1, "figure": 0.4}
+    run = run.update(direction_check=run.record.direction_check.model_copy(update=update))
+    app = open_app(tmp_path)
+    assert "Direction bad" in texts(app)
+    assert metric(app, "Expected AUROC") == "0.4"
+    app.button(key="use_first_epochs").click().run()
+    assert not app.exception
+    assert open_run(run.path).record.epochs_used == 1
+    assert "Direction good" in texts(app)
+    assert "the first 1 of 3 epochs are used" in texts(app)
+    app.button(key="use_all_epochs").click().run()
+    assert open_run(run.path).record.epochs_used is None
+    assert "Direction bad" in texts(app)
 
 
 def test_a_snapshot_run_has_nothing_to_tune(tmp_path: Path, open_app: OpenApp) -> None:

@@ -18,6 +18,7 @@ from mimic_core.mimic.contrastive import (
     embedding_gradient,
     normalise,
     score_logits,
+    score_planted,
     through_normalise,
 )
 from mimic_core.mimic.losses import clip_losses, siglip_losses
@@ -192,3 +193,60 @@ def test_normalise_and_its_derivatives(size: int, width: int, seed: int) -> None
     (expected,) = torch.autograd.grad(F.normalize(leaf, dim=1), leaf, gradient)
     torch.testing.assert_close(through_normalise(gradient, unit, norms), expected)
     assert normalise(raw)[1] is None
+
+
+@pytest.mark.parametrize("loss", ["clip", "siglip"])
+@pytest.mark.parametrize("sides", ["i", "t", "it"])
+def test_a_planted_pair_has_the_score_that_it_would_have_in_its_place(
+    loss: LossName, sides: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, others = _batch(7, 0, sides), _batch(3, 1, sides)
+    head = _head(loss, scalars=True)
+    places = torch.tensor([4, 0, 4])
+    found = score_planted(batch, head, others, places)
+    for k, place in enumerate(places.tolist()):
+        put = _with_row(batch, place, others, k)
+        whole = score_logits(put, head)
+        torch.testing.assert_close(found.losses[k], whole.losses[place])
+        torch.testing.assert_close(found.scores[k], whole.scores[place])
+    monkeypatch.setattr(contrastive, "BLOCK_ELEMENTS", 7)  # one at a time
+    torch.testing.assert_close(score_planted(batch, head, others, places).scores, found.scores)
+
+
+@pytest.mark.parametrize("loss", ["clip", "siglip"])
+def test_the_one_whose_caption_is_planted_can_be_left_out(loss: LossName) -> None:
+    batch, others = _batch(6, 0, "it"), _batch(2, 1, "it")
+    head = _head(loss, scalars=False)
+    places, gone = torch.tensor([1, 5]), torch.tensor([3, 0])
+    found = score_planted(batch, head, others, places, without=gone)
+    for k in range(2):
+        put = _with_row(batch, int(places[k]), others, k)
+        kept = torch.arange(6) != gone[k]
+        less = Embedded(
+            *(None if t is None else t[kept] for t in (put.image, put.text)),  # type: ignore[arg-type]
+            *(None if t is None else t[kept] for t in (put.image_tangent, put.text_tangent)),
+        )
+        place = int(kept[: int(places[k])].sum())
+        whole = score_logits(less, head)
+        torch.testing.assert_close(found.losses[k], whole.losses[place])
+        torch.testing.assert_close(found.scores[k], whole.scores[place])
+
+
+def _with_row(batch: Embedded, place: int, others: Embedded, k: int) -> Embedded:
+    """``batch`` with pair ``k`` of ``others`` in one place."""
+
+    def put(mine: Tensor | None, theirs: Tensor | None) -> Tensor | None:
+        if mine is None or theirs is None:
+            return None
+        changed = mine.clone()
+        changed[place] = theirs[k]
+        return changed
+
+    image, text = put(batch.image, others.image), put(batch.text, others.text)
+    assert image is not None
+    assert text is not None
+    tangents = (
+        put(batch.image_tangent, others.image_tangent),
+        put(batch.text_tangent, others.text_tangent),
+    )
+    return Embedded(image, text, *tangents)

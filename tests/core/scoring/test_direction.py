@@ -17,6 +17,7 @@ from mimic_core.scoring.direction import (
     sweep_layers,
 )
 from mimic_core.stats.agreement import rank_agreement
+from mimic_core.stats.direction import Control, judge
 from tests.core import checkpoints_on_disk as disk
 from tests.core import oracle, tiny
 from tests.core.tiny import batch_of
@@ -29,50 +30,69 @@ def _models() -> tuple[nn.Module, nn.Module]:
     return model.requires_grad_(False), reference.requires_grad_(False)
 
 
-def _check(segment: tuple[float, ...], scores: np.ndarray, clip: np.ndarray) -> tuple[str, str]:
-    found = direction_check(segment, scores, clip_scores=clip, losses=-scores)
-    return found.level, found.verdict
-
-
 RISING = np.linspace(-0.1, 0.4, 50)
 
 
+def _control(leads: list[float], *, reference: float = 6.0, count: int = 1500) -> Control:
+    """Epochs in which own scores lead planted ones by so many standard deviations."""
+    rng = np.random.default_rng(0)
+    planted = rng.normal(size=(len(leads), count))
+    own = rng.normal(size=(len(leads), count)) + np.array(leads)[:, None]
+    seen = rng.normal(size=count)
+    return Control(own, planted, -own, seen[::-1] + reference, seen)
+
+
 @pytest.mark.parametrize(
-    ("segment", "scores", "clip", "level", "words"),
+    ("leads", "reference", "level", "words"),
     [
-        (FALLING, RISING, RISING, "good", "direction is sound"),
-        ((2.0, 2.1, 2.2, 2.3, 2.4), RISING, RISING, "bad", "reference is not better"),
-        ((2.0, 2.0, 2.0, 2.0, 1.99), RISING, RISING, "bad", "reference is not better"),
-        (FALLING, RISING, -RISING, "bad", "run against"),
-        (FALLING, RISING - 0.3, RISING, "caution", "only 20%"),
-        ((5.0, 5.5, 4.0, 3.0, 2.0), RISING, RISING, "caution", "not steadily"),
-        ((5.0, 4.0, 1.0, 1.5, 2.0), RISING, RISING, "caution", "not steadily"),
+        ([2, 2], 6, "good", ["direction is sound", "AUROC for wrong captions 0.98"]),
+        ([0.5, 0.5], 6, "caution", ["Use with care", "AUROC for wrong captions 0.71"]),
+        ([3, -1, -1, -1], 6, "bad", ["turn round in epoch 2 of 4", "Use epoch 1 only"]),
+        ([3, 1, -2], 6, "caution", ["turn round in epoch 3 of 3", "Use epochs 1-2 only"]),
+        ([-1, -1], 6, "bad", ["Do not trust these scores", "mean different things"]),
+        ([0, 0], 0, "unknown", ["knows nothing about this pool"]),
     ],
 )
-def test_the_verdict_follows_from_the_measurements(
-    segment: tuple[float, ...], scores: np.ndarray, clip: np.ndarray, level: str, words: str
+def test_the_verdict_follows_from_the_planted_captions(
+    leads: list[float], reference: float, level: str, words: list[str]
 ) -> None:
-    found, verdict = _check(segment, scores, clip)
-    assert found == level
-    assert words in verdict
-    assert f"{segment[0]:.3f}" in verdict
-    assert f"{segment[-1]:.3f}" in verdict
+    control = _control(leads, reference=reference)
+    found = direction_check(
+        FALLING, RISING, clip_scores=None, losses=-RISING, control=control, what="pairs"
+    )
+    assert found.level == level
+    for some in words:
+        assert some in found.verdict
 
 
 def test_the_check_keeps_what_it_measured() -> None:
     scores = np.array([0.1, -0.2, 0.3, 0.4])
     clip = np.array([1.0, 0.0, 2.0, 3.0])
-    found = direction_check(FALLING, scores, clip_scores=clip, losses=-clip)
+    control = _control([2, -2])
+    found = direction_check(
+        FALLING, scores, clip_scores=clip, losses=-clip, control=control, what="labels"
+    )
+    judged = judge(control)
     assert found.segment == tuple(zip(POSITIONS, FALLING, strict=True))
     assert found.share_positive == 0.75
     assert found.rank_with_clip_score == pytest.approx(1.0)
     assert found.rank_with_loss == pytest.approx(-1.0)
+    assert found.figure == judged.figure.value
+    assert found.error == judged.figure.error
+    assert (found.planted, found.like_planted) == (1500, 0.0)
+    assert [one.epoch for one in found.epochs] == [0, 1]
+    assert [one.figure for one in found.epochs] == [one.figure.value for one in judged.epochs]
+    assert [one.level_until for one in found.epochs] == ["good", found.level]
+    assert (found.turns_at, found.use_epochs) == (1, 1)
 
 
-def test_equal_clip_scores_have_no_rank_agreement() -> None:
-    found = direction_check(FALLING, RISING, clip_scores=np.ones(50), losses=RISING)
+def test_without_planted_samples_nothing_is_known() -> None:
+    found = direction_check(
+        FALLING, RISING, clip_scores=np.ones(50), losses=RISING, control=None, what="labels"
+    )
     assert found.rank_with_clip_score is None
-    assert found.level == "good"
+    assert (found.level, found.figure, found.epochs) == ("unknown", None, ())
+    assert "no label could be planted" in found.verdict
 
 
 def test_segment_is_the_loss_at_interpolated_weights_and_restores_them() -> None:

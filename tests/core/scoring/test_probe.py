@@ -169,6 +169,64 @@ def test_every_score_of_every_epoch_equals_the_replay(
     assert float((scorer.weight - start).abs().max()) > 1e-3  # it was trained
 
 
+@pytest.mark.parametrize(("loss", "side", "method", "weighting"), REPLAYS)
+def test_planted_scores_are_those_of_a_batch_with_one_caption_of_another(
+    sets: dict[LossName, FeatureSet],
+    loss: LossName,
+    side: Side,
+    method: Method,
+    weighting: WeightingName,
+) -> None:
+    features = sets[loss]
+    config = CONFIG.model_copy(update={"side": side, "method": method, "weighting": weighting})
+    scorer = Probe(features, config)
+    captions = features.samples["caption"]
+    steps = scorer.run(0)
+    for _ in range(2):  # full batches alone: the rows that fill the last one are not told
+        weight = scorer.weight.clone()
+        batch = next(steps)
+        assert batch.planted is not None
+        assert sorted(batch.planted.rows) == sorted(batch.rows)
+        for k in (0, 5, 11):
+            row, other = int(batch.planted.rows[k]), int(batch.planted.partners[k])
+            assert captions[row] != captions[other]
+            place = int(np.flatnonzero(batch.rows == row)[0])
+            truth = _planted(features, config, weight, batch.rows, place, other)
+            assert batch.planted.scores[k] == pytest.approx(truth, rel=1e-3, abs=1e-5)
+
+
+def _planted(
+    features: FeatureSet,
+    config: ProbeConfig,
+    weight: Tensor,
+    rows: np.ndarray,
+    place: int,
+    other: int,
+) -> float:
+    """The score of one sample with the frozen side of another, from the definition."""
+    head = read_head(features)
+    projection = head.projections[config.side]
+    model = _Tower(weight.double(), projection.bias)
+    frozen = "text" if config.side == "image" else "image"
+    inputs = torch.from_numpy(features.array(f"{config.side}_features").read()).double()
+    others = torch.from_numpy(features.array(f"{frozen}_embedding").read()).double()
+    fixed = others[rows].clone()
+    fixed[place] = others[other]
+    image, text = (model(inputs[rows]), fixed)
+    if config.side == "text":
+        image, text = text, image
+    scale, bias = torch.tensor(head.head.scale), torch.tensor(head.head.bias)
+    losses = (
+        oracle.contrastive_losses(image, text, scale)
+        if head.head.loss == "clip"
+        else oracle.sigmoid_losses(image, text, scale, bias)
+    )
+    (gradient,) = torch.autograd.grad(losses[place], model.linear.weight)
+    direction = projection.weight.T.double() - model.linear.weight.detach()
+    score = -(gradient * direction).sum() / direction.norm()
+    return float(score / gradient.norm() if config.method == "cos" else score)
+
+
 def test_the_first_step_is_exact(sets: dict[LossName, FeatureSet]) -> None:
     for loss, features in sets.items():
         scorer = Probe(features, CONFIG)

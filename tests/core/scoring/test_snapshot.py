@@ -63,6 +63,38 @@ def _stored(path: Path, encoder: TangentEncoder, batches: list[LoadedBatch]) -> 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 @pytest.mark.parametrize("choice", [*LAYERS, "all"])
+def test_planted_scores_are_those_of_a_batch_with_one_caption_of_another(
+    kind: str, choice: str, tmp_path: Path
+) -> None:
+    model, reference = _pair(kind)
+    layers = LAYERS.get(choice) or tuple(name for name, _ in model.named_parameters())
+    vector = task_vector(model, reference, layers)
+    parts = [batch_of(4, 0), batch_of(4, 1)]
+    images = torch.cat([part.images for part in parts])
+    tokens = torch.cat([part.tokens for part in parts])
+    features = _stored(tmp_path, TangentEncoder(model, vector, CPU, "fp32"), parts)
+    snapshot = Snapshot(features, head_with_tangents(model, vector), SnapshotConfig(batch_size=4))
+    for batch in snapshot.run(0):
+        planted = batch.planted
+        assert planted is not None
+        assert planted.rows.tolist() == batch.rows.tolist()
+        place = 2
+        texts = tokens[batch.rows].clone()
+        texts[place] = tokens[planted.partners[place]]
+        _, scores = mimic_scores(
+            model,
+            vector,
+            lambda texts=texts, rows=batch.rows: pair_losses(  # type: ignore[misc]
+                model, *model(images[rows], texts)[:2]
+            ),
+        )
+        np.testing.assert_allclose(
+            planted.scores[place], float(scores[place]), atol=1e-5 * float(scores.abs().max())
+        )
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+@pytest.mark.parametrize("choice", [*LAYERS, "all"])
 def test_two_phases_equal_one_forward_mode_pass(kind: str, choice: str, tmp_path: Path) -> None:
     model, reference = _pair(kind)
     layers = LAYERS.get(choice) or tuple(name for name, _ in model.named_parameters())

@@ -79,6 +79,37 @@ def test_scores_equal_reverse_mode_at_every_step(features: FeatureSet, method: M
             np.testing.assert_allclose(batch.loss, truth.losses.detach().numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("method", get_args(Method))
+def test_planted_scores_are_those_of_the_same_model_on_another_label(
+    features: FeatureSet, method: Method
+) -> None:
+    head = some_head()
+    x, labels = inputs(features, head)
+    probe = LabelProbe(features, head, CONFIG.model_copy(update={"method": method}))
+    whose: dict[int, int] = {}
+    for epoch in range(2):
+        steps = probe.run(epoch)
+        for _ in range(4):
+            model = as_module(probe.weight.clone(), probe.bias.clone())
+            planted = next(steps).planted
+            assert planted is not None
+            rows, partners = (torch.from_numpy(p) for p in (planted.rows, planted.partners))
+            assert (labels[rows] != labels[partners]).all()
+            for row, other in zip(rows.tolist(), partners.tolist(), strict=True):
+                assert whose.setdefault(row, other) == other  # the same in every epoch
+
+            def losses(module: nn.Module) -> Tensor:
+                classifier = module.head
+                assert isinstance(classifier, nn.Linear)
+                logits = classifier(x[rows].double())  # noqa: B023 - called here and now
+                return F.cross_entropy(logits, labels[partners], reduction="none")  # noqa: B023
+
+            truth = reverse_mode(model, as_module(head.weight, head.bias), [MIMIC_LAYER], losses)
+            expected = (truth.proj if method == "proj" else truth.cos).numpy()
+            assert np.abs(planted.scores - expected).max() / np.abs(expected).max() < 1e-5
+    assert len(whose) == len(labels)
+
+
 def test_a_replay_by_torch_gives_the_same_weights_and_logs(features: FeatureSet) -> None:
     """Independent training: autograd on the explicit weighted sum, torch's own AdamW."""
     head = some_head()

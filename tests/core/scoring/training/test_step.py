@@ -15,7 +15,7 @@ from mimic_core.scoring.training.check import self_check
 from mimic_core.scoring.training.distributed import Group
 from mimic_core.scoring.training.objectives import PairObjective
 from mimic_core.scoring.training.step import Aids, Learner, add_gradients, visit_batch, weigh
-from mimic_core.scoring.training.tracing import trace_graph
+from mimic_core.scoring.training.tracing import Swap, trace_graph
 from tests.core import oracle, tiny
 from tests.core.tiny import PAIRS, batch_of
 
@@ -99,6 +99,45 @@ def test_rho_attached_takes_the_gradient_of_one_loss_over_all_parameters() -> No
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None
         assert oracle.relative_difference(ours[name], parameter.grad.double()) < 1e-3  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("choice", MIMIC)
+@pytest.mark.parametrize("kind", BUILDS)
+def test_swapped_captions_have_the_scores_of_a_batch_without_their_own_sample(
+    kind: str, choice: str
+) -> None:
+    model, reference = BUILDS[kind](0).requires_grad_(True), BUILDS[kind](1)
+    layers = MIMIC[choice]
+    vector = task_vector(model, reference, layers)
+    trace = trace_graph(model, PAIRS, batch_of(B, 3), vector, Group())
+    swap = Swap(torch.tensor([0, 3]), partners=torch.tensor([2, 4]))
+    visit = weigh(trace, TrainConfig.parse({"model": "m", "temperature": 1.0}), Aids(swap=swap))
+    assert visit.planted is not None
+    images, tokens = tiny.pairs(B, 3)
+    for k, (place, partner) in enumerate([(0, 2), (3, 4)]):
+        texts = tokens.clone()
+        texts[place] = tokens[partner]
+        kept = torch.tensor([row for row in range(B) if row != partner])
+        truth = oracle.reverse_mode(
+            model,
+            reference,
+            layers,
+            lambda m, kept=kept, texts=texts: _losses(  # type: ignore[misc]
+                kind, m, images[kept].double(), texts[kept]
+            ),
+        )
+        expected = float(truth.proj[int((kept < place).sum())])
+        scale = float(truth.proj.abs().max())
+        assert float(visit.planted[k]) == pytest.approx(expected, abs=1e-4 * scale)
+
+
+def test_the_cosine_of_deeper_layers_is_not_planted() -> None:
+    model, reference = tiny.clip_vit(0).requires_grad_(True), tiny.clip_vit(1)
+    vector = task_vector(model, reference, MIMIC["one"])
+    trace = trace_graph(model, PAIRS, batch_of(B, 3), vector, Group())
+    swap = Swap(torch.tensor([0]), partners=torch.tensor([1]))
+    config = TrainConfig.parse({"model": "m", "temperature": 1.0, "method": "cos"})
+    assert weigh(trace, config, Aids(swap=swap)).planted is None
 
 
 def test_accumulated_batches_add_up() -> None:
