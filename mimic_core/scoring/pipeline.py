@@ -15,6 +15,7 @@ import polars as pl
 from mimic_core.base.config import ProbeConfig, RunConfig
 from mimic_core.base.errors import ConfigError
 from mimic_core.base.progress import Progress, Silent
+from mimic_core.features import spot_check
 from mimic_core.models.devices import pick_device
 from mimic_core.runs.record import LayerSweep
 from mimic_core.runs.run import Run, start_run
@@ -24,7 +25,7 @@ from mimic_core.scoring.direction import finish_scores
 from mimic_core.scoring.inputs import Inputs, open_inputs
 from mimic_core.scoring.job import Job, exact_convolutions, require_agreement
 from mimic_core.scoring.labels import reference_head, stored
-from mimic_core.scoring.learner import Learner
+from mimic_core.scoring.learner import LinearLearner
 from mimic_core.scoring.probe import Probe
 from mimic_core.scoring.snapshot import require_same_samples
 
@@ -150,7 +151,7 @@ class _Job(Job):
     def _score_probe(
         self, run: Run, inputs: Inputs, config: ProbeConfig, difference: float
     ) -> _Scored:
-        probe: Learner
+        probe: LinearLearner
         record = None
         if inputs.source.task == "labels":
             probe, record = stored.start_label_probe(
@@ -178,7 +179,7 @@ class _Job(Job):
         self,
         run: Run,
         uids: pl.Series,
-        scorer: Learner | score.Snapshot,
+        scorer: LinearLearner | score.Snapshot,
         epochs: int,
         *,
         keep_finished: bool,

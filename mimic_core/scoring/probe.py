@@ -29,7 +29,7 @@ from mimic_core.mimic.losses import contrastive_losses
 from mimic_core.mimic.scores import gradient_norms
 from mimic_core.models.layers import fresh_weight
 from mimic_core.runs.featureset import FeatureSet
-from mimic_core.scoring.learner import Learner, Look
+from mimic_core.scoring.learner import LinearLearner, Look
 
 PAIR_WEIGHTINGS = ("mimic", "uniform")
 
@@ -141,7 +141,7 @@ class PairLoss:
         return gradient.mul(direction).sum().neg().div(direction.norm())
 
 
-class Probe(Learner):
+class Probe(LinearLearner):
     """Grad-Mimic on one feature set of pairs.
 
     Args:

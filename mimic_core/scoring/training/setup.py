@@ -22,6 +22,7 @@ from mimic_core.features import filling as features
 from mimic_core.features.loading import LoadedBatch, SampleLoader
 from mimic_core.mimic import scores
 from mimic_core.mimic.weightings import needs_comparison
+from mimic_core.models.classifiers import head_name
 from mimic_core.models.layers import default_mimic_layers
 from mimic_core.models.load import LoadedModel, load_model, weights_identity
 from mimic_core.runs.featureset import FeatureSet
@@ -184,12 +185,12 @@ def _label_models(
     head = make_reference(inputs.cached, config.head, inputs.reference, device, held_out=held)
     say(head.record, progress.note)
     head.head.numbers(inputs.cached.samples["label"].unique().to_list())  # held-out ones too
-    pair = pair_classifiers(
+    model, reference = pair_classifiers(
         loaded, inputs.reference, head.head, seed=training.seed, note=progress.note
     )
-    layers = training.mimic_layers or (pair.head_weight,)
-    objective = LabelObjective(pair.classes, device, config.precision)
-    return _Models(pair.model.to(device), pair.reference, layers, objective, head)
+    layers = training.mimic_layers or (f"{head_name(model)}.weight",)
+    objective = LabelObjective(head.head.classes, device, config.precision)
+    return _Models(model.to(device), reference, layers, objective, head)
 
 
 def _check(models: _Models, vector: scores.TaskVector, two: LoadedBatch) -> float:
