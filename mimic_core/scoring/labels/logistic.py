@@ -2,7 +2,10 @@
 
 Full-batch L-BFGS (scipy's) on the mean cross-entropy plus a penalty on the weight; equal inputs
 give equal heads. Losses and gradients are computed in blocks of rows on the device, so the features
-of a million samples need not fit into memory. Letters: T trusted samples, F width, C classes.
+of a million samples need not fit into memory. That is why it is not scikit-learn's, which wants all
+of them in float32 or float64 on the CPU; it comes to the same loss within 1e-8 in about the same
+time, 2.3 s of a processor against 2.0 s for 20,000 samples of width 512 in 20 classes
+(``bench/by_hand.py``). Letters: T trusted samples, F width, C classes.
 """
 
 from __future__ import annotations
