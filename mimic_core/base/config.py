@@ -17,6 +17,7 @@ from mimic_core.base.fields import Otherwise
 ScoreMode = Literal["probe", "snapshot"]
 Mode = Literal["probe", "snapshot", "training"]
 Side = Literal["image", "text"]
+BOTH_SIDES: tuple[Side, Side] = ("image", "text")
 Task = Literal["pairs", "labels"]
 LossName = Literal["clip", "siglip"]
 Precision = Literal["fp32", "bf16", "fp16"]

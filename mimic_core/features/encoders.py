@@ -7,14 +7,14 @@ samples, U distinct images, F feature width, D embedding width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimic_core.base.config import Precision, Side
+from mimic_core.base.config import BOTH_SIDES, Precision, Side
 from mimic_core.base.errors import ScoreError
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.mimic.contrastive import Embedded
@@ -66,9 +66,8 @@ class ReferenceEncoder:
         """See ``Encoder``."""
         arrays: dict[str, Tensor] = {}
         units: dict[Side, Tensor] = {}
-        both: tuple[Side, ...] = ("image", "text")
         with torch.no_grad():
-            for side in both:
+            for side in BOTH_SIDES:
                 features, raw = self._tower(side, batch)
                 units[side] = F.normalize(raw.float(), dim=-1)
                 if side == "image":
@@ -119,15 +118,11 @@ class TangentEncoder:
     vector: TaskVector
     device: torch.device
     precision: Precision
-    tangent_sides: tuple[Side, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tangent_sides", tangent_sides(self.vector.layers))
 
     @property
     def arrays(self) -> tuple[str, ...]:
         """Names of the stored arrays."""
-        tangents = (f"{side}_tangent" for side in self.tangent_sides)
+        tangents = (f"{side}_tangent" for side in tangent_sides(self.vector.layers))
         return ("image_embedding", "text_embedding", *tangents)
 
     def encode(self, batch: LoadedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -166,15 +161,9 @@ def embed_with_tangents(
 
 def tangent_sides(layers: Sequence[str]) -> tuple[Side, ...]:
     """The towers that hold at least one of the mimic layers."""
-    image = any(name.startswith("visual.") for name in layers)
-    heads = ("logit_scale", "logit_bias")
-    text = any(not name.startswith("visual.") and name not in heads for name in layers)
-    sides: list[Side] = []
-    if image:
-        sides.append("image")
-    if text:
-        sides.append("text")
-    return tuple(sides)
+    towers = [name for name in layers if name not in ("logit_scale", "logit_bias")]
+    held = {"image" if name.startswith("visual.") else "text" for name in towers}
+    return tuple(side for side in BOTH_SIDES if side in held)
 
 
 def _encode(module: nn.Module, side: Side, batch: LoadedBatch) -> Tensor:

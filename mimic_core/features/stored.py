@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mimic_core.base import files
-from mimic_core.base.config import Side
+from mimic_core.base.config import BOTH_SIDES, Side
 from mimic_core.base.errors import RunError
 from mimic_core.mimic.contrastive import Head
 from mimic_core.mimic.losses import widened
@@ -88,7 +88,6 @@ def read_head(features: FeatureSet) -> ReferenceHead:
     with safe_open(path, framework="pt") as file:
         names = json.loads(file.metadata()[_NAMES])
         tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    sides: tuple[Side, ...] = ("image", "text")
     return ReferenceHead(
         Head(
             loss="siglip" if names["loss"] == "siglip" else "clip",
@@ -97,7 +96,7 @@ def read_head(features: FeatureSet) -> ReferenceHead:
         ),
         {
             side: Projection(names[side], tensors[f"{side}.weight"], tensors.get(f"{side}.bias"))
-            for side in sides
+            for side in BOTH_SIDES
             if side in names
         },
     )
@@ -125,9 +124,11 @@ class Rows:
             return self._rows[torch.from_numpy(rows).to(self._device)].float()
         return torch.from_numpy(self._rows.take(rows)).to(self._device).float()
 
+    def blocks(self, rows: np.ndarray) -> Iterator[Tensor]:
+        """``rows`` (M,) in order, ``_BLOCK`` at a time."""
+        return (self.take(rows[start : start + _BLOCK]) for start in range(0, len(rows), _BLOCK))
+
     def mean_length(self, rows: np.ndarray) -> float:
         """Root mean square of the lengths of ``rows`` (M,); 1 where all are zero."""
-        squares = 0.0
-        for start in range(0, len(rows), _BLOCK):
-            squares += float(widened(self.take(rows[start : start + _BLOCK])).square().sum())
+        squares = sum(float(widened(block).square().sum()) for block in self.blocks(rows))
         return math.sqrt(squares / len(rows)) or 1.0

@@ -59,6 +59,15 @@ def siglip_losses(
         return -F.logsigmoid(signs * logits).sum(1)
 
 
+def contrastive_losses(
+    image: Tensor, text: Tensor, logit_scale: Tensor | float, logit_bias: Tensor | float | None
+) -> Tensor:
+    """``siglip_losses`` of a model that has a logit bias, ``clip_losses`` of one without."""
+    if logit_bias is None:
+        return clip_losses(image, text, logit_scale)
+    return siglip_losses(image, text, logit_scale, logit_bias)
+
+
 def cross_entropy_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of each sample.
 

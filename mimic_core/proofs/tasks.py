@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -57,17 +57,11 @@ class Task(ABC):
     metrics: tuple[str, ...]
 
     def __init__(
-        self,
-        config: ProveConfig,
-        words: np.ndarray,
-        device: torch.device | str,
-        *,
-        usable: np.ndarray,
-        judgeable: np.ndarray,
+        self, features: FeatureSet, config: ProveConfig, device: torch.device | str = "cpu"
     ) -> None:
         self.config, self.device = config, torch.device(device)
-        self.usable, self.judgeable = usable, judgeable
-        self._words = words
+        self._words = uid_words(features.samples["uid"])
+        self.usable = self.judgeable = np.ones(len(self._words), bool)
 
     def fit(
         self, rows: np.ndarray, *, seed: int, steps: int, batch_size: int, check: Check
@@ -99,13 +93,6 @@ class Task(ABC):
         """Contributions (M, H) float64 of the held-out rows (H,) to the M metrics."""
 
 
-class TakesRows(Protocol):
-    """Features (N, F), such as ``mimic_core.features.stored.Rows``."""
-
-    def take(self, rows: np.ndarray) -> Tensor:
-        """Rows (B,) as (B, F) float32."""
-
-
 class PairsTask(Task):
     """A fresh projection (F, D) of one tower, trained against the other tower's embeddings."""
 
@@ -115,9 +102,7 @@ class PairsTask(Task):
     def __init__(
         self, features: FeatureSet, config: ProveConfig, device: torch.device | str = "cpu"
     ) -> None:
-        words = uid_words(features.samples["uid"])
-        everyone = np.ones(len(words), bool)
-        super().__init__(config, words, device, usable=everyone, judgeable=everyone)
+        super().__init__(features, config, device)
         self._loss = PairLoss(features, config.side, self.device)
 
     def fresh(self, seed: int) -> tuple[Tensor]:
@@ -155,34 +140,25 @@ class PairsTask(Task):
 class LabelsTask(Task):
     """A fresh linear head, weight (F, C) and bias (C,), trained by cross-entropy on features.
 
-    Args:
-        features: (N, F).
-        width: F.
-        labels: Class numbers (N,) int64 to train by, -1 where there is none.
-        truth: The same to judge by; None for ``labels``.
-        classes: C.
-        words: Parsed uids (N, 2).
+    What has no label does not train, and what has none in ``config.trusted_label_column``, where
+    that is given, does not judge.
     """
 
     kind = "labels"
     metrics = LABEL_METRICS
 
     def __init__(
-        self,
-        features: TakesRows,
-        labels: np.ndarray,
-        words: np.ndarray,
-        config: ProveConfig,
-        *,
-        width: int,
-        classes: int,
-        truth: np.ndarray | None = None,
-        device: torch.device | str = "cpu",
+        self, features: FeatureSet, config: ProveConfig, device: torch.device | str = "cpu"
     ) -> None:
-        self._truth = labels if truth is None else truth
-        super().__init__(config, words, device, usable=labels >= 0, judgeable=self._truth >= 0)
-        self._features, self._shape = features, (width, classes)
-        self._labels = torch.from_numpy(labels).to(device)
+        super().__init__(features, config, device)
+        names, column = features.samples["label"], config.trusted_label_column
+        known = names.drop_nulls().unique().sort()
+        truth = names if column is None else trusted_labels(features.samples, column, known)
+        labels, self._truth = class_numbers(names, known), class_numbers(truth, known)
+        self.usable, self.judgeable = labels >= 0, self._truth >= 0
+        self._labels = torch.from_numpy(labels).to(self.device)
+        self._features = Rows(features, features_array(features), self.device)
+        self._shape = (self._features.width, len(known))
 
     def fresh(self, seed: int) -> tuple[Tensor, Tensor]:
         """See ``Task``."""
@@ -219,7 +195,7 @@ def open_task(features: FeatureSet, config: ProveConfig, device: torch.device | 
         ConfigError: The stored arrays serve neither.
     """
     if features.info.get("task") == "labels":
-        return _labels_task(features, config, device)
+        return LabelsTask(features, config, device)
     if config.trusted_label_column is not None:
         raise ConfigError(
             "pairs have no labels to be judged by",
@@ -234,29 +210,6 @@ def open_task(features: FeatureSet, config: ProveConfig, device: torch.device | 
         got=", ".join(sorted(features.info["arrays"])),
         allowed="features and embeddings of image-caption pairs, or features of labelled images",
         next_step="score the pool in probe mode",
-    )
-
-
-def _labels_task(
-    features: FeatureSet, config: ProveConfig, device: torch.device | str
-) -> LabelsTask:
-    names = features.samples["label"]
-    known = names.drop_nulls().unique().sort()
-    truth = None
-    if config.trusted_label_column is not None:
-        truth = class_numbers(
-            trusted_labels(features.samples, config.trusted_label_column, known), known
-        )
-    rows = Rows(features, features_array(features), torch.device(device))
-    return LabelsTask(
-        rows,
-        class_numbers(names, known),
-        uid_words(features.samples["uid"]),
-        config,
-        width=rows.width,
-        classes=len(known),
-        truth=truth,
-        device=device,
     )
 
 

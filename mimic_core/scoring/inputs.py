@@ -5,16 +5,19 @@ Everything a user can get wrong is opened and checked here, before the long pass
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from mimic_core.base.config import RunConfig, Side, Task
+from mimic_core.base.config import BOTH_SIDES, RunConfig, Side, Task
 from mimic_core.base.errors import ConfigError, ModelError
 from mimic_core.base.progress import Progress
-from mimic_core.features import filling
+from mimic_core.features import filling, spot_check
 from mimic_core.features.encoders import CheckedEncoder, ImageEncoder, ReferenceEncoder
+from mimic_core.features.loading import LoadedBatch
 from mimic_core.features.stored import store_head
 from mimic_core.mimic import scores
 from mimic_core.models.load import LoadedModel, load_model
@@ -40,9 +43,32 @@ class Inputs:
 
     source: Source
     reference: LoadedModel
+    device: torch.device
     targets: tuple[filling.Target, ...]
     encoder: CheckedEncoder
     pair: Pair | None = None
+
+    def fill(self, workers: int | None, progress: Progress) -> None:
+        """Fill ``targets`` with what they lack; see ``features.filling.fill``."""
+        filling.fill(
+            self.cached,
+            self.targets,
+            source=self.source,
+            model=self.reference,
+            device=self.device,
+            workers=workers,
+            progress=progress,
+        )
+
+    def load_some(self, count: int) -> LoadedBatch:
+        """Up to ``count`` readable samples; see ``features.spot_check.load_some``."""
+        return spot_check.load_some(
+            self.cached, self.source, self.reference, self.device, count=count
+        )
+
+    def load_two(self) -> LoadedBatch:
+        """Two readable samples; see ``features.spot_check.load_two``."""
+        return spot_check.load_two(self.cached, self.source, self.reference, self.device)
 
     @property
     def cached(self) -> FeatureSet:
@@ -73,8 +99,18 @@ def open_inputs(
     _require_fitting_task(config, source.task)
     reference = load_model(config.reference, preprocess=config.preprocess)
     reference.module.to(device)
+    feature_set = partial(
+        filling.feature_set_for,
+        runs_root,
+        source,
+        config.source,
+        reference,
+        precision=config.precision,
+        device=device,
+        progress=progress,
+    )
     if source.task == "labels":
-        return _label_inputs(config, source, reference, runs_root, device, progress)
+        return _label_inputs(config, source, reference, device, feature_set, progress)
     if reference.tokenizer is None:
         raise ConfigError(
             "captions need a reference with a text tower, which an image model has not",
@@ -83,37 +119,17 @@ def open_inputs(
             next_step="choose one, or name the labels with --task labels and --label-column",
         )
     sides = _sides(config, reference)
-
-    def feature_set(
-        arrays: tuple[str, ...],
-        *,
-        extra: dict[str, object] | None = None,
-        index_from: FeatureSet | None = None,
-    ) -> FeatureSet:
-        return filling.feature_set_for(
-            runs_root,
-            source,
-            config.source,
-            reference,
-            precision=config.precision,
-            device=device,
-            arrays=arrays,
-            extra=extra,
-            index_from=index_from,
-            progress=progress,
-        )
-
     encoder = ReferenceEncoder(reference.module, device, config.precision, sides)
-    cached = feature_set(encoder.arrays)
+    cached = feature_set(arrays=encoder.arrays)
     _tell(config, source, cached, reference, device, progress)
     store_head(cached, reference.module, sides)
     targets = (filling.Target(cached, encoder),)
     if config.snapshot is None:
-        return Inputs(source, reference, targets, encoder)
+        return Inputs(source, reference, device, targets, encoder)
     pair = prepare_pair(config, config.snapshot, reference, device, progress.note)
-    tangents = feature_set(pair.encoder.arrays, extra=pair.identity, index_from=cached)
+    tangents = feature_set(arrays=pair.encoder.arrays, extra=pair.identity, index_from=cached)
     both = (*targets, filling.Target(tangents, pair.encoder))
-    return Inputs(source, reference, both, encoder, pair)
+    return Inputs(source, reference, device, both, encoder, pair)
 
 
 def _require_fitting_task(config: RunConfig, task: Task) -> None:
@@ -148,8 +164,8 @@ def _label_inputs(
     config: RunConfig,
     source: Source,
     reference: LoadedModel,
-    runs_root: Path,
     device: torch.device,
+    feature_set: Callable[..., FeatureSet],
     progress: Progress,
 ) -> Inputs:
     """Those of a labelled pool. The prompts decide the CLIP score, so they name the feature set."""
@@ -158,16 +174,9 @@ def _label_inputs(
     if given and not has_text:
         class_embeddings(reference, (), given, device)  # says what is wrong
     prompts = given or DEFAULT_PROMPTS
-    cached = filling.feature_set_for(
-        runs_root,
-        source,
-        config.source,
-        reference,
-        precision=config.precision,
-        device=device,
+    cached = feature_set(
         arrays=("image_embedding",) if has_text else ("image_features",),
         extra={"prompts": list(prompts)} if has_text else None,
-        progress=progress,
     )
     _tell(config, source, cached, reference, device, progress)
     classes = None
@@ -177,7 +186,7 @@ def _label_inputs(
         classes = dict(zip(labels, described, strict=True))
     require_origin(cached, config.head, reference)
     encoder = ImageEncoder(reference.module, device, config.precision, classes)
-    return Inputs(source, reference, (filling.Target(cached, encoder),), encoder)
+    return Inputs(source, reference, device, (filling.Target(cached, encoder),), encoder)
 
 
 def _tell(
@@ -200,8 +209,7 @@ def _tell(
 def _sides(config: RunConfig, reference: LoadedModel) -> tuple[Side, ...]:
     """Towers with a linear projection; the one that a probe is to train must be among them."""
     sides: list[Side] = []
-    both: tuple[Side, ...] = ("image", "text")
-    for side in both:
+    for side in BOTH_SIDES:
         try:
             find_projection(reference.module, side)
             sides.append(side)

@@ -83,7 +83,7 @@ class Loss(Protocol):
         """Score of sample ``i`` by reverse mode."""
 
 
-class Learner:
+class LinearLearner:
     """Trains one linear layer towards a reference's.
 
     Args:

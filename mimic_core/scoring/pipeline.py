@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from mimic_core.base.config import ProbeConfig, RunConfig
 from mimic_core.base.errors import ConfigError
 from mimic_core.base.progress import Progress, Silent
-from mimic_core.features import filling, spot_check
-from mimic_core.features.loading import LoadedBatch
+from mimic_core.features import spot_check
 from mimic_core.models.devices import pick_device
-from mimic_core.runs.record import HeadRecord, LayerSweep
+from mimic_core.runs.record import LayerSweep
 from mimic_core.runs.run import Run, start_run
 from mimic_core.scoring import direction
 from mimic_core.scoring import snapshot as score
@@ -25,7 +25,7 @@ from mimic_core.scoring.direction import finish_scores
 from mimic_core.scoring.inputs import Inputs, open_inputs
 from mimic_core.scoring.job import Job, exact_convolutions, require_agreement
 from mimic_core.scoring.labels import reference_head, stored
-from mimic_core.scoring.learner import Learner
+from mimic_core.scoring.learner import LinearLearner
 from mimic_core.scoring.probe import Probe
 from mimic_core.scoring.snapshot import require_same_samples
 
@@ -35,6 +35,7 @@ ALL_ALIKE = (
     "definition, so there was nothing to check them against"
 )
 SWEEP_SAMPLES = 256
+_Scored = tuple[list[float], float, dict[str, Any]]
 
 
 def score_pool(
@@ -73,18 +74,6 @@ def score_pool(
         return job.run()
 
 
-@dataclass(frozen=True)
-class _Scored:
-    """What scoring leaves for the record."""
-
-    mimic_layers: tuple[str, ...]
-    batch_size: int
-    epochs: int
-    self_check: float
-    segment: list[float]
-    reference_head: HeadRecord | None = None
-
-
 @dataclass
 class _Job(Job):
     sweep: bool
@@ -117,20 +106,13 @@ class _Job(Job):
         with self.timed("checks"):
             difference = self._check_pair(inputs)
         with self.timed("images"):
-            filling.fill(
-                inputs.cached,
-                inputs.targets,
-                source=inputs.source,
-                model=inputs.reference,
-                device=self.device,
-                workers=self.workers,
-                progress=self.progress,
-            )
+            inputs.fill(self.workers, self.progress)
         with self.timed("scores"):
-            scored = self._score(run, inputs, difference)
+            segment, self_check, measured = self._score(run, inputs, difference)
         with self.timed("direction"):
-            run = self._finish(run, inputs, scored)
-        return self.finished(run)
+            sweep = self._sweep(inputs) if self.sweep else ()
+            run = finish_scores(run, inputs.cached, segment, self_check=self_check, sweep=sweep)
+        return self.finished(run, **measured)
 
     def _check_pair(self, inputs: Inputs) -> float:
         """Check two samples before the long pass.
@@ -138,7 +120,7 @@ class _Job(Job):
         A snapshot's scores against reverse mode; a probe's last layer on its features against the
         reference itself.
         """
-        batch = spot_check.load_two(inputs.cached, inputs.source, inputs.reference, self.device)
+        batch = inputs.load_two()
         if inputs.source.task != "labels" and spot_check.all_alike(batch):
             self.progress.note(ALL_ALIKE)
         if inputs.pair is None:
@@ -146,6 +128,7 @@ class _Job(Job):
         return require_agreement(score.self_check(inputs.pair.module, inputs.pair.vector, batch))
 
     def _score(self, run: Run, inputs: Inputs, difference: float) -> _Scored:
+        """Mean losses on the way to the reference, the self-check, and more for the record."""
         if self.config.probe is not None:
             return self._score_probe(run, inputs, self.config.probe, difference)
         # Snapshot mode has all three.
@@ -159,14 +142,16 @@ class _Job(Job):
         repeats = self.config.snapshot.repeats
         uids = inputs.cached.samples["uid"]
         self._epochs(run, uids, snapshot, repeats, keep_finished=True)
-        batch = self._some(inputs, SEGMENT_SAMPLES)
+        batch = inputs.load_some(SEGMENT_SAMPLES)
         segment = direction.module_segment(pair.module, pair.vector, batch)
-        return _Scored(pair.vector.layers, snapshot.batch_size, repeats, difference, segment)
+        size = snapshot.batch_size
+        measured = {"mimic_layers": pair.vector.layers, "batch_size": size, "epochs": repeats}
+        return segment, difference, measured
 
     def _score_probe(
         self, run: Run, inputs: Inputs, config: ProbeConfig, difference: float
     ) -> _Scored:
-        probe: Learner
+        probe: LinearLearner
         record = None
         if inputs.source.task == "labels":
             probe, record = stored.start_label_probe(
@@ -179,14 +164,22 @@ class _Job(Job):
         segment = probe.segment_losses(direction.POSITIONS)
         # Training cannot start in the middle: an interrupted probe runs again from epoch 0.
         self._epochs(run, probe.uids, probe, config.epochs, keep_finished=run.done)
-        layers, batch_size = probe.mimic_layers, probe.batch_size
-        return _Scored(layers, batch_size, config.epochs, difference, segment, record)
+        return (
+            segment,
+            difference,
+            {
+                "mimic_layers": probe.mimic_layers,
+                "batch_size": probe.batch_size,
+                "reference_head": record,
+                "epochs": config.epochs,
+            },
+        )
 
     def _epochs(
         self,
         run: Run,
         uids: pl.Series,
-        scorer: Learner | score.Snapshot,
+        scorer: LinearLearner | score.Snapshot,
         epochs: int,
         *,
         keep_finished: bool,
@@ -198,32 +191,12 @@ class _Job(Job):
             else:
                 self.progress.advance(len(uids))
 
-    def _finish(self, run: Run, inputs: Inputs, scored: _Scored) -> Run:
-        finished = finish_scores(
-            run,
-            inputs.cached,
-            scored.segment,
-            self_check=scored.self_check,
-            sweep=self._sweep(inputs) if self.sweep else (),
-        )
-        return finished.update(
-            mimic_layers=scored.mimic_layers,
-            batch_size=scored.batch_size,
-            reference_head=scored.reference_head,
-            epochs=scored.epochs,
-        )
-
     def _sweep(self, inputs: Inputs) -> list[LayerSweep]:
         snapshot = self.config.snapshot
         scored = None if snapshot is None or snapshot.model is None else inputs.pair
         return direction.sweep_layers(
             inputs.reference.module,
             scored.module if scored else None,
-            self._some(inputs, SWEEP_SAMPLES),
+            inputs.load_some(SWEEP_SAMPLES),
             seed=self.config.scorer.seed,
-        )
-
-    def _some(self, inputs: Inputs, count: int) -> LoadedBatch:
-        return spot_check.load_some(
-            inputs.cached, inputs.source, inputs.reference, self.device, count=count
         )

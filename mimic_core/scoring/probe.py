@@ -28,11 +28,11 @@ from mimic_core.mimic.contrastive import (
     steepest,
     through_normalise,
 )
-from mimic_core.mimic.losses import clip_losses, siglip_losses
+from mimic_core.mimic.losses import contrastive_losses
 from mimic_core.mimic.scores import gradient_norms
 from mimic_core.models.layers import fresh_weight
 from mimic_core.runs.featureset import FeatureSet
-from mimic_core.scoring.learner import Learner, Look
+from mimic_core.scoring.learner import LinearLearner, Look
 
 PAIR_WEIGHTINGS = ("mimic", "uniform")
 
@@ -97,17 +97,20 @@ class PairLoss:
         self, weight: Tensor, features: Tensor, others: Tensor, unit: Tensor | None = None
     ) -> Look:
         """See ``learner.Loss``; without ``unit`` all scores are zero."""
-        batch, norms = self.embed(weight, features, others, unit)
+        batch, lengths = self.embed(weight, features, others, unit)
         scored = score_logits(batch, self.head)
         own = batch.image if self.side == "image" else batch.text
 
         def gradients(weights: Tensor) -> tuple[Tensor]:
             gradient = embedding_gradient(batch, self.head, scored, weights, side=self.side)
-            return (features.T @ through_normalise(gradient, own, norms),)
+            return (features.T @ through_normalise(gradient, own, lengths),)
 
-        def gradients_norms() -> Tensor:
-            moved = weight.clone().requires_grad_(True)
-            return gradient_norms(self._attached_losses(moved, features, others), [moved])
+        def norms_by_reverse_mode() -> Tensor:
+            moved, head = weight.clone().requires_grad_(True), self.head
+            again = self.embed(moved, features, others)[0]
+            bias = head.bias if head.loss == "siglip" else None
+            losses = contrastive_losses(again.image, again.text, head.scale, bias)
+            return gradient_norms(losses, [moved])
 
         def again(places: Tensor, answers: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
             pairs = self._with_answers(batch, places, answers)
@@ -125,7 +128,7 @@ class PairLoss:
         return Look(
             scored.losses,
             scored.scores,
-            gradients_norms,
+            norms_by_reverse_mode,
             gradients,
             lambda: steepest(batch, self.head),
             again,
@@ -138,13 +141,6 @@ class PairLoss:
             return Embedded(batch.image[places], answers, None if image is None else image[places])
         own = None if text is None else text[places]
         return Embedded(answers, batch.text[places], text_tangent=own)
-
-    def _attached_losses(self, weight: Tensor, features: Tensor, others: Tensor) -> Tensor:
-        """The same losses (B,) by plain torch operations, for reverse mode."""
-        batch = self.embed(weight, features, others)[0]
-        if self.head.loss == "siglip":
-            return siglip_losses(batch.image, batch.text, self.head.scale, self.head.bias)
-        return clip_losses(batch.image, batch.text, self.head.scale)
 
     def losses(self, weight: Tensor, features: Tensor, others: Tensor) -> Tensor:
         """Losses (B,) in blocks of rows, without a way back."""
@@ -170,7 +166,7 @@ class PairLoss:
         return gradient.mul(direction).sum().neg().div(direction.norm())
 
 
-class Probe(Learner):
+class Probe(LinearLearner):
     """Grad-Mimic on one feature set of pairs.
 
     Args:

@@ -23,10 +23,9 @@ from mimic_core.features.loading import LoadedBatch
 from mimic_core.features.stored import contrastive_head
 from mimic_core.mimic import scores
 from mimic_core.mimic.contrastive import Embedded, Head, score_logits, score_planted, steepest
-from mimic_core.mimic.losses import clip_losses, require_finite, siglip_losses, widened
+from mimic_core.mimic.losses import contrastive_losses, require_finite, widened
 from mimic_core.mimic.scores import TaskVector
 from mimic_core.models import clip
-from mimic_core.models.clip import logit_bias, logit_scale
 from mimic_core.models.layers import default_mimic_layers, reinitialised
 from mimic_core.models.load import LoadedModel, load_model, weights_identity
 from mimic_core.runs.featureset import FeatureSet
@@ -177,7 +176,7 @@ def module_losses(module: nn.Module, batch: LoadedBatch) -> Tensor:
     """Losses (B,) of a batch by an ordinary forward pass of the whole model."""
     image = clip.encode_image(module, batch.images, normalize=True)[batch.image_of]
     text = clip.encode_text(module, batch.tokens, normalize=True)
-    return pair_losses(module, image, text)
+    return contrastive_losses(image, text, clip.logit_scale(module), clip.logit_bias(module))
 
 
 def _reverse_score(loss: Tensor, parameters: list[nn.Parameter], vector: TaskVector) -> float:
@@ -187,14 +186,6 @@ def _reverse_score(loss: Tensor, parameters: list[nn.Parameter], vector: TaskVec
         if gradient is not None:
             total -= float((widened(gradient).cpu() * widened(direction).cpu()).sum())
     return total / vector.norm
-
-
-def pair_losses(module: nn.Module, image: Tensor, text: Tensor) -> Tensor:
-    """Losses (B,) of normalised embeddings (B, D) under the model's own scale and bias."""
-    bias = logit_bias(module)
-    if bias is None:
-        return clip_losses(image, text, logit_scale(module))
-    return siglip_losses(image, text, logit_scale(module), bias)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,10 @@
 
 Full-batch L-BFGS (scipy's) on the mean cross-entropy plus a penalty on the weight; equal inputs
 give equal heads. Losses and gradients are computed in blocks of rows on the device, so the features
-of a million samples need not fit into memory. Letters: T trusted samples, F width, C classes.
+of a million samples need not fit into memory. That is why it is not scikit-learn's, which wants all
+of them in float32 or float64 on the CPU; it comes to the same loss within 1e-8 in about the same
+time, 2.3 s of a processor against 2.0 s for 20,000 samples of width 512 in 20 classes
+(``bench/linear_heads.py``). Letters: T trusted samples, F width, C classes.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mimic_core.base.errors import ScoreError
+from mimic_core.features.stored import IN_MEMORY_BYTES
 from mimic_core.mimic.losses import widened
 
 BLOCK = 65_536
@@ -59,14 +63,19 @@ def fit_logistic(
 
     centre, scale = _moments(take, len(targets))
 
+    def scaled() -> Iterator[tuple[np.ndarray, Tensor]]:
+        for rows in _blocks(len(targets)):
+            block = take(rows)
+            yield targets[rows], (block - centre.to(block.device)) / scale
+
+    held = list(scaled()) if 4 * len(targets) * width <= IN_MEMORY_BYTES else None
+
     def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
         flat = torch.from_numpy(point)
         weight, bias = flat[: classes * width].view(classes, width), flat[classes * width :]
         loss, gradient = 0.5 * weight_decay * float(weight.square().sum()), torch.zeros_like(flat)
-        for rows in _blocks(len(targets)):
-            block = take(rows)
-            x = (block - centre.to(block.device)) / scale
-            mean, d = _block_loss(x, targets[rows], weight, bias, len(targets))
+        for own, x in held or scaled():
+            mean, d = _block_loss(x, own, weight, bias, len(targets))
             loss += mean
             gradient[: classes * width] += widened(d.T @ x).cpu().flatten()
             gradient[classes * width :] += widened(d.sum(0)).cpu()

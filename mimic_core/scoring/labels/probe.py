@@ -28,7 +28,7 @@ from mimic_core.mimic.geometry import cross_entropy_geometry
 from mimic_core.mimic.losses import cross_entropy_losses
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring.labels.class_head import ClassHead
-from mimic_core.scoring.learner import Learner, Look
+from mimic_core.scoring.learner import LinearLearner, Look
 from mimic_core.sources.marks import Trusted
 
 MIMIC_LAYER = "head.weight"
@@ -92,7 +92,7 @@ class LabelLoss:
         return gradient.mul(direction / direction.norm()).sum().neg()
 
 
-class LabelProbe(Learner):
+class LabelProbe(LinearLearner):
     """Grad-Mimic on one labelled feature set.
 
     Args:

@@ -37,8 +37,6 @@ from mimic_core.sources.marks import Trusted, trusted_samples
 DEFAULT_PROMPTS = ("a photo of a {}",)
 _BATCH = 256  # texts in one forward pass
 
-_BLOCK = 65_536
-
 
 @dataclass(frozen=True, eq=False)
 class Reference:
@@ -232,11 +230,7 @@ def _chance(predicted: np.ndarray, labels: np.ndarray, classes: int) -> float:
 
 
 def _predictions(head: ClassHead, rows: Rows, of: np.ndarray) -> np.ndarray:
-    parts = [
-        head.logits(rows.take(of[start : start + _BLOCK])).argmax(1).cpu().numpy()
-        for start in range(0, len(of), _BLOCK)
-    ]
-    return np.concatenate(parts)
+    return np.concatenate([head.logits(x).argmax(1).cpu().numpy() for x in rows.blocks(of)])
 
 
 def spoken_class(label: str) -> str:

@@ -7,7 +7,6 @@ with a head over the same classes, its own or a fresh one. Letters: C classes, F
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,20 +21,6 @@ from mimic_core.scoring.labels.class_head import ClassHead, own_head
 from mimic_core.scoring.snapshot import require_same_architecture
 
 
-@dataclass(frozen=True)
-class ClassifierPair:
-    """Two modules of one architecture, whose outputs stand for ``classes`` (C)."""
-
-    model: nn.Module
-    reference: nn.Module
-    classes: tuple[str, ...]
-
-    @property
-    def head_weight(self) -> str:
-        """The name of the last layer's weight: the default mimic layer."""
-        return f"{classifiers.head_name(self.model)}.weight"
-
-
 def pair_classifiers(
     model: LoadedModel,
     reference: LoadedModel,
@@ -43,8 +28,8 @@ def pair_classifiers(
     *,
     seed: int,
     note: Callable[[str], None],
-) -> ClassifierPair:
-    """Put heads over the classes of ``head`` on both; both modules are changed.
+) -> tuple[nn.Module, nn.Module]:
+    """Put heads over the classes of ``head`` on both modules, and return them, changed.
 
     Args:
         head: The reference head, for the reference's features.
@@ -62,9 +47,9 @@ def pair_classifiers(
     else:
         guessed = "" if model.classes else "; nothing names its outputs, so their order is assumed"
         note(f"the model's own head is over the same classes and is kept{guessed}")
-    modules = [_with_head(one.module, held) for one, held in ((model, own), (reference, head))]
+    modules = _with_head(model.module, own), _with_head(reference.module, head)
     require_same_architecture(*modules)
-    return ClassifierPair(modules[0], modules[1], head.classes)
+    return modules
 
 
 def require_layers(model: LoadedModel, layers: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mimic_core.base.config import BOTH_SIDES
 from mimic_core.features.encoders import tangent_sides
 from mimic_core.models.classifiers import TowerClassifier
 from mimic_core.scoring.training.objectives import LabelObjective, Objective
@@ -35,7 +36,7 @@ def compile_plain_parts(module: nn.Module, objective: Objective, layers: Sequenc
         model.visual.compile()
     if "text" not in sides:
         (model.text if hasattr(model, "text") else model.transformer).compile()
-    plain = [side for side in ("image", "text") if side not in sides]
+    plain = [side for side in BOTH_SIDES if side not in sides]
     if not plain:
         return "nothing is compiled: both towers carry tangents"
     return f"the {' and the '.join(plain)} tower is compiled; scores are computed eagerly"

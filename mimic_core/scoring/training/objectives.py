@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mimic_core.base.config import Precision
 from mimic_core.features.loading import LoadedBatch
-from mimic_core.mimic.losses import clip_losses, cross_entropy_losses, siglip_losses
+from mimic_core.mimic.losses import contrastive_losses, cross_entropy_losses
 from mimic_core.models import classifiers, clip
 from mimic_core.models.devices import autocast
 
@@ -68,7 +68,7 @@ class PairObjective:
         """See ``Objective``."""
         assert targets is None
         image, text, scale, *bias = outputs
-        return siglip_losses(image, text, scale, bias[0]) if bias else clip_losses(*outputs)
+        return contrastive_losses(image, text, scale, bias[0] if bias else None)
 
 
 @dataclass(frozen=True)

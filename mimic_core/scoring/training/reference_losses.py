@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mimic_core.base.config import BOTH_SIDES
 from mimic_core.features.stored import Rows, features_array, read_head
 from mimic_core.mimic.contrastive import Embedded, score_logits
 from mimic_core.mimic.losses import cross_entropy_losses
@@ -23,7 +24,7 @@ LossesOf = Callable[[np.ndarray], Tensor]
 
 def pair_losses_of(features: FeatureSet, device: torch.device) -> LossesOf:
     """Of the pairs of a finished feature set."""
-    images, texts = (Rows(features, f"{side}_embedding", device) for side in ("image", "text"))
+    images, texts = (Rows(features, f"{side}_embedding", device) for side in BOTH_SIDES)
     head = read_head(features).head
 
     def losses(rows: np.ndarray) -> Tensor:

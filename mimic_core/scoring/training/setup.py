@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import polars as pl
-import torch
 from torch import Tensor, nn
 
 from mimic_core.base.config import RunConfig, TrainConfig
@@ -21,15 +19,16 @@ from mimic_core.base.errors import ConfigError, ModelError
 from mimic_core.base.progress import Progress
 from mimic_core.base.specification import default_temperature
 from mimic_core.features import filling as features
-from mimic_core.features import spot_check
 from mimic_core.features.loading import LoadedBatch, SampleLoader
 from mimic_core.mimic import scores
 from mimic_core.mimic.weightings import needs_comparison
+from mimic_core.models.classifiers import head_name
 from mimic_core.models.layers import default_mimic_layers
 from mimic_core.models.load import LoadedModel, load_model, weights_identity
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring import direction
 from mimic_core.scoring.inputs import Inputs, open_inputs
+from mimic_core.scoring.job import Job
 from mimic_core.scoring.labels.reference_head import Reference, make_reference, say
 from mimic_core.scoring.snapshot import require_same_architecture
 from mimic_core.scoring.training.check import objective_losses, self_check
@@ -100,62 +99,51 @@ def training_of(config: RunConfig) -> TrainConfig:
     return config.training
 
 
-def prepare(
-    config: RunConfig,
-    *,
-    runs_root: Path,
-    device: torch.device,
-    workers: int | None,
-    group: Group,
-    progress: Progress,
-) -> Setup:
-    """Open everything that ``config`` names, fill the reference's features, split the pool.
+def prepare(job: Job, group: Group) -> Setup:
+    """Open everything that the job names, fill the reference's features, split the pool.
 
     Raises:
         MimicError: The source, a model or a setting cannot be used.
     """
+    config, progress = job.config, job.progress
     training = training_of(config)
     _require_clean_samples(config)
     group.require_even(training.batch_size)  # now, not after hours of reading the pool
     if not group.first:
         group.wait()  # until the first process has filled the features
-    inputs = open_inputs(config, runs_root, device, progress)
+    inputs = open_inputs(config, job.runs_root, job.device, progress)
     require_division(inputs.cached, training, config.head)
     early, loaded = None, _load_model(config, inputs)
     if inputs.source.task == "pairs":
-        early = _pair_models(config, loaded, inputs, device)
+        early = _pair_models(config, loaded, inputs)
         scores.task_vector(early.module, early.reference, early.layers)
     else:  # labelled images need the features first, for their head
         require_layers(loaded, training.mimic_layers)
     if group.first:
-        _fill(inputs, device, workers, progress)
+        inputs.fill(job.workers, progress)
         group.wait()
-    models = early or _label_models(config, loaded, inputs, device, progress)
+    models = early or _label_models(config, loaded, inputs, progress)
     progress.note(f"model: {training.model}; mimic layers: {', '.join(models.layers)}")
-    return _setup(config, inputs, models, device, progress)
+    return _setup(config, inputs, models, progress)
 
 
-def _setup(
-    config: RunConfig, inputs: Inputs, models: _Models, device: torch.device, progress: Progress
-) -> Setup:
+def _setup(config: RunConfig, inputs: Inputs, models: _Models, progress: Progress) -> Setup:
     """Check the models against the pool, divide it, and fix what the settings leave open."""
     training, layers = training_of(config), models.layers
     vector = scores.task_vector(models.module, models.reference, layers)
-    cached, source, reference = inputs.cached, inputs.source, inputs.reference
-    checked = _check(models, vector, spot_check.load_two(cached, source, reference, device))
-    some = spot_check.load_some(cached, source, reference, device, count=SEGMENT_SAMPLES)
-    segment = _segment(models, vector, some)
+    checked = _check(models, vector, inputs.load_two())
+    segment = _segment(models, vector, inputs.load_some(SEGMENT_SAMPLES))
     identity = weights_identity(models.module)
     if training.compile:
         progress.note(compile_plain_parts(models.module, models.objective, layers))
     temperature = training.temperature or default_temperature(config.reference)
     resolved = training.model_copy(update={"temperature": temperature, "mimic_layers": layers})
-    split, clean_labels = _split(cached.samples, training, models.head, progress.note)
+    split, clean_labels = _split(inputs.cached.samples, training, models.head, progress.note)
     return Setup(
         config=config.model_copy(update={"training": resolved}),
-        features=cached,
         reading=inputs.reading,
-        loader=features.loader_for(source, reference),
+        features=inputs.cached,
+        loader=features.loader_for(inputs.source, inputs.reference),
         module=models.module.requires_grad_(True),
         model=identity,
         objective=models.objective,
@@ -173,9 +161,7 @@ def _load_model(config: RunConfig, inputs: Inputs) -> LoadedModel:
     return load_model(training_of(config).model, like=inputs.reference.preprocessing)
 
 
-def _pair_models(
-    config: RunConfig, loaded: LoadedModel, inputs: Inputs, device: torch.device
-) -> _Models:
+def _pair_models(config: RunConfig, loaded: LoadedModel, inputs: Inputs) -> _Models:
     training = training_of(config)
     if loaded.tokenizer is None:
         raise ModelError(
@@ -185,30 +171,26 @@ def _pair_models(
             next_step="choose one, or name the labels with --task labels and --label-column",
         )
     require_same_architecture(loaded.module, inputs.reference.module)
-    module = loaded.module.to(device)
+    module = loaded.module.to(inputs.device)
     layers = training.mimic_layers or default_mimic_layers(module)
-    objective = PairObjective(device, config.precision)
+    objective = PairObjective(inputs.device, config.precision)
     return _Models(module, inputs.reference.module, layers, objective)
 
 
 def _label_models(
-    config: RunConfig,
-    loaded: LoadedModel,
-    inputs: Inputs,
-    device: torch.device,
-    progress: Progress,
+    config: RunConfig, loaded: LoadedModel, inputs: Inputs, progress: Progress
 ) -> _Models:
-    training = training_of(config)
+    training, device = training_of(config), inputs.device
     held = held_out_rows(inputs.cached.samples, training)
     head = make_reference(inputs.cached, config.head, inputs.reference, device, held_out=held)
     say(head.record, progress.note)
     head.head.numbers(inputs.cached.samples["label"].unique().to_list())  # held-out ones too
-    pair = pair_classifiers(
+    model, reference = pair_classifiers(
         loaded, inputs.reference, head.head, seed=training.seed, note=progress.note
     )
-    layers = training.mimic_layers or (pair.head_weight,)
-    objective = LabelObjective(pair.classes, device, config.precision)
-    return _Models(pair.model.to(device), pair.reference, layers, objective, head)
+    layers = training.mimic_layers or (f"{head_name(model)}.weight",)
+    objective = LabelObjective(head.head.classes, device, config.precision)
+    return _Models(model.to(device), reference, layers, objective, head)
 
 
 def _check(models: _Models, vector: scores.TaskVector, two: LoadedBatch) -> float:
@@ -255,18 +237,6 @@ def _require_clean_samples(config: RunConfig) -> None:
             allowed="--clean-column COLUMN=VALUE, or for labelled images --trusted",
             next_step="name a column of the pool and its value for clean samples",
         )
-
-
-def _fill(inputs: Inputs, device: torch.device, workers: int | None, progress: Progress) -> None:
-    features.fill(
-        inputs.cached,
-        inputs.targets,
-        source=inputs.source,
-        model=inputs.reference,
-        device=device,
-        workers=workers,
-        progress=progress,
-    )
 
 
 def _segment(models: _Models, vector: scores.TaskVector, batch: LoadedBatch) -> list[float]:

@@ -70,14 +70,7 @@ class _Job(Job):
 
     def run(self) -> Run:
         with self.timed("preparation"):
-            setup = prepare(
-                self.config,
-                runs_root=self.runs_root,
-                device=self.device,
-                workers=self.workers,
-                group=self.group,
-                progress=self.progress,
-            )
+            setup = prepare(self, self.group)
             require_agreement(setup.self_check)
         record = self.record(
             setup.config,
@@ -104,9 +97,7 @@ class _Job(Job):
 
     def _train(self, run: Run, setup: Setup) -> None:
         trained = setup.features.samples["uid"].gather(setup.split.trained)
-        trainer = Trainer(
-            setup, run.path, device=self.device, workers=self.workers, group=self.group
-        )
+        trainer = Trainer(setup, run.path, self, self.group)
         start = trainer.resume()
         epochs, per_epoch = setup.training.epochs, len(trained)
         self.progress.phase("training", epochs * per_epoch, done=start * per_epoch)

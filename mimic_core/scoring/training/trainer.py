@@ -23,6 +23,7 @@ from mimic_core.features.filling import ENCODE_BATCH
 from mimic_core.features.loading import LoadedBatch, default_workers, load_batches
 from mimic_core.mimic.weightings import needs_comparison, needs_reference_losses
 from mimic_core.runs.metrics import MetricsFile
+from mimic_core.scoring.job import Job
 from mimic_core.scoring.training import state
 from mimic_core.scoring.training.comparison import mean_gradient
 from mimic_core.scoring.training.data import (
@@ -49,20 +50,12 @@ class Trainer:
         folder: The run directory, where the first process keeps checkpoints and metrics.
     """
 
-    def __init__(
-        self,
-        setup: Setup,
-        folder: Path,
-        *,
-        device: torch.device,
-        workers: int | None,
-        group: Group,
-    ) -> None:
+    def __init__(self, setup: Setup, folder: Path, job: Job, group: Group) -> None:
         self._setup = setup
         self._config = setup.training
         self._group = group
-        self._device = device
-        self._workers = workers
+        self._device = device = job.device
+        self._workers = job.workers
         split = setup.split
         self._plan = Plan(
             words_of(setup.features, split.trained),

@@ -97,33 +97,27 @@ def test_batches_go_on_over_epochs_and_hold_only_the_given_rows() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(drawn, again, strict=True))
 
 
-class ArrayRows:
-    """Features (N, F) that are in memory already."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self._array = torch.from_numpy(array)
-
-    def take(self, rows: np.ndarray) -> torch.Tensor:
-        return self._array[torch.from_numpy(rows)].float()
-
-
-def labelled(count: int = 60) -> tuple[np.ndarray, np.ndarray]:
+def labelled_set(path: Path, count: int = 60) -> tuple[FeatureSet, torch.Tensor, torch.Tensor]:
+    """Of three classes; and its features (N, 4) and class numbers (N,)."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, count)
-    return rng.normal(size=(count, 4)) + 2 * np.eye(3, 4)[labels], labels
+    arrays = {"image_features": rng.normal(size=(count, 4)) + 2 * np.eye(3, 4)[labels]}
+    columns = {"label": np.array(["cat", "dog", "eel"])[labels].tolist()}
+    features = proving_set(path, arrays, columns=columns, task="labels")
+    inputs = torch.from_numpy(features.array("image_features").read()).float()
+    return features, inputs, torch.from_numpy(labels)
 
 
-def test_a_head_is_trained_as_torch_would() -> None:
-    features, labels = labelled()
+def test_a_head_is_trained_as_torch_would(tmp_path: Path) -> None:
+    features, inputs, targets = labelled_set(tmp_path / "f")
     words = uid_words([uid_of(n) for n in range(60)])
-    task = LabelsTask(ArrayRows(features), labels, words, CONFIG, width=4, classes=3)
+    task = LabelsTask(features, CONFIG)
     rows = np.arange(40)
     weight, bias = task.fit(rows, seed=2, steps=12, batch_size=16, check=never)
     generator = torch.Generator().manual_seed(2)
     start = (torch.randn(4, 3, generator=generator) / 2).requires_grad_(True)
     shift = torch.zeros(3, requires_grad=True)
     optimiser = torch.optim.AdamW([start, shift], lr=1e-2, weight_decay=1e-5)
-    inputs, targets = torch.from_numpy(features).float(), torch.from_numpy(labels)
     for batch in batches(words, rows, seed=2, steps=12, batch_size=16):
         optimiser.zero_grad()
         F.cross_entropy(inputs[batch] @ start + shift, targets[batch]).backward()
@@ -138,17 +132,11 @@ def test_a_head_is_trained_as_torch_would() -> None:
     assert found[1].tolist() == (logits.argmax(1) == targets[held_out]).double().tolist()
 
 
-def test_classes_on_a_level_share_the_answer() -> None:
-    task = LabelsTask(
-        ArrayRows(np.zeros((2, 1))),
-        np.array([0, 2]),
-        uid_words([uid_of(0), uid_of(1)]),
-        CONFIG,
-        width=1,
-        classes=3,
-    )
-    level = torch.zeros(1, 3), torch.tensor([1.0, 1.0, 0.0])
-    assert task.contributions(level, np.arange(2))[1].tolist() == [0.5, 0.0]
+def test_classes_on_a_level_share_the_answer(tmp_path: Path) -> None:
+    features, _, targets = labelled_set(tmp_path / "f")
+    level = torch.zeros(4, 3), torch.tensor([1.0, 1.0, 0.0])
+    right = LabelsTask(features, CONFIG).contributions(level, np.arange(60))[1]
+    assert right.tolist() == [[0.5, 0.5, 0.0][number] for number in targets]
 
 
 @pytest.mark.parametrize("array", ["image_features", "image_embedding"])

@@ -381,8 +381,7 @@ def test_checks_never_build_the_logits_of_all_pairs(
     for features in sets.values():
         scorer = Probe(features, CONFIG)
         segment = scorer.segment_losses((0.0, 1.0))
-        monkeypatch.setattr(probe, "clip_losses", all_pairs)
-        monkeypatch.setattr(probe, "siglip_losses", all_pairs)
+        monkeypatch.setattr(probe, "contrastive_losses", all_pairs)
         assert scorer.self_check() < 1e-5
         assert scorer.segment_losses((0.0, 1.0)) == segment
         monkeypatch.setattr(learner, "SEGMENT_SAMPLES", CONFIG.batch_size)

@@ -15,14 +15,15 @@ from mimic_core.features.encoders import TangentEncoder, embed_with_tangents, ta
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.features.stored import contrastive_head
 from mimic_core.mimic.contrastive import score_logits
+from mimic_core.mimic.losses import contrastive_losses
 from mimic_core.mimic.scores import mimic_scores, mimic_weights, task_vector
+from mimic_core.models import clip
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring import snapshot as score
 from mimic_core.scoring.snapshot import (
     Snapshot,
     head_with_tangents,
     module_losses,
-    pair_losses,
     self_check,
 )
 from tests.core import oracle, tiny
@@ -84,8 +85,8 @@ def test_planted_scores_are_those_of_a_batch_with_one_caption_of_another(
         _, scores = mimic_scores(
             model,
             vector,
-            lambda texts=texts, rows=batch.rows: pair_losses(  # type: ignore[misc]
-                model, *model(images[rows], texts)[:2]
+            lambda texts=texts, rows=batch.rows: contrastive_losses(  # type: ignore[misc]
+                *model(images[rows], texts)[:2], clip.logit_scale(model), clip.logit_bias(model)
             ),
         )
         np.testing.assert_allclose(
@@ -115,8 +116,10 @@ def test_two_phases_equal_one_forward_mode_pass(kind: str, choice: str, tmp_path
             losses, scores = mimic_scores(
                 model,
                 vector,
-                lambda rows=rows: pair_losses(  # type: ignore[misc]
-                    model, *model(images[rows], tokens[rows])[:2]
+                lambda rows=rows: contrastive_losses(  # type: ignore[misc]
+                    *model(images[rows], tokens[rows])[:2],
+                    clip.logit_scale(model),
+                    clip.logit_bias(model),
                 ),
             )
             counted = len(batch.rows)

@@ -76,7 +76,7 @@ def test_a_checkpoint_names_its_classes_in_the_order_of_its_rows(
     notes: list[str] = []
     pair = pair_classifiers(loaded, reference, head, seed=0, note=notes.append)
     assert notes == ["the model's own head is over the same classes and is kept"]
-    weight = classifiers.head(pair.model).weight
+    weight = classifiers.head(pair[0]).weight
     for row, name in enumerate(wanted):
         assert torch.equal(weight[row], own.weight[own.classes.index(name)]), name
 

@@ -505,17 +505,11 @@ def test_a_batch_that_two_processes_cannot_share_is_refused() -> None:
 
 
 def test_such_a_batch_is_refused_before_the_pool_is_read(home: Path, tmp_path: Path) -> None:
+    from mimic_core.scoring.job import Job
     from mimic_core.scoring.training.distributed import Group
     from mimic_core.scoring.training.setup import prepare
 
     config = config_of(home, batch_size=9)
     with pytest.raises(ConfigError, match=r"--batch-size"):
-        prepare(
-            config,
-            runs_root=tmp_path,
-            device=torch.device("cpu"),
-            workers=0,
-            group=Group(0, 2),
-            progress=Silent(),
-        )
+        prepare(Job(config, tmp_path, torch.device("cpu"), 0, Silent()), Group(0, 2))
     assert list(tmp_path.iterdir()) == []

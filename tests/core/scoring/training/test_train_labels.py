@@ -221,9 +221,9 @@ def test_the_models_own_head_is_kept_where_it_is_over_the_same_classes(home: Pat
     pair = pair_classifiers(model, reference, head, seed=0, note=notes.append)
     kept_head = "the model's own head is over the same classes and is kept"
     assert notes == [f"{kept_head}; nothing names its outputs, so their order is assumed"]
-    assert torch.equal(classifiers.head(pair.model).weight, kept)
-    assert torch.equal(classifiers.head(pair.reference).weight, head.weight)
-    assert torch.equal(classifiers.head(pair.reference).bias, head.bias)
+    assert torch.equal(classifiers.head(pair[0]).weight, kept)
+    assert torch.equal(classifiers.head(pair[1]).weight, head.weight)
+    assert torch.equal(classifiers.head(pair[1]).bias, head.bias)
 
 
 def test_a_head_over_other_classes_is_drawn_afresh_by_the_seed(home: Path) -> None:
@@ -236,7 +236,7 @@ def test_a_head_over_other_classes_is_drawn_afresh_by_the_seed(home: Path) -> No
         head = ClassHead(("a", "b", "c", "d"), torch.randn(4, width), torch.zeros(4))
         pair = pair_classifiers(model, reference, head, seed=seed, note=notes.append)
         assert notes == ["the model's head is drawn afresh, over 4 classes"]
-        return classifiers.head(pair.model).weight.detach()
+        return classifiers.head(pair[0]).weight.detach()
 
     assert drawn(0).shape == (4, 64)
     assert torch.equal(drawn(0), drawn(0))
