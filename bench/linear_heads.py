@@ -1,6 +1,6 @@
 """What is written by hand although a library has it, against that library.
 
-    python bench/linear_heads.py [--samples 20000 100000] [--width 512] [--classes 100] [--json FILE]
+    python bench/linear_heads.py [--samples 20000 100000] [--width 512] [--classes 100] [--json F]
 
 - The logistic regression of reference heads against scikit-learn's, of float32 features and of the
   same in float64. Random classes in features of unit length, stored as float16; each fit has a

@@ -1,8 +1,8 @@
 """AdamW for a single tensor (Loshchilov and Hutter, arXiv 1711.05101).
 
 The same operations as ``torch.optim.AdamW``, to the bit. Importing that one loads torch's compiler:
-a first step takes 1.31 s of a processor against 0.03 s here (``bench/linear_heads.py``), and live tuning
-makes one in the app.
+a first step takes 1.31 s of a processor against 0.03 s here (``bench/linear_heads.py``), and live
+tuning makes one in the app.
 """
 
 from __future__ import annotations
