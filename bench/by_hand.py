@@ -1,6 +1,6 @@
 """What is written by hand although a library has it, against that library.
 
-    python bench/by_hand.py [--samples 20000 100000] [--width 512] [--classes 100]
+    python bench/by_hand.py [--samples 20000 100000] [--width 512] [--classes 100] [--json FILE]
 
 - The logistic regression of reference heads against scikit-learn's, of float32 features and of the
   same in float64. Random classes in features of unit length, stored as float16; each fit has a
@@ -119,12 +119,14 @@ def main() -> None:
     parser.add_argument("--samples", type=int, nargs="+", default=[20_000, 100_000])
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--one", choices=WAYS, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one is not None:
         run_one(options.one, options.samples[0], options.width, options.classes)
         return
     print("| samples | way | seconds | peak MB | loss above ours |\n|---|---|---|---|---|")
+    rows: list[dict[str, object]] = []
     for samples in options.samples:
         found = {}
         for way in WAYS:
@@ -134,11 +136,15 @@ def main() -> None:
         for way in WAYS:
             one, ours = found[way], found["ours"]
             above = one["loss"] - ours["loss"]
-            print(
-                f"| {samples:,} | {way} | {one['seconds']:.1f} | {one['peak']:.0f} | {above:+.1e} |"
-            )
-    for way, seconds in steps().items():
+            figures = f"{one['seconds']:.1f} | {one['peak']:.0f} | {above:+.1e}"
+            print(f"| {samples:,} | {way} | {figures} |")
+            rows.append({"samples": samples, **one})
+    adamw = steps()
+    for way, seconds in adamw.items():
         print(f"{way}: {seconds:.2f} s")
+    if options.json:
+        text = json.dumps({"logistic": rows, "adamw": adamw}, indent=2)
+        options.json.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
