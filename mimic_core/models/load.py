@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from mimic_core.base.config import LossName
 from mimic_core.base.errors import ModelError
 from mimic_core.base.identity import digest
 from mimic_core.models import clip, open_clip_models, own_models, timm_models
-from mimic_core.models.building import Built, Tokenizer, first_line
+from mimic_core.models.building import Built, Tokenizer, first_line, require_fitting_images
 from mimic_core.models.classifiers import TowerClassifier
 from mimic_core.models.names import ModelSpec, parse_spec
 from mimic_core.models.preprocessing import Settings
@@ -82,6 +83,10 @@ def load_model(
             next_step="check the path and the permissions",
         ) from error
     module = built.module.eval().requires_grad_(False)
+    if like is None:  # other models are held against the reference that has been tried
+        captions = built.tokenizer is not None
+        forward = partial(clip.encode_image, module) if captions else module
+        require_fitting_images(spec, built.preprocessing, forward)
     _require_finite_weights(module, spec)
     parts = [built.architecture, *_kind(built), weights_identity(module)]
     return LoadedModel(

@@ -18,13 +18,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from mimic_core.base.errors import ModelError
-from mimic_core.models import classifiers, clip, hub
+from mimic_core.models import classifiers, hub
 from mimic_core.models.building import (
     Built,
     built,
     do_not_fit,
     first_line,
-    require_fitting_images,
     require_room,
 )
 from mimic_core.models.checkpoints import Weights, find_weights, open_weights
@@ -81,14 +80,11 @@ def load(spec: ModelSpec, choice: str | None, like: Settings | None) -> Built:
         require_room(spec, make, weights, "visual" if tower else "")
         module = built(spec, make)
         if tower and weights is not None:
-            module = classifiers.tower_classifier(module, spec, weights.tensors()).eval()
-            require_fitting_images(spec, settings, module)
+            module = classifiers.tower_classifier(module, spec, weights.tensors())
             names = written_names(weights.path)
             return Built(module, settings, origin, found.architecture, classes=names)
         if file is not None:
             _load(module, spec, file, weights)
-        module = module.eval()
-        require_fitting_images(spec, settings, lambda images: clip.encode_image(module, images))
         return Built(module, settings, origin, found.architecture, _tokenizer(spec, found))
 
 

@@ -22,8 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from mimic_core.base.errors import ModelError
-from mimic_core.models import clip
-from mimic_core.models.building import Built, Tokenizer, first_line, require_fitting_images
+from mimic_core.models.building import Built, Tokenizer, first_line
 from mimic_core.models.names import ModelSpec
 from mimic_core.models.preprocessing import Settings, chosen_preprocessing, completed
 
@@ -82,12 +81,9 @@ def load(spec: ModelSpec, choice: str | None, like: Settings | None) -> Built:
     else:
         chosen, origin = chosen_preprocessing(str(choice))
         settings = completed(chosen, _built_size(module))
-    module = module.eval().float().cpu()
-    if tokenizer is None:
-        require_fitting_images(spec, settings, module)
-    else:
+    module = module.float().cpu()
+    if tokenizer is not None:
         _require_towers(spec, module)
-        require_fitting_images(spec, settings, lambda images: clip.encode_image(module, images))
     source = hashlib.sha256(file.read_bytes()).hexdigest()
     names = getattr(module, "classes", ())
     classes = tuple(map(str, names)) if isinstance(names, list | tuple) else ()

@@ -20,7 +20,6 @@ from mimic_core.models.building import (
     Built,
     built,
     do_not_fit,
-    require_fitting_images,
     require_room,
 )
 from mimic_core.models.checkpoints import Weights, find_weights, open_weights
@@ -119,8 +118,7 @@ def load(spec: ModelSpec, choice: str | None, like: Settings | None) -> Built:
     found = _found(spec)
     settings, origin = _settings(spec, found, choice, like)
     weights = None if found.weights is None else open_weights(found.weights)
-    module = _module(spec, found, settings["size"], weights).eval()
-    require_fitting_images(spec, settings, module)
+    module = _module(spec, found, settings["size"], weights)
     names = written_names(weights.path) if weights is not None else ()
     named = found.arch if spec.kind in ("folder", "hub") else spec.arch
     return Built(module, settings, origin, named, classes=names or found.label_names)
