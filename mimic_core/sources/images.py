@@ -155,7 +155,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _undecodable(data: bytes, error: Exception) -> ImageError:
     """What the bytes are, where their first ones say it, else what the decoder says."""
-    for place, head, what in _HEADS:
+    avif = data.startswith((b"ftypavif", b"ftypavis"), 4)  # which is read, and so damaged
+    for place, head, what in () if avif else _HEADS:
         if data.startswith(head, place):
             return ImageError(
                 "unread_format", f"the bytes are {what}, which is not read; convert it to JPEG"

@@ -99,7 +99,7 @@ def read_members(file: File, end: int | None) -> Iterator[Member | Gap]:
             behind, zeros = _behind_zeros(file, position)
             if behind is None:
                 return
-            if zeros > 1 and _header(_read(file, behind, _BLOCK)) is not None:
+            if _header(_read(file, behind, _BLOCK)) is not None:
                 position = behind  # archives put behind one another
                 continue
             found: Member | Gap
@@ -131,7 +131,7 @@ def _described(
             break
         if header.size > MAX_HEADER_BYTES:
             why = f"a header of {header.size} bytes, the limit is {MAX_HEADER_BYTES}"
-            return _gap(file, start, why, after=position)
+            return _gap(file, start, why, after=position - _BLOCK)
         _apply(header, _read(file, position, header.size), own, common)
         position += header.stored
     member, following = _member(file, header, own, position)

@@ -75,6 +75,8 @@ class _Audit:
             path, mode, flags = arguments
             if (isinstance(mode, str) and set(mode) & set("wax+")) or (flags or 0) & _WRITING:
                 self.written.append(os.fsdecode(path))
+        elif event in ("os.remove", "os.rmdir") and arguments[1] >= 0:
+            return  # below a folder that is open already, whose own removal is heard
         elif event in _MADE:
             places = arguments[:2] if event in ("os.rename", "os.link") else arguments[:1]
             self.written += [os.fsdecode(place) for place in places if not isinstance(place, int)]

@@ -26,6 +26,7 @@ from mimic_core.sources.tables.columns import OWN
 
 BATCH_ROWS = 128  # images decoded from the file together
 _OPEN_COLUMNS = 4
+_NUL = "\0"
 _KNOWN = (
     *(pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_null),
     *(pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary),
@@ -62,7 +63,7 @@ def unusable_columns(file: IO[bytes] | Path, name: str) -> list[str]:
     schema = arrow_schema(file, name)
     usable = _usable(schema)
     unused = [one for one in schema if one.name not in usable]
-    return [f"{one.name or 'without a name'} ({one.type})" for one in unused]
+    return [f"{one.name.replace(_NUL, '?') or 'without a name'} ({one.type})" for one in unused]
 
 
 def arrow_schema(file: IO[bytes] | Path, name: str) -> Any:
@@ -83,7 +84,9 @@ def _usable(schema: Any) -> dict[str, pl.DataType]:
     """The columns that have a name and whose values polars can hold."""
     found = {}
     for field in schema:
-        series = _series(field.type, []) if field.name else None
+        # Arrow itself finds no column by a name with NUL in it.
+        named = bool(field.name) and _NUL not in field.name
+        series = _series(field.type, []) if named else None
         if series is not None:
             found[field.name] = series.dtype
     return found
