@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from mimic_core.base.schema import IMAGE_COLUMNS
+from mimic_core.base.schema import IMAGE_COLUMNS, JUDGED_COLUMNS
 
 MAX_CHOICES = 40  # a text column with more values is not offered as a category
 MAX_GROUPS = 10_000  # nor are shares for each of more values than these
@@ -12,6 +12,7 @@ _NOT_NUMBERS = {*IMAGE_COLUMNS, "map_x", "map_y"}
 _NOT_CATEGORIES = {*IMAGE_COLUMNS, "uid", "key", "caption"}
 _NOT_TEXT = {*IMAGE_COLUMNS, "uid"}
 TRUTH = "is_noisy"
+_NOT_TRUTH = JUDGED_COLUMNS.keys()  # a judgement of the run's own is no truth to judge it by
 _FIRST = ("mimic_score", "clip_score", "loss", "mimic_weight", "mimic_score_se")
 
 
@@ -45,7 +46,7 @@ def truth_columns(table: pl.DataFrame) -> list[str]:
     found = [
         name
         for name, dtype in table.schema.items()
-        if dtype == pl.Boolean and _holds_values(table[name])
+        if dtype == pl.Boolean and name not in _NOT_TRUTH and _holds_values(table[name])
     ]
     return sorted(found, key=lambda name: name != TRUTH)
 

@@ -293,10 +293,10 @@ class HeadConfig(Frozen):
     neither scored nor trained on."""
     prompts: Annotated[tuple[str, ...], Otherwise("a photo of a {}")] = ()
     """For CLIP models: words for a class, with {} for its name; all are averaged."""
-    weight_decay: WeightDecay = Field(
-        default=1e-2,
-        description="Of a head that is trained on trusted samples.",
+    weight_decay: Annotated[float | None, Otherwise("chosen by cross-validation")] = Field(
+        default=None, ge=0, allow_inf_nan=False
     )
+    """Of a head that is trained on trusted samples."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> HeadConfig:

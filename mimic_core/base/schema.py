@@ -70,9 +70,22 @@ PLANTED_COLUMNS: dict[str, pl.DataType] = {
     "partner": pl.String(),
     "planted_score": pl.Float32(),
 }
+# What the reference head of a labelled run makes of a label; null where it was trained on it.
+JUDGED_COLUMNS: dict[str, pl.DataType] = {
+    "reference_loss": pl.Float32(),
+    "reference_agrees": pl.Boolean(),
+    "label_issue": pl.Boolean(),
+}
 _DERIVED = ("mimic_score_se", "map_x", "map_y", "correct_share", "reference_label")
 RESERVED_COLUMNS = frozenset(
-    [*SAMPLE_COLUMNS, *MEASURED_COLUMNS, *SCORE_COLUMNS, *TRAINED_COLUMNS, *_DERIVED]
+    [
+        *SAMPLE_COLUMNS,
+        *MEASURED_COLUMNS,
+        *SCORE_COLUMNS,
+        *TRAINED_COLUMNS,
+        *JUDGED_COLUMNS,
+        *_DERIVED,
+    ]
 )
 
 

@@ -12,7 +12,7 @@ RunStatus = Literal["running", "done"]
 CheckLevel = Literal["good", "caution", "bad", "unknown"]
 
 HeadOrigin = Literal["file", "trusted", "zero_shot", "checkpoint"]
-
+WeightDecayOrigin = Literal["cross_validation", "given", "too_few"]
 
 # Of the way from chance to all labels: below, a reference head is warned of.
 FEW_BEYOND_CHANCE = 0.25
@@ -27,7 +27,8 @@ class HeadRecord(Frozen):
     Mimicscope has trained it; ``trusted_held_out`` more were trusted, but are held out.
     ``converged`` is false where the training of the head has not come to its end. ``chance`` is the
     accuracy that its predictions would have on the same labels in another order; None in records
-    that do not hold it.
+    that do not hold it. ``weight_decay`` is that of a head trained on trusted samples, and
+    ``weight_decay_origin`` how it came about: ``too_few`` where no class has two trusted samples.
     """
 
     origin: HeadOrigin
@@ -41,6 +42,8 @@ class HeadRecord(Frozen):
     disjoint: bool = True
     converged: bool = True
     chance: float | None = None
+    weight_decay: float | None = None
+    weight_decay_origin: WeightDecayOrigin | None = None
 
     @property
     def warning(self) -> str | None:
@@ -74,9 +77,19 @@ class HeadRecord(Frozen):
         scored = "" if self.disjoint else ", which are scored too"
         ended = "" if self.converged else ", stopped by its limit before it had converged"
         return (
-            f"{origin}{left}{scored}{ended}; {self.classes} classes; agrees with "
+            f"{origin}{left}{scored}{self._decay()}{ended}; {self.classes} classes; agrees with "
             f"{self.accuracy:.1%} of the {self.scored:,} scored labels"
         )
+
+    def _decay(self) -> str:
+        if self.weight_decay is None or self.weight_decay_origin is None:
+            return ""
+        how = {
+            "cross_validation": "chosen by cross-validation",
+            "given": "as given",
+            "too_few": "the usual one: no class has the two samples that choosing takes",
+        }[self.weight_decay_origin]
+        return f", with weight decay {self.weight_decay:g} ({how})"
 
 
 class LayerSweep(Frozen):

@@ -139,8 +139,8 @@ class Run:
 
     @property
     def reference_labels(self) -> pl.LazyFrame | None:
-        """Uid and ``reference_label``, the class that the reference head gives each scored sample;
-        None for runs without labels.
+        """Uid, ``reference_label``, the class that the reference head gives each scored sample, and
+        ``JUDGED_COLUMNS``, which older runs do not have; None for runs without labels.
         """
         path = self.path / "reference_labels.parquet"
         return pl.scan_parquet(path) if path.exists() else None

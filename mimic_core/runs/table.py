@@ -17,7 +17,7 @@ import polars.selectors as cs
 from mimic_core.base import files
 from mimic_core.base.errors import RunError, no_such_column
 from mimic_core.base.identity import all_unique, same_order
-from mimic_core.base.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS, named
+from mimic_core.base.schema import JUDGED_COLUMNS, MEASURED_COLUMNS, SAMPLE_COLUMNS, named
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.means import CORRECT_SHARE, SUMMARY_COLUMNS, score_summary
 from mimic_core.runs.run import Run
@@ -27,7 +27,7 @@ MAP_FILE = "map.parquet"
 MAP_CONFIG_FILE = "map.json"  # mimic_core.runs.layout writes both
 MAP_COLUMNS = ("map_x", "map_y")
 
-LABEL_COLUMNS = (CORRECT_SHARE, "reference_label")  # of runs on labels
+LABEL_COLUMNS = (CORRECT_SHARE, "reference_label", *JUDGED_COLUMNS)  # of runs on labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def sample_table(
     Args:
         scores: Of a run, or a long table of them.
         held_out: uids to leave out.
-        reference_labels: uid and ``reference_label``.
+        reference_labels: uid, ``reference_label`` and, but for older runs, ``JUDGED_COLUMNS``.
 
     Raises:
         RunError: A uid is there twice or on one side only, a user column has a reserved name, a
@@ -108,7 +108,6 @@ def _scan(
     """The columns of the samples, and by uid those of the scores, the map and the labels."""
     samples = _scored(features.scan(), held_out)
     there = samples.collect_schema().names()
-    _refuse_taken(there)
 
     def places(names: Sequence[str], uids: pl.Series) -> pl.DataFrame:
         return _scored(_places(features, uids, names).lazy(), held_out).collect()
@@ -118,8 +117,10 @@ def _scan(
     joined = [_Part((*SUMMARY_COLUMNS, *shares), means, "the scores")]
     joined.append(_Part(MAP_COLUMNS, places, "the map"))
     if labels is not None:
-        joined.append(_Part(LABEL_COLUMNS[1:], partial(_labels, labels), "the reference's labels"))
+        opinions = tuple(name for name in labels.collect_schema().names() if name != "uid")
+        joined.append(_Part(opinions, partial(_labels, labels), "the reference's labels"))
     made = {name for part in joined for name in part.columns}
+    _refuse_taken(there, made)
     labelled = [name for name in LABEL_COLUMNS if name in made]
     first = [*SAMPLE_COLUMNS, *MEASURED_COLUMNS, *SUMMARY_COLUMNS, *MAP_COLUMNS, *labelled]
     names = [*first, *(name for name in there if name not in first)]
@@ -145,7 +146,9 @@ def _means(scores: EpochScores, names: Sequence[str], uids: pl.Series) -> pl.Dat
 
 
 def _labels(labels: pl.LazyFrame, names: Sequence[str], _: pl.Series) -> pl.DataFrame:
-    return labels.select("uid", *names).collect()
+    read = labels.select("uid", *names).collect()
+    require_finite(read)
+    return read
 
 
 def _scored(rows: pl.LazyFrame, held_out: pl.Series | None) -> pl.LazyFrame:
@@ -155,8 +158,8 @@ def _scored(rows: pl.LazyFrame, held_out: pl.Series | None) -> pl.LazyFrame:
     return rows.filter(~pl.col("uid").is_in(held_out.implode()))
 
 
-def _refuse_taken(there: Iterable[str]) -> None:
-    taken = [name for name in (*SUMMARY_COLUMNS, *MAP_COLUMNS, *LABEL_COLUMNS) if name in there]
+def _refuse_taken(there: Iterable[str], made: Iterable[str]) -> None:
+    taken = sorted(set(there) & set(made))
     if taken:
         raise RunError(
             "the pool has a column whose name Mimicscope itself uses",

@@ -100,7 +100,8 @@ class _Job(Job):
         )
         run = start_run(self.runs_root, record)
         swept = run.record.direction_check is not None and run.record.direction_check.sweep
-        if run.done and inputs.cached.complete and (swept or not self.sweep):
+        judged = inputs.source.task != "labels" or stored.is_judged(run)
+        if run.done and inputs.cached.complete and judged and (swept or not self.sweep):
             self.progress.note(f"run {run.id} is finished already")
             return run
         with self.timed("checks"):

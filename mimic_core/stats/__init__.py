@@ -1,3 +1,12 @@
 """Figures of plain arrays: cutoffs, dynamics, detection, retention, agreement."""
 
-__all__ = ["agreement", "cutoffs", "detection", "direction", "dynamics", "histograms", "retention"]
+__all__ = [
+    "agreement",
+    "cutoffs",
+    "detection",
+    "direction",
+    "dynamics",
+    "histograms",
+    "label_issues",
+    "retention",
+]

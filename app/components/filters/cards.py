@@ -18,7 +18,8 @@ from app.shown import Shown
 from app.state import session
 from app.state.filters import Editor
 from app.text import count, plain, share
-from mimic_core.filters.conditions import Condition, EnsembleVote, Minus, Percentile
+from mimic_core.base.schema import JUDGED_COLUMNS
+from mimic_core.filters.conditions import Category, Condition, EnsembleVote, Minus, Percentile
 from mimic_core.filters.recipe import NamedCondition, Recipe
 
 _EXAMPLES: dict[str, tuple[str, Condition]] = {
@@ -34,6 +35,21 @@ _EXAMPLES: dict[str, tuple[str, Condition]] = {
         Percentile(column="mimic_score", lower=30),
     ),
     "What most epochs keep, by k-means": (":material/how_to_vote:", EnsembleVote()),
+}
+# Of labelled pools: what the reference head makes of each label.
+_LABEL_EXAMPLES: dict[str, tuple[str, Condition]] = {
+    "The reference head agrees with the label": (
+        ":material/handshake:",
+        Category(column="reference_agrees", values=(True,)),
+    ),
+    "No label issue, by confident learning": (
+        ":material/fact_check:",
+        Category(column="label_issue", values=(False,)),
+    ),
+    "Reference loss: lowest 70 %": (
+        ":material/vertical_align_bottom:",
+        Percentile(column="reference_loss", upper=70),
+    ),
 }
 _MINUS = "Drop what another condition keeps, and what has no value to judge by"
 _OR = "Keep also what another condition keeps"
@@ -62,12 +78,18 @@ def recipe_cards(shown: Shown) -> None:
             args=("add",),
         )
     if not shown.recipe.conditions and editor is None:
-        _examples()
+        _examples(_offered(shown))
 
 
-def _examples() -> None:
+def _offered(shown: Shown) -> dict[str, tuple[str, Condition]]:
+    """The examples that the run has columns for."""
+    judged = set(JUDGED_COLUMNS) <= set(shown.table.columns)
+    return _EXAMPLES | _LABEL_EXAMPLES if judged else _EXAMPLES
+
+
+def _examples(offered: dict[str, tuple[str, Condition]]) -> None:
     st.caption("No conditions yet: every sample is kept. Add one, or start from an example:")
-    for place, (label, (icon, condition)) in enumerate(_EXAMPLES.items()):
+    for place, (label, (icon, condition)) in enumerate(offered.items()):
         st.button(
             plain(label),
             key=f"example-{place}",

@@ -28,13 +28,15 @@ _PLACES = ("", *(f"{name}." for name in classifiers.HEADS))
 class ClassHead:
     """``logits = features @ weight.T + bias``: classes (C), weight (C, F), bias (C,).
 
-    ``converged`` is false of a head whose training by Mimicscope has not come to its end.
+    Of a head that Mimicscope has trained, ``weight_decay`` is that of its training, and
+    ``converged`` is false where that has not come to its end.
     """
 
     classes: tuple[str, ...]
     weight: Tensor
     bias: Tensor
     converged: bool = True
+    weight_decay: float | None = None
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (B, C) of ``features`` (B, F)."""

@@ -23,7 +23,7 @@ from mimic_core.mimic.losses import widened
 
 BLOCK = 65_536
 MAX_ITERATIONS = 500
-_GRADIENT_TOLERANCE = 1e-6
+GRADIENT_TOLERANCE = 1e-6
 # Where rounding ends the line search before the tolerance is met, this is still at the optimum.
 _NEAR_TOLERANCE = 1e-3
 
@@ -44,6 +44,8 @@ def fit_logistic(
     classes: int,
     width: int,
     weight_decay: float,
+    begin: LogisticFit | None = None,
+    tolerance: float = GRADIENT_TOLERANCE,
 ) -> LogisticFit:
     """The penalised maximum-likelihood classifier.
 
@@ -55,6 +57,8 @@ def fit_logistic(
         take: Features (B, F) float32 of positions (B,) among the T samples.
         targets: Class numbers (T,) int64.
         weight_decay: Half of it times the squared norm of the (scaled) weight is the penalty.
+        begin: A classifier of the same shape to begin at; None begins at zero.
+        tolerance: The largest entry of the gradient at which the fit ends.
 
     Raises:
         ScoreError: The features are all the same, or the fit ran into numbers that are not finite.
@@ -82,8 +86,11 @@ def fit_logistic(
         gradient[: classes * width] += weight_decay * weight.flatten()
         return loss, gradient.numpy()
 
-    options = {"maxiter": MAX_ITERATIONS, "gtol": _GRADIENT_TOLERANCE, "ftol": 1e-12}
+    options = {"maxiter": MAX_ITERATIONS, "gtol": tolerance, "ftol": 1e-12}
     start = np.zeros(classes * width + classes)
+    if begin is not None:
+        own = widened(begin.bias) + widened(begin.weight) @ widened(centre).cpu()
+        start = np.concatenate([(widened(begin.weight) * scale).flatten().numpy(), own.numpy()])
     found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
     if not np.isfinite(found.x).all():
         raise ScoreError(

@@ -23,7 +23,7 @@ from mimic_core.features.stored import Rows, features_array
 from mimic_core.models import clip
 from mimic_core.models.load import LoadedModel
 from mimic_core.runs.featureset import FeatureSet
-from mimic_core.runs.record import HeadOrigin, HeadRecord
+from mimic_core.runs.record import HeadOrigin, HeadRecord, WeightDecayOrigin
 from mimic_core.scoring.labels.class_head import (
     ClassHead,
     own_head,
@@ -32,6 +32,7 @@ from mimic_core.scoring.labels.class_head import (
     trained_classifier,
 )
 from mimic_core.scoring.labels.logistic import fit_logistic
+from mimic_core.scoring.labels.regularisation import can_choose, chosen_weight_decay
 from mimic_core.sources.marks import Trusted, trusted_samples
 
 DEFAULT_PROMPTS = ("a photo of a {}",)
@@ -81,7 +82,7 @@ def make_reference(
         head = read_class_head(Path(wanted.file), width=rows.width, labels=labels)
     elif trusted is not None:
         origin = "trusted"
-        head = trained_head(rows, trusted, weight_decay=wanted.weight_decay)
+        head = trained_head(rows, trusted, samples["uid"], weight_decay=wanted.weight_decay)
     elif model.tokenizer is not None:
         origin = "zero_shot"
         head = _zero_shot_head(model, labels, wanted.prompts, device)
@@ -118,8 +119,15 @@ def require_origin(features: FeatureSet, config: HeadConfig | None, model: Loade
             trained_classifier(model)
 
 
-def trained_head(rows: Rows, trusted: Trusted, *, weight_decay: float) -> ClassHead:
-    """A head trained on the trusted samples; no other sample's features are read."""
+def trained_head(
+    rows: Rows, trusted: Trusted, uids: pl.Series, *, weight_decay: float | None
+) -> ClassHead:
+    """A head trained on the trusted samples; no other sample's features are read.
+
+    Args:
+        uids: Of all samples (N,).
+        weight_decay: None chooses it (``mimic_core.scoring.labels.regularisation``).
+    """
     classes = tuple(sorted(set(trusted.labels)))
     if len(classes) < 2:
         raise ConfigError(
@@ -129,14 +137,18 @@ def trained_head(rows: Rows, trusted: Trusted, *, weight_decay: float) -> ClassH
             next_step="trust samples of every class of the pool",
         )
     number = {name: n for n, name in enumerate(classes)}
-    fit = fit_logistic(
-        lambda part: rows.take(trusted.rows[part]),
-        np.array([number[label] for label in trusted.labels]),
-        classes=len(classes),
-        width=rows.width,
-        weight_decay=weight_decay,
-    )
-    return ClassHead(classes, fit.weight, fit.bias, fit.converged)
+    targets = np.array([number[label] for label in trusted.labels])
+
+    def take(part: np.ndarray) -> Tensor:
+        return rows.take(trusted.rows[part])
+
+    count, width = len(classes), rows.width
+    decay = weight_decay
+    if decay is None:
+        mine = uids.gather(trusted.rows)
+        decay = chosen_weight_decay(take, targets, mine, classes=count, width=width)
+    fit = fit_logistic(take, targets, classes=count, width=width, weight_decay=decay)
+    return ClassHead(classes, fit.weight, fit.bias, fit.converged, decay)
 
 
 def _zero_shot_head(
@@ -217,8 +229,16 @@ def _measured(
         converged=head.converged,
         disjoint=trusted is None or not config.score_trusted,
         chance=_chance(predicted, labels, len(head.classes)),
+        weight_decay=head.weight_decay,
+        weight_decay_origin=None if trusted is None else _decay_origin(config, trusted),
     )
     return Reference(head, record, scored, predicted, trusted)
+
+
+def _decay_origin(config: HeadConfig, trusted: Trusted) -> WeightDecayOrigin:
+    if config.weight_decay is not None:
+        return "given"
+    return "cross_validation" if can_choose(trusted.labels) else "too_few"
 
 
 def _chance(predicted: np.ndarray, labels: np.ndarray, classes: int) -> float:

@@ -1,7 +1,7 @@
 """What a labelled probe leaves in the run directory besides scores: its reference head.
 
 ``reference_head.safetensors`` is all that live tuning needs; ``reference_labels.parquet`` says
-which class the head gives each scored sample.
+which class the head gives each scored sample, and what it makes of the sample's own label.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import torch
 from mimic_core.base import files
 from mimic_core.base.config import HeadConfig, ProbeConfig
 from mimic_core.base.errors import RunError
+from mimic_core.base.schema import JUDGED_COLUMNS
 from mimic_core.features.stored import features_array
 from mimic_core.models.load import LoadedModel
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.record import HeadRecord
 from mimic_core.runs.run import Run
 from mimic_core.scoring.labels.class_head import HEAD_FILE, read_class_head, store_class_head
+from mimic_core.scoring.labels.judgement import judged_labels
 from mimic_core.scoring.labels.probe import LabelProbe
 from mimic_core.scoring.labels.reference_head import Reference, make_reference
 from mimic_core.sources.marks import trusted_samples
@@ -63,12 +65,19 @@ def store_reference(run: Run, features: FeatureSet, reference: Reference, rows: 
         rows: Ascending positions in the feature set, among those that the head may score.
     """
     store_class_head(run.path / HEAD_FILE, reference.head)
-    named = np.array(reference.head.classes, object)[reference.predicted]
-    kept = named[np.isin(reference.scored, rows)]
+    classes = np.array(reference.head.classes, object)[reference.predicted]
+    kept = classes[np.isin(reference.scored, rows)]
     uids = features.samples["uid"].gather(rows)
     predicted = {"uid": uids, "reference_label": kept.tolist()}
-    schema = {"uid": pl.String(), "reference_label": pl.String()}
-    files.write_parquet(run.path / "reference_labels.parquet", pl.DataFrame(predicted, schema))
+    named = pl.DataFrame(predicted, {"uid": pl.String(), "reference_label": pl.String()})
+    told = named.hstack(judged_labels(features, reference, rows))
+    files.write_parquet(run.path / "reference_labels.parquet", told)
+
+
+def is_judged(run: Run) -> bool:
+    """Whether ``run`` says what its reference head makes of the labels, as older ones do not."""
+    labels = run.reference_labels
+    return labels is not None and set(JUDGED_COLUMNS) <= set(labels.collect_schema().names())
 
 
 def open_label_probe(run: Run, config: ProbeConfig) -> LabelProbe:

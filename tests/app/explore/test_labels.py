@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mimic_core.base.config import HeadConfig, RunConfig, SourceConfig
+from mimic_core.filters.conditions import Category
 from mimic_core.runs.run import Run
 from mimic_core.runs.table import run_table
 from mimic_core.scoring.pipeline import score_pool
@@ -96,6 +97,22 @@ def test_explore_shows_labels_and_the_reference_head(labelled_run: Run, open_app
     assert not app.exception
     label = table.filter(table["uid"] == uid)["label"][0]
     assert label in [text.value for text in app.text]
+
+
+def test_labelled_pools_offer_what_the_reference_head_says(
+    labelled_run: Run, open_app: OpenApp
+) -> None:
+    app = open_app(labelled_run.path.parent, "filters")
+    table = run_table(labelled_run)
+    buttons = {button.label.replace("\\", ""): button for button in app.button}
+    buttons["The reference head agrees with the label"].click().run()
+    assert not app.exception
+    assert not app.error
+    assert state(app).recipe.conditions[0].condition == Category(
+        column="reference_agrees", values=(True,)
+    )
+    kept = int(table["reference_agrees"].sum())
+    assert any(f"keeps **{kept}** by itself" in one.value for one in app.caption)
 
 
 def test_a_labelled_probe_is_tuned_live(labelled_run: Run, open_app: OpenApp) -> None:

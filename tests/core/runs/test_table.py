@@ -109,6 +109,20 @@ def test_table_holds_all_columns_in_order_one_row_per_sample(tmp_path: Path) -> 
     assert not table["map_x"].has_nulls()
 
 
+def test_a_column_of_the_pool_is_refused_only_where_the_run_makes_one_of_that_name(
+    tmp_path: Path,
+) -> None:
+    run = fake_run(tmp_path, n=30)
+    features = rewrite_samples(run.features, pl.col("is_noisy").alias("label_issue"))
+    older = run.features.samples.select("uid", reference_label=pl.lit("cat"))
+    table = sample_table(features, run.scores(), reference_labels=older.lazy())
+    assert table["label_issue"].equals(features.samples["label_issue"])
+    judged = older.with_columns(label_issue=pl.lit(False)).lazy()
+    with pytest.raises(RunError, match="whose name Mimicscope itself uses") as caught:
+        sample_table(features, run.scores(), reference_labels=judged)
+    assert caught.value.got == "'label_issue'"
+
+
 def test_scores_meet_their_samples_by_uid_and_not_by_position(tmp_path: Path) -> None:
     run = fake_run(tmp_path, n=30)
     shuffled = run.scores().sample(fraction=1, shuffle=True, seed=3)

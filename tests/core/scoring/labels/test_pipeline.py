@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import torch
 import torch.nn.functional as F
 from open_clip import build_zero_shot_classifier
 
+from mimic_core.base import files
 from mimic_core.base.config import RunConfig
 from mimic_core.base.errors import ConfigError, ModelError, SourceError
 from mimic_core.base.progress import Silent
+from mimic_core.base.schema import JUDGED_COLUMNS
 from mimic_core.export import export
 from mimic_core.filters.recipe import Recipe, apply
 from mimic_core.models.load import load_model
@@ -104,6 +107,47 @@ def test_the_table_has_labels_and_what_the_reference_says(trusted_run: Run) -> N
     assert trusted_run.record.reference_head.accuracy == pytest.approx(agreed)
     skipped = pl.read_parquet(trusted_run.path / "skipped.parquet")
     assert skipped.select("key", "reason").rows() == [("cat/broken.png", "corrupt_image")]
+
+
+def test_the_table_says_what_the_head_makes_of_each_label(trusted_run: Run) -> None:
+    table = run_table(trusted_run)
+    assert {name: table.schema[name] for name in JUDGED_COLUMNS} == JUDGED_COLUMNS
+    assert table.select(JUDGED_COLUMNS.keys()).null_count().row(0) == (0, 0, 0)
+    agrees = table["label"] == table["reference_label"]
+    assert table["reference_agrees"].to_list() == agrees.to_list()
+    # The likeliest of three classes has a loss of at most log 3.
+    assert (table["reference_loss"].filter(agrees) <= np.log(3)).all()
+    assert not (table["label_issue"] & agrees).any()
+    recipe = Recipe.from_tree(
+        {
+            "conditions": [
+                {
+                    "name": "agrees",
+                    "condition": {
+                        "kind": "category",
+                        "column": "reference_agrees",
+                        "values": [True],
+                    },
+                }
+            ]
+        }
+    )
+    assert apply(recipe, table).kept == agrees.sum()
+
+
+def test_a_run_without_judgements_is_read_and_gains_them_when_scored_again(
+    home: Path, trusted_run: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(trusted_run.path.parent, tmp_path / "runs")
+    run = open_run(tmp_path / "runs" / trusted_run.id)
+    file = run.path / "reference_labels.parquet"
+    whole, scores = pl.read_parquet(file), run.scores()
+    files.write_parquet(file, whole.drop(JUDGED_COLUMNS.keys()))
+    before = run_table(run)
+    assert before.equals(run_table(trusted_run).drop(JUDGED_COLUMNS.keys()))
+    scored(config_of(home, head=TRUSTED), tmp_path / "runs")
+    assert pl.read_parquet(file).equals(whole)
+    assert run.scores().equals(scores)
 
 
 def test_zero_shot_scores_equal_open_clip_computed_by_hand(home: Path, clip_run: Run) -> None:
