@@ -70,6 +70,19 @@ def read_bounded(path: Path, limit: int) -> bytes:
         return file.read(limit + 1)
 
 
+def require_regular(path: Path, limit: int) -> None:
+    """Refuse what is no regular file of at most ``limit`` bytes.
+
+    Raises:
+        OSError: It is another thing, not there, or larger.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    if found.st_size > limit:
+        raise OSError(errno.EFBIG, f"it has more than {limit >> 20:,} MiB", str(path))
+
+
 def holds(path: Path, data: bytes) -> bool:
     """Whether ``path`` is a regular file of just these bytes."""
     return path.is_file() and read_bounded(path, len(data)) == data

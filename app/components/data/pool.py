@@ -12,7 +12,7 @@ import streamlit as st
 from app.cache.pools import Preview, preview
 from app.components.shared.controls import config_field
 from app.components.shared.tiles import Tile, tile_grid
-from app.library import DEMO_POOL, expanded, runs_root, tidy_path
+from app.library import DEMO_POOL, expanded, require_allowed, runs_root, tidy_path
 from app.state import session
 from app.text import count, plain
 from mimic_core.base.config import SourceConfig
@@ -67,7 +67,7 @@ def _local() -> str | None:
     path = (text or "").strip()
     if not path:
         return None
-    expanded(path)  # here, so that an unknown home folder is a message and not a failed job
+    require_allowed(expanded(path))  # here, so that it is a message and not a failed job
     return path
 
 
