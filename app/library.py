@@ -104,8 +104,12 @@ def expanded(text: str) -> Path:
     """The path that a person typed, ``~`` and ``~name`` replaced by home folders.
 
     Raises:
-        ConfigError: Nobody of that name has a home folder here.
+        ConfigError: Nobody of that name has a home folder here, or no file can have that name.
     """
+    if "\0" in text:
+        raise ConfigError(
+            "no file can have a zero byte in its name", got=text, next_step="type the path again"
+        )
     path = os.path.expanduser(text)  # noqa: PTH111 - Path's raises a bare RuntimeError
     if path.startswith("~"):
         raise ConfigError(

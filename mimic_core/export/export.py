@@ -40,7 +40,7 @@ def _are_files(value: object) -> bool:
 
 _FIELDS: dict[str, Callable[[object], bool]] = {
     "run_id": _is_name,
-    "epochs_used": lambda value: value is None or isinstance(value, list),
+    "epochs_used": lambda value: value is None or isinstance(value, int),
     "recipe": lambda value: isinstance(value, dict),
     "uids_sha256": lambda value: isinstance(value, str),
     "files": _are_files,

@@ -95,7 +95,13 @@ def intact(paths: Callable[[], Iterable[tuple[Path, str]]]) -> Iterator[None]:
         for path, remedy in paths():
             with _damaged(path, remedy):
                 pl.read_parquet(path)
-        raise
+        ours = isinstance(error, ValueError) and not isinstance(error, pa.ArrowException)
+        if ours or getattr(error, "errno", None) is not None:
+            raise  # no damage: a defect of ours, or what the system says
+        raise RunError(
+            f"a stored table is damaged ({_first_line(error)})",
+            next_step="score the pool again into a new folder",
+        ) from error
 
 
 @contextmanager

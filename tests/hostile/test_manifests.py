@@ -59,6 +59,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "another total": {"total": 1},
     "a total of another type": {"total": "24"},
     "drops of another type": {"drops": []},
+    "epochs of another type": {"epochs_used": "2"},
+    "no epochs": {"epochs_used": 0},
+    "more epochs than there are": {"epochs_used": 10**30},
     "other drops": {"drops": {"a": 1}},
 }
 
@@ -70,7 +73,9 @@ def test_a_changed_manifest(hostile: Hostile, run: Run, manifest: Path, name: st
     _replay(hostile, run, manifest)
 
 
-@pytest.mark.parametrize("field", ["run_id", "recipe", "uids_sha256", "files", "total", "drops"])
+@pytest.mark.parametrize(
+    "field", ["run_id", "epochs_used", "recipe", "uids_sha256", "files", "total", "drops"]
+)
 def test_a_manifest_without_a_field(hostile: Hostile, run: Run, manifest: Path, field: str) -> None:
     said = json.loads(manifest.read_text())
     del said[field]

@@ -337,6 +337,7 @@ def _refused_by_all(hostile: Hostile, broken: Run, says: str) -> None:
 
 def _manifest(run: Run) -> str:
     said = {"schema_version": 2, "run_id": run.path.name, "recipe": {}, "uids_sha256": ""}
+    said["epochs_used"] = None
     return json.dumps({**said, "files": [], "total": 0, "drops": {}})
 
 
