@@ -84,12 +84,14 @@ def require_allowed(path: Path) -> Path:
 
 
 def require_allowed_config(config: RunConfig) -> RunConfig:
-    """``config`` itself, if all files that it names may be read.
+    """``config``, if all files that it names may be read; links in its pool lead no further.
 
     Raises:
         ConfigError: One may not.
     """
-    require_allowed(expanded(config.source.path))
+    source = config.source
+    for folder in (source.path, *([source.image_root] if source.image_root else [])):
+        require_allowed(expanded(folder))
     head = config.head.file if config.head else None
     scorer = config.training or config.snapshot
     for spec in (config.reference, scorer.model if scorer else None, head):
@@ -97,7 +99,14 @@ def require_allowed_config(config: RunConfig) -> RunConfig:
             path = Path(os.path.expanduser(part))  # noqa: PTH111 - as in expanded
             if part and path.exists():  # hub names are no files
                 require_allowed(path)
-    return config
+    return config.model_copy(
+        update={"source": source.model_copy(update={"link_roots": link_roots()})}
+    )
+
+
+def link_roots() -> tuple[str, ...]:
+    """Where links inside of a pool may lead (``SourceConfig.link_roots``); empty for anywhere."""
+    return tuple(str(root) for root in roots() or () if root.is_dir())
 
 
 def expanded(text: str) -> Path:

@@ -232,6 +232,20 @@ def test_files_that_a_job_names_stay_below_the_roots(
         require_allowed_config(RunConfig.parse(values))
 
 
+def test_links_of_a_pool_lead_into_the_roots_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inside").mkdir()
+    config = RunConfig.parse(
+        {"source": {"path": str(tmp_path / "inside")}, "reference": "r", "probe": {}}
+    )
+    assert require_allowed_config(config) == config
+    monkeypatch.setenv(READ_VARIABLE, str(tmp_path / "inside"))
+    roots = require_allowed_config(config).source.link_roots
+    assert str(tmp_path / "inside") in roots
+    assert str(tmp_path) not in roots
+
+
 def test_images_outside_of_the_roots_are_not_shown(
     open_app: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
