@@ -11,6 +11,7 @@ from mimic_core.base.errors import ConfigError
 from mimic_core.runs.run import Run, RunList, list_runs, open_run
 
 ROOT_VARIABLE = "MIMICSCOPE_RUNS"
+READ_VARIABLE = "MIMICSCOPE_ROOTS"  # folders joined as in PATH; set by ``mimicscope app --root``
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEMO_POOL = REPOSITORY / "data_samples" / "pool"
 DEMO_REFERENCE = REPOSITORY / "data_samples" / "reference"
@@ -51,12 +52,73 @@ def located(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"source": pool, "reference": reference})
 
 
+def roots() -> tuple[Path, ...] | None:
+    """The folders that the app may read and write, links resolved; None for all.
+
+    The runs and the demo are always among them.
+    """
+    said = os.environ.get(READ_VARIABLE)
+    if not said:
+        return None
+    own = [Path(part) for part in said.split(os.pathsep) if part]
+    places = (*own, runs_root(), REPOSITORY / "data_samples")
+    return tuple(dict.fromkeys(path.resolve() for path in places))
+
+
+def require_allowed(path: Path) -> Path:
+    """``path`` itself, if it lies, links resolved, in one of ``roots``.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    allowed = roots()
+    real = path.resolve()
+    if allowed is None or any(real.is_relative_to(root) for root in allowed):
+        return path
+    raise ConfigError(
+        "this place is outside of the folders that the app may use",
+        got=str(path),
+        allowed=", ".join(map(str, allowed)),
+        next_step="choose a place inside, or start the app with --root for that folder",
+    )
+
+
+def require_allowed_config(config: RunConfig) -> RunConfig:
+    """``config``, if all files that it names may be read; links in its pool lead no further.
+
+    Raises:
+        ConfigError: One may not.
+    """
+    source = config.source
+    for folder in (source.path, *([source.image_root] if source.image_root else [])):
+        require_allowed(expanded(folder))
+    head = config.head.file if config.head else None
+    scorer = config.training or config.snapshot
+    for spec in (config.reference, scorer.model if scorer else None, head):
+        for part in {spec, *spec.split(":")} if spec else ():
+            path = Path(os.path.expanduser(part))  # noqa: PTH111 - as in expanded
+            if part and path.exists():  # hub names are no files
+                require_allowed(path)
+    return config.model_copy(
+        update={"source": source.model_copy(update={"link_roots": link_roots()})}
+    )
+
+
+def link_roots() -> tuple[str, ...]:
+    """Where links inside of a pool may lead (``SourceConfig.link_roots``); empty for anywhere."""
+    return tuple(str(root) for root in roots() or () if root.is_dir())
+
+
 def expanded(text: str) -> Path:
     """The path that a person typed, ``~`` and ``~name`` replaced by home folders.
 
     Raises:
-        ConfigError: Nobody of that name has a home folder here.
+        ConfigError: Nobody of that name has a home folder here, or no file can have that name.
     """
+    if "\0" in text:
+        raise ConfigError(
+            "no file can have a zero byte in its name", got=text, next_step="type the path again"
+        )
     path = os.path.expanduser(text)  # noqa: PTH111 - Path's raises a bare RuntimeError
     if path.startswith("~"):
         raise ConfigError(

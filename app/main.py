@@ -18,6 +18,7 @@ import streamlit as st  # noqa: E402 - after the search path
 
 from app.components.shared.errors import errors_shown  # noqa: E402
 from app.components.shared.shell import page_style, sidebar  # noqa: E402
+from app.components.shared.sign_in import signed_in  # noqa: E402
 
 PAGES = [
     st.Page("views/explore.py", title="Explore", icon=":material/scatter_plot:", default=True),
@@ -34,5 +35,6 @@ st.logo(str(Path(__file__).with_name("logo.svg")), size="large")
 page = st.navigation(PAGES, position="sidebar")
 page_style()
 with errors_shown():
-    sidebar()
-    page.run()
+    if signed_in():
+        sidebar()
+        page.run()

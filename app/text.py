@@ -7,12 +7,24 @@ from collections.abc import Mapping
 from typing import Any
 
 _SPOKEN = {"clip_score": "CLIP score", "mimic_score_se": "mimic score, standard error"}
+PARTING = "\u2060"  # Unicode's word joiner
+# The places inside of :material/home:, :streamlit:, ->, <=, http://, www. and name@place.
+_FOUND_LATER = re.compile(
+    r"(?<=:)(?=material/|streamlit:)|(?<=[-<>~=])(?=[-<>~=])|(?<=[hH][tT][tT][pP])(?=[sS]?:)"
+    r"|(?<=[wW]{3})(?=\.)|(?<=@)"
+)
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&])")
 
 
 def plain(text: str) -> str:
-    """``text`` so that markdown shows it letter by letter: no markup, no HTML, no icons."""
-    return _MARKDOWN.sub(r"\\\1", text).replace("\n", " ")
+    """``text`` so that markdown shows it letter by letter: no markup, HTML, icons or links.
+
+    Backslashes keep markdown away. Streamlit looks for icons, arrows and addresses once more in
+    what markdown has made of the text, backslashes gone, so these are parted by a character that
+    has no width.
+    """
+    parted = _FOUND_LATER.sub(PARTING, text)
+    return _MARKDOWN.sub(r"\\\1", parted).replace("\n", " ")
 
 
 def spoken(column: str) -> str:

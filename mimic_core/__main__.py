@@ -35,6 +35,9 @@ app.command("replay")(recipes.replay)
 app.command("prove")(prove.prove)
 
 
+_OWN_ADDRESSES = ("127.0.0.1", "localhost", "::1")
+
+
 @app.command("app")
 def open_app(
     port: Annotated[int, typer.Option(help="Port of the local web server.")] = 8501,
@@ -45,10 +48,17 @@ def open_app(
         str,
         typer.Option(
             help="Address to listen on. The default can be reached from this machine alone. "
-            "There is no password: on 0.0.0.0 whoever reaches the port can read this machine's "
-            "files and start jobs; an SSH tunnel is safer."
+            "Without sign-in (README) whoever reaches the port can read files below the roots and "
+            "start jobs; an SSH tunnel is safer."
         ),
     ] = "127.0.0.1",
+    root: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A folder that the app may read and write, links resolved; may be repeated. "
+            "Default: all that you may, or the working folder alone where --host lets others in."
+        ),
+    ] = None,
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
 ) -> None:
     """Open the app in a browser."""
@@ -68,7 +78,11 @@ def open_app(
         "browser.gatherUsageStats": "false",
     }
     command += [f"--{name}={value}" for name, value in flags.items()]
-    settings = environment(MIMICSCOPE_RUNS=str(runs.resolve()))
+    roots = [Path()] if not root and host not in _OWN_ADDRESSES else root or []
+    settings = environment(
+        MIMICSCOPE_RUNS=str(runs.resolve()),
+        MIMICSCOPE_ROOTS=os.pathsep.join(str(path.resolve()) for path in roots),
+    )
     typer.echo(f"Mimicscope: http://{host}:{port} (Ctrl-C stops it)", err=True)
     os.execve(sys.executable, command, settings)  # noqa: S606 - the app takes this process over
 

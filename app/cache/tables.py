@@ -26,8 +26,9 @@ from app.drawing.colours import DARK, LIGHT, Colouring, colour_by
 from app.drawing.explore import HISTOGRAM_BINS
 from app.drawing.figures import HOVER_POINTS
 from app.drawing.pictures import Picture
+from app.library import require_allowed
 from mimic_core.base.config import ProbeConfig
-from mimic_core.base.errors import RunError
+from mimic_core.base.errors import ConfigError, RunError
 from mimic_core.base.schema import IMAGE_COLUMNS, Locator, named
 from mimic_core.filters import recipe as filters
 from mimic_core.filters.conditions import Condition, EnsembleVote, Leaf
@@ -146,9 +147,11 @@ def _picture(root: str, place: tuple[Hashable, ...], side: int) -> Picture:
 def picture_of(run: Run, row: Mapping[str, Any], *, side: int) -> Picture:
     """The image of a row of the run's table, or the reason why there is none."""
     try:
-        root = run.features.source_root()
+        root = require_allowed(run.features.source_root())
     except RunError:
         return Picture(None, "the pool is no longer where it was scored")
+    except ConfigError:
+        return Picture(None, "the pool is outside of the folders that the app may use")
     return _picture(str(root), tuple(row[name] for name in IMAGE_COLUMNS), side)
 
 

@@ -11,7 +11,7 @@ from app.components.shared.command import command_code
 from app.components.shared.conditions import kept_metrics
 from app.components.shared.errors import errors_shown
 from app.components.shared.recipe_file import recipe_code, recipe_download, recipe_upload
-from app.library import expanded, tidy_path
+from app.library import expanded, require_allowed, tidy_path
 from app.shown import Shown
 from app.text import count, plain
 from mimic_core.base.identity import slug
@@ -140,7 +140,7 @@ def _on_disk(shown: Shown, chosen: Format, name: str) -> None:
                 shown.table,
                 shown.run,
                 format=chosen,
-                out=expanded(folder.strip()) / name,
+                out=require_allowed(expanded(folder.strip())) / name,
                 overwrite=overwrite,
             )
             paths = [*result.files, result.manifest]

@@ -71,7 +71,7 @@ def histogram(
         )
     figure.update_layout(barmode="stack", bargap=0, dragmode="select", selectdirection="h")
     figure.update_xaxes(
-        title=spoken(column), range=[float(edges[0]), float(edges[-1])], showgrid=False
+        title=hover_text(spoken(column)), range=[float(edges[0]), float(edges[-1])], showgrid=False
     )
     figure.update_yaxes(rangemode="tozero", fixedrange=True)
     figure.update_layout(legend={"traceorder": "normal"})
@@ -141,7 +141,7 @@ def _add_hover(figure: go.Figure, sample: pl.DataFrame, colouring: Colouring) ->
         sample["map_y"].to_numpy(),
         np.array(said, dtype=object).T if len(sample) else None,
         "%{customdata[2]}<br>mimic score %{customdata[0]}<br>"
-        f"{spoken(colouring.column)} %{{customdata[1]}}",
+        f"{hover_text(spoken(colouring.column))} %{{customdata[1]}}",
     )
 
 

@@ -18,10 +18,18 @@ HOVER_POINTS = 4000  # invisible marks that answer the mouse; a picture shows ev
 CAPTION_SHOWN = 90  # characters of a caption in a hover box
 
 
+_ENTITIES = str.maketrans(
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;", "%": "&#37;", "$": "&#36;", "\n": " "}
+)
+
+
 def hover_text(caption: str) -> str:
-    """A caption made safe and short for a hover box, where plotly reads ``<`` as markup."""
+    """Foreign text made safe and short for a figure.
+
+    Plotly reads ``<`` as markup, ``%{`` as a value of the data and ``$`` as LaTeX.
+    """
     short = caption if len(caption) <= CAPTION_SHOWN else caption[: CAPTION_SHOWN - 1] + "…"
-    return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return short.translate(_ENTITIES)
 
 
 def put_behind(

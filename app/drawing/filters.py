@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from app.drawing.colours import OKABE_ITO, Theme
-from app.drawing.figures import finish, mark_cutoff
+from app.drawing.figures import finish, hover_text, mark_cutoff
 from app.text import spoken
 from mimic_core.stats.retention import RetentionCurve
 
@@ -59,7 +59,7 @@ def retention_figure(
     for mark in marks:
         mark_cutoff(figure, mark, theme, at="bottom right")
     side = "from" if curve.keep == "high" else "up to"
-    figure.update_xaxes(title=f"kept {side} this {spoken(column)}", showgrid=False)
+    figure.update_xaxes(title=f"kept {side} this {hover_text(spoken(column))}", showgrid=False)
     figure.update_yaxes(range=[0, 1.04], tickformat=".0%", fixedrange=True)
     figure.update_layout(hovermode="x unified")
     return finish(figure, theme, height=CURVE_HEIGHT)

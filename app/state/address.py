@@ -45,7 +45,7 @@ def unpack(letters: str) -> Recipe:
         if not opened.eof:
             raise ValueError("cut off")
         tree = json.loads(text)
-    except (binascii.Error, zlib.error, ValueError) as error:
+    except (binascii.Error, zlib.error, ValueError, RecursionError) as error:
         raise FilterError(
             "the selection in the address cannot be read",
             got=letters[:40],

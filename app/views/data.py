@@ -9,7 +9,7 @@ from app.components.data.settings import settings_form
 from app.components.shared.command import same_as_command
 from app.components.shared.errors import errors_shown
 from app.components.shared.jobs import active_jobs, ended_jobs
-from app.library import runs_root, tidy_path
+from app.library import require_allowed_config, runs_root, tidy_path
 from mimic_core.cli.commands import run_command
 from mimic_core.jobs.store import JOBS_FILE, JobStore
 from mimic_core.jobs.worker import start_job
@@ -40,7 +40,7 @@ if source is not None and seen is not None:
         if config is not None:
             same_as_command(run_command(config, options, out=tidy_path(runs_root())))
         if started and config is not None:
-            start_job(store, config, options)
+            start_job(store, require_allowed_config(config), options)
             st.rerun()  # the job is shown at the top, and polled from now on
 
 st.subheader("Ended jobs", anchor=False)

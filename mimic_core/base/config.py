@@ -73,6 +73,7 @@ Seed = Annotated[
     int,
     Field(
         ge=0,
+        le=2**53 - 1,  # what JSON and a browser hold exactly
         description="Decides the sample, the batches and the fresh weights: the same seed gives "
         "the same scores.",
     ),
@@ -224,7 +225,7 @@ class SourceConfig(Frozen):
         default=None, ge=1, title="Sample size"
     )
     """Use only this many samples, drawn at random by the seed."""
-    sample_seed: int = 0
+    sample_seed: int = Field(default=0, ge=1 - 2**53, le=2**53 - 1)
     """Draws the sample."""
 
 

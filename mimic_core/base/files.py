@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import stat
 from collections.abc import Callable
@@ -69,6 +70,24 @@ def read_bounded(path: Path, limit: int) -> bytes:
         return file.read(limit + 1)
 
 
+def require_regular(path: Path, limit: int) -> None:
+    """Refuse what is no regular file of at most ``limit`` bytes.
+
+    Raises:
+        OSError: It is another thing, not there, or larger.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    if found.st_size > limit:
+        raise OSError(errno.EFBIG, f"it has more than {limit >> 20:,} MiB", str(path))
+
+
+def holds(path: Path, data: bytes) -> bool:
+    """Whether ``path`` is a regular file of just these bytes."""
+    return path.is_file() and read_bounded(path, len(data)) == data
+
+
 def read_json(path: Path, *, remedy: str = RESCORE) -> dict[str, Any]:
     """Read a JSON object.
 
@@ -87,7 +106,7 @@ def read_json(path: Path, *, remedy: str = RESCORE) -> dict[str, Any]:
                 got=f"{path}: more than {MAX_JSON:,} bytes",
                 next_step=remedy,
             )
-        found = json.loads(data, parse_constant=_no_constant)
+        found = json.loads(data, parse_constant=_no_constant, parse_float=_finite)
     except FileNotFoundError as error:
         raise RunError(
             f"{path.name} is missing", got=str(path), next_step="check the path"
@@ -105,6 +124,13 @@ def read_json(path: Path, *, remedy: str = RESCORE) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise RunError(f"{path.name} does not hold a JSON object", got=str(path), next_step=remedy)
     return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is too large a number")
+    return number
 
 
 def _no_constant(name: str) -> None:

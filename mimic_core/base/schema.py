@@ -89,6 +89,11 @@ RESERVED_COLUMNS = frozenset(
 )
 
 
+def is_pattern(name: str) -> bool:
+    """Whether polars reads a column's name as a pattern, even in the methods of a series."""
+    return name == "*" or (name.startswith("^") and name.endswith("$"))
+
+
 def named(name: str) -> pl.Expr:
     """The column of exactly that name, for queries on columns that users have named.
 

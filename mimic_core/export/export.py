@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,39 @@ from mimic_core.base import files
 from mimic_core.base.errors import ExportError
 from mimic_core.base.identity import uids_digest
 from mimic_core.base.schema import SCHEMA_VERSION
-from mimic_core.export.formats import SUFFIXES, WRITERS, Format, holds_uids
+from mimic_core.export.formats import CSV_NOTE, SUFFIXES, WRITERS, Format, holds_uids
 from mimic_core.filters.recipe import Recipe, Selection
 from mimic_core.filters.selections import select
 from mimic_core.runs.run import Run, now, open_run
 from mimic_core.runs.table import map_config
 
 MANIFEST_SUFFIX = ".manifest.json"
+REMEDY = "export the selection again"
+
+
+def _is_name(value: object) -> bool:
+    """Whether a manifest may use it as the name of a file or folder beside it."""
+    return isinstance(value, str) and value not in ("", "..") and Path(value).name == value
+
+
+def _are_files(value: object) -> bool:
+    if not isinstance(value, list):
+        return False
+    return all(
+        isinstance(one, dict) and _is_name(one.get("name")) and isinstance(one.get("sha256"), str)
+        for one in value
+    )
+
+
+_FIELDS: dict[str, Callable[[object], bool]] = {
+    "run_id": _is_name,
+    "epochs_used": lambda value: value is None or isinstance(value, int),
+    "recipe": lambda value: isinstance(value, dict),
+    "uids_sha256": lambda value: isinstance(value, str),
+    "files": _are_files,
+    "total": lambda value: isinstance(value, int),
+    "drops": lambda value: isinstance(value, dict),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +83,8 @@ def export(
     manifest = manifest_for(selection, run, format=format, name=out.name, data=data)
     place = out.with_name(out.name + MANIFEST_SUFFIX)
     if not overwrite:
-        _refuse_other(out, same=out.exists() and out.read_bytes() == data)
-        _refuse_other(place, same=place.exists() and _undated(place) == _undated(manifest))
+        _refuse_other(out, same=files.holds(out, data))
+        _refuse_other(place, same=place.is_file() and _undated(place) == _undated(manifest))
     if not out.exists() or overwrite:
         files.write_bytes(out, data)
     if not place.exists() or overwrite:
@@ -146,6 +173,7 @@ def manifest_for(
         "drops": selection.drops,
         "uids_sha256": uids_digest(selection.uids),
         "format": format,
+        **({"cells": CSV_NOTE} if format == "csv" else {}),
         "files": [{"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}],
     }
 
@@ -158,15 +186,14 @@ def replay(manifest: Path, runs_root: Path) -> Selection:
             the manifest is not the one that was written.
         RunError: The manifest is damaged, or the run is not there.
     """
-    said = files.read_json(manifest)
-    needed = {"run_id", "epochs_used", "recipe", "uids_sha256", "files", "total", "drops"}
-    missing = needed - set(said)
-    if missing or said.get("schema_version") != SCHEMA_VERSION:
+    said = files.read_json(manifest, remedy=REMEDY)
+    wrong = [name for name, fits in _FIELDS.items() if name not in said or not fits(said[name])]
+    if wrong or said.get("schema_version") != SCHEMA_VERSION:
         raise ExportError(
             "this is not a manifest of this version of Mimicscope",
-            got=str(manifest),
+            got=f"{manifest}: {', '.join(wrong) or 'schema_version'}",
             allowed=f"schema version {SCHEMA_VERSION} with all its fields",
-            next_step="export the selection again",
+            next_step=REMEDY,
         )
     _check_files(manifest, said["files"])
     run = open_run(runs_root / said["run_id"]).using(said["epochs_used"])
@@ -190,9 +217,10 @@ def replay(manifest: Path, runs_root: Path) -> Selection:
 def _check_files(manifest: Path, written: list[dict[str, Any]]) -> None:
     for entry in written:
         path = manifest.with_name(entry["name"])
-        if not path.exists():
+        if not path.is_file():
             continue  # a manifest alone is enough to replay
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != entry["sha256"]:
             raise ExportError(
                 f"{path.name} is not the file that was exported: its SHA-256 differs",
@@ -203,6 +231,12 @@ def _check_files(manifest: Path, written: list[dict[str, Any]]) -> None:
 
 
 def _check_target(out: Path, file_format: Format) -> None:
+    if not out.name:
+        raise ExportError(
+            "an export needs the name of a file",
+            got=str(out),
+            next_step=f"give --out a name ending in {SUFFIXES.get(file_format, 'its suffix')}",
+        )
     expected = SUFFIXES.get(file_format)
     if expected is not None and out.suffix != expected:
         raise ExportError(
@@ -227,5 +261,5 @@ def _refuse_other(path: Path, *, same: bool) -> None:
 
 
 def _undated(manifest: Path | dict[str, Any]) -> dict[str, Any]:
-    said = files.read_json(manifest) if isinstance(manifest, Path) else manifest
+    said = files.read_json(manifest, remedy=REMEDY) if isinstance(manifest, Path) else manifest
     return {name: value for name, value in said.items() if name != "created_at"}

@@ -1,8 +1,8 @@
 """The bytes of every export format: pure functions of a table, the same bytes each time.
 
-Rows are in the order of their uids, whatever the order of the table. Cells are written as they are:
-a caption such as ``=1+1`` stays ``=1+1`` in a CSV file, so spreadsheet programs should import CSV
-files from unknown sources as text (``docs/formats.md``).
+Rows are in the order of their uids, whatever the order of the table. Cells are written as they are,
+but for one kind: a spreadsheet program would compute a CSV cell such as ``=1+1``, and formulas can
+send data away, so such texts get an apostrophe in front (``docs/formats.md``).
 """
 
 from __future__ import annotations
@@ -27,6 +27,12 @@ SUFFIXES: dict[Format, str] = {
     "jsonl": ".jsonl",
     "datacomp": ".npy",
 }
+# Apostrophes in front count too, so that taking away one gives back what was there.
+_FORMULA = r"^'*[=+\-@\t\r\n＝＋－＠]"
+CSV_NOTE = (
+    "a text that begins with = + - @, a tab or a line break, after any apostrophes, has one more "
+    "apostrophe in front; an export as parquet holds the raw values"
+)
 DATACOMP_DTYPE = np.dtype("u8,u8")
 
 
@@ -38,10 +44,18 @@ def parquet_bytes(rows: pl.DataFrame) -> bytes:
 
 
 def csv_bytes(rows: pl.DataFrame) -> bytes:
-    """All columns; null is an empty cell, an empty text is ``""``, nested values are JSON text."""
+    """All columns; null is an empty cell, an empty text is ``""``, nested values are JSON text.
+
+    Texts, and names of columns, that a spreadsheet program would compute have an apostrophe in
+    front: see ``CSV_NOTE``.
+    """
     _refuse_binary(rows, "csv")
-    nested = [_json_text(rows[name]) for name in _nested_columns(rows)]
-    return rows.with_columns(nested).write_csv().encode()
+    nested = set(_nested_columns(rows))
+    columns = [
+        _json_text(rows[name]) if name in nested else _harmless(rows[name]) for name in rows.columns
+    ]
+    header = _harmless(pl.Series(rows.columns, dtype=pl.String)).to_list()
+    return pl.DataFrame(dict(zip(header, columns, strict=True))).write_csv().encode()
 
 
 def jsonl_bytes(rows: pl.DataFrame) -> bytes:
@@ -78,6 +92,15 @@ WRITERS: dict[Format, Callable[[pl.DataFrame], bytes]] = {
     "jsonl": jsonl_bytes,
     "datacomp": datacomp_bytes,
 }
+
+
+def _harmless(column: pl.Series) -> pl.Series:
+    """A text column whose formulas are quoted by an apostrophe; others as they are."""
+    if isinstance(column.dtype, pl.Categorical | pl.Enum):
+        column = column.cast(pl.String)
+    if column.dtype != pl.String:
+        return column
+    return column.str.replace(_FORMULA, "'$0")
 
 
 def _nested_columns(rows: pl.DataFrame) -> list[str]:

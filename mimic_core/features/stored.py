@@ -9,9 +9,11 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mimic_core.base import files
@@ -74,10 +76,8 @@ def read_head(features: FeatureSet) -> ReferenceHead:
     """Read what ``store_head`` wrote.
 
     Raises:
-        RunError: The file is missing.
+        RunError: The file is missing or damaged.
     """
-    from safetensors import safe_open
-
     path = features.path / _FILE
     if not path.exists():
         raise RunError(
@@ -85,6 +85,17 @@ def read_head(features: FeatureSet) -> ReferenceHead:
             got=str(path),
             next_step="score the pool with a reference first",
         )
+    try:
+        return _read_head(path)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"the stored head of the reference is damaged ({error})",
+            got=str(path),
+            next_step="delete that file and score the pool again: no image is read anew",
+        ) from error
+
+
+def _read_head(path: Path) -> ReferenceHead:
     with safe_open(path, framework="pt") as file:
         names = json.loads(file.metadata()[_NAMES])
         tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

@@ -15,6 +15,7 @@ from mimic_core.base import files
 from mimic_core.base.errors import ExportError
 from mimic_core.base.schema import ROW_GROUP_ROWS
 from mimic_core.filters.recipe import Recipe, Selection, apply, needed_columns, needed_history
+from mimic_core.runs import stored
 from mimic_core.runs.history import run_history
 from mimic_core.runs.run import Run
 from mimic_core.runs.table import scan_run
@@ -29,7 +30,8 @@ def select(run: Run, recipe: Recipe) -> Selection:
     """
     table = scan_run(run, needed_columns(recipe))
     asked = needed_history(recipe)
-    return apply(recipe, table, run_history(run, asked) if asked else None)
+    with stored.intact(run.tables):
+        return apply(recipe, table, run_history(run, asked) if asked else None)
 
 
 def kept_uids(selection: Selection) -> pl.DataFrame:
@@ -53,16 +55,16 @@ def write_rows(rows: pl.DataFrame, out: Path, *, overwrite: bool = False) -> Non
         ExportError: ``out`` is not named as a Parquet file, or another file is there and
             ``overwrite`` is not set.
     """
-    if out.suffix != ".parquet":
+    if not out.name or out.suffix != ".parquet":
         raise ExportError(
             "the uids are written as Parquet",
             got=out.name,
             allowed="a name ending in .parquet",
-            next_step=f"write to {out.with_suffix('.parquet').name}",
+            next_step=f"write to {out.stem or 'uids'}.parquet",
         )
     data = _parquet_bytes(rows)
     if out.exists() and not overwrite:
-        if not out.is_file() or out.read_bytes() != data:
+        if not files.holds(out, data):
             raise ExportError(
                 "something else is already there",
                 got=str(out),

@@ -36,7 +36,7 @@ class ProveConfig(Frozen):
     is generic (image, a class name). 0 leaves captions out."""
     seeds: int = Field(default=5, ge=2, le=1000)
     """Trainings of each arm: each seed trains every arm three times, of which two on halves."""
-    seed: int = Field(default=0, ge=0, title="First seed")
+    seed: int = Field(default=0, ge=0, le=2**53 - 1, title="First seed")
     """Where the numbering of the seeds begins."""
     steps: int = Field(default=100, ge=1, le=1_000_000)
     """Optimiser steps of every training; the same for every arm."""

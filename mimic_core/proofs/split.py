@@ -17,6 +17,7 @@ import polars as pl
 from mimic_core.base.draws import order_words, uid_words
 from mimic_core.base.errors import ConfigError
 from mimic_core.base.identity import PLACE, uids_digest
+from mimic_core.base.schema import named
 from mimic_core.proofs.record import HeldOut, Leakage
 from mimic_core.proofs.settings import MAX_HELD_OUT, ProveConfig
 from mimic_core.runs.featureset import FeatureSet, ShardedArray
@@ -187,7 +188,7 @@ def _same(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same for rows whose ``keys`` are all equal; missing keys equal nothing."""
     sides = [keys[rows].with_row_index("row") for rows in (rest, held_out)]
-    known = [side.filter(pl.col(keys.columns[0]).is_not_null()) for side in sides]
+    known = [side.filter(named(keys.columns[0]).is_not_null()) for side in sides]
     found = []
     for one, other, size in ((known[0], known[1], len(rest)), (known[1], known[0], len(held_out))):
         both = one.join(other, on=keys.columns, how="semi", nulls_equal=True)

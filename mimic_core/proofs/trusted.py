@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from mimic_core.base import files
 from mimic_core.base.config import HeadConfig
 from mimic_core.base.errors import ConfigError
 from mimic_core.base.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS
@@ -14,6 +15,7 @@ from mimic_core.sources.marks import marked_rows, trusted_samples
 
 MAX_VALUES = 12  # a column with more values is no candidate for a mark of good samples
 MAX_SHOWN = 12  # columns or classes named in an error
+MAX_UID_FILE = 1 << 30  # bytes; thirty million uids as text
 _NOISY_MARK = "is_noisy"  # the glossary's own column, in which true means noisy
 
 
@@ -97,8 +99,9 @@ def read_uids(path: Path) -> pl.Series:
         ConfigError: The file cannot be read, or lists none.
     """
     try:
-        uids = _uids_in(path)
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        files.require_regular(path, MAX_UID_FILE)
+        uids = _uids_in(path).cast(pl.String)
+    except (OSError, ValueError, EOFError, pl.exceptions.PolarsError) as error:
         raise ConfigError(
             f"the held-out file cannot be read ({' '.join(str(error).split())[:200]})",
             got=str(path),
@@ -106,7 +109,7 @@ def read_uids(path: Path) -> pl.Series:
             "or text with one uid per line",
             next_step="check the path and the format",
         ) from error
-    uids = uids.cast(pl.String).drop_nulls().unique().sort()
+    uids = uids.drop_nulls().unique().sort()
     if uids.is_empty():
         raise ConfigError(
             "the held-out file lists no uid",
@@ -125,7 +128,7 @@ def _uids_in(path: Path) -> pl.Series:
         case ".jsonl" | ".ndjson":
             return pl.read_ndjson(path)["uid"]
         case ".npy":
-            halves = np.load(path, allow_pickle=False)
+            halves = np.load(path, mmap_mode="r", allow_pickle=False)
             if halves.dtype.names is None or len(halves.dtype.names) != 2:
                 raise ValueError("no pairs of 64-bit halves")
             return pl.Series([f"{int(high):016x}{int(low):016x}" for high, low in halves])

@@ -4,11 +4,13 @@ __all__ = [
     "featureset",
     "history",
     "layout",
+    "lock",
     "means",
     "metrics",
     "record",
     "report",
     "run",
     "scores",
+    "stored",
     "table",
 ]

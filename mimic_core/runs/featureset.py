@@ -25,9 +25,12 @@ import polars as pl
 
 from mimic_core.base import files
 from mimic_core.base.errors import RunError
-from mimic_core.base.schema import SKIP_COLUMNS
+from mimic_core.base.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS, SKIP_COLUMNS
+from mimic_core.runs import stored
 
 FEATURES_DIR = "features"
+INDEX_REMEDY = "delete that folder of features and score the pool again: all images are read anew"
+SKIPS_REMEDY = "delete that file, and the one of the same name in samples, and score the pool again"
 
 
 class ShardedArray:
@@ -84,7 +87,9 @@ class FeatureSet:
         Raises:
             RunError: It is missing, damaged or of another schema version.
         """
-        return cls(path, files.read_record(path / "features.json", "feature set"))
+        info = files.read_record(path / "features.json", "feature set")
+        _require_info(path, info)
+        return cls(path, info)
 
     @property
     def id(self) -> str:
@@ -107,16 +112,20 @@ class FeatureSet:
 
     def index(self, shard: str) -> pl.DataFrame:
         """The samples of ``shard`` before any image was read."""
-        return pl.read_parquet(self._file("index", shard))
+        return stored.read_table(self._file("index", shard), SAMPLE_COLUMNS, remedy=INDEX_REMEDY)
 
     def index_uids(self, shard: str) -> pl.Series:
         """The uids of ``index(shard)``, without reading its other columns."""
-        return pl.scan_parquet(self._file("index", shard)).select("uid").collect()["uid"]
+        with stored.intact(lambda: [(self._file("index", shard), INDEX_REMEDY)]):
+            return self._scan_index(shard).select("uid").collect()["uid"]
 
     def index_labels(self) -> list[str]:
         """All labels of the pool, sorted, before any image was read."""
-        parts = [pl.scan_parquet(self._file("index", shard)) for shard in self.shards]
-        found = pl.concat([part.select("label") for part in parts]).unique().collect()
+        parts = [self._scan_index(shard) for shard in self.shards]
+        with stored.intact(
+            lambda: [(self._file("index", shard), INDEX_REMEDY) for shard in self.shards]
+        ):
+            found = pl.concat([part.select("label") for part in parts]).unique().collect()
         return sorted(found["label"].drop_nulls().to_list())
 
     def index_samples(self) -> pl.DataFrame:
@@ -125,27 +134,47 @@ class FeatureSet:
 
     def index_skips(self, shard: str) -> pl.DataFrame:
         """Who of ``shard`` was skipped before any image was read."""
-        return pl.read_parquet(self.path / "index" / f"{shard}.skipped.parquet")
+        path = self.path / "index" / f"{shard}.skipped.parquet"
+        return stored.read_table(path, SKIP_COLUMNS, remedy=INDEX_REMEDY)
 
     @cached_property
     def samples(self) -> pl.DataFrame:
         """All readable samples, one row each, in shard order."""
         self._require_complete()
-        frames = [pl.read_parquet(self._file("samples", shard)) for shard in self.shards]
+        remedy = stored.FEATURES_REMEDY
+        files_of = [self._file("samples", shard) for shard in self.shards]
+        frames = [stored.read_table(path, SAMPLE_COLUMNS, remedy=remedy) for path in files_of]
         return pl.concat(frames, how="diagonal_relaxed")
 
-    def scan(self) -> pl.LazyFrame:
-        """``samples`` as a lazy frame: only what a query asks for is read."""
+    def scan(self, *, measured: bool = False) -> pl.LazyFrame:
+        """``samples`` as a lazy frame: only what a query asks for is read.
+
+        Args:
+            measured: Whether they must hold ``MEASURED_COLUMNS``, as those of a reference do.
+        """
         self._require_complete()
-        scans = [pl.scan_parquet(self._file("samples", shard)) for shard in self.shards]
+        remedy, needed = stored.FEATURES_REMEDY, SAMPLE_COLUMNS
+        if measured:
+            needed = {**SAMPLE_COLUMNS, **MEASURED_COLUMNS}
+        files_of = [self._file("samples", shard) for shard in self.shards]
+        scans = [stored.scan_table(path, needed, remedy=remedy) for path in files_of]
         return pl.concat(scans, how="diagonal_relaxed")
 
     @cached_property
     def skipped(self) -> pl.DataFrame:
         """All skipped samples with their reasons."""
         self._require_complete()
-        frames = [pl.read_parquet(self._file("skipped", shard)) for shard in self.shards]
+        frames = [
+            stored.read_table(self._file("skipped", shard), SKIP_COLUMNS, remedy=SKIPS_REMEDY)
+            for shard in self.shards
+        ]
         return pl.concat([pl.DataFrame(schema=SKIP_COLUMNS), *frames])
+
+    def tables(self) -> list[tuple[Path, str]]:
+        """The tables of readable samples, and the map, each with what makes it again."""
+        found = [(self._file("samples", shard), stored.FEATURES_REMEDY) for shard in self.shards]
+        places = self.path / "map.parquet"
+        return [*found, *([(places, stored.MAP_REMEDY)] if places.exists() else [])]
 
     def has_array(self, name: str) -> bool:
         """Whether arrays of this name were stored."""
@@ -162,10 +191,14 @@ class FeatureSet:
                 next_step="choose one of the stored arrays",
             )
         files.allow_open_files(len(self.shards))
-        parts = [
-            np.load(self.array_file(shard, name), mmap_mode="r", allow_pickle=False)
-            for shard in self.shards
-        ]
+        parts = []
+        for shard in self.shards:
+            samples = self._file("samples", shard)
+            table = stored.scan_table(samples, SAMPLE_COLUMNS, remedy=stored.FEATURES_REMEDY)
+            rows = table.select(pl.len()).collect().item()
+            path = self.array_file(shard, name)
+            remedy = f"delete {samples} and score the pool again: its shard is read anew"
+            parts.append(stored.read_array(path, rows, remedy=remedy))
         return ShardedArray([part for part in parts if len(part)] or parts[:1])
 
     def write_shard(
@@ -205,6 +238,9 @@ class FeatureSet:
             next_step="put the pool back there; scores and captions can still be used without it",
         )
 
+    def _scan_index(self, shard: str) -> pl.LazyFrame:
+        return stored.scan_table(self._file("index", shard), SAMPLE_COLUMNS, remedy=INDEX_REMEDY)
+
     def _file(self, table: str, shard: str) -> Path:
         return self.path / table / f"{shard}.parquet"
 
@@ -215,6 +251,39 @@ class FeatureSet:
                 f"the feature set {self.id} is unfinished: {missing} of {len(self.shards)} shards",
                 next_step="resume the run with the same command",
             )
+
+
+def _require_info(path: Path, info: dict[str, Any]) -> None:
+    """Refuse ``features.json`` where it is not as it was written: names in it become paths."""
+    shards, arrays, location = (info.get(name) for name in ("shards", "arrays", "location"))
+    right = {
+        "shards": isinstance(shards, dict) and bool(shards) and all(map(_is_name, shards)),
+        "arrays": isinstance(arrays, list) and all(map(_is_name, arrays)),
+        "location": "location" not in info  # of sets whose pool is not on disk
+        or (
+            isinstance(location, dict)
+            and _is_path(location.get("relative"))
+            and (location.get("absolute") is None or _is_path(location["absolute"]))
+        ),
+    }
+    for name, fits in right.items():
+        if not fits:
+            raise RunError(
+                f"features.json is damaged: {name} is not what was written there",
+                got=str(path / "features.json"),
+                next_step=INDEX_REMEDY,
+            )
+
+
+def _is_name(name: object) -> bool:
+    """Whether it can name files below a folder, and none elsewhere."""
+    return (
+        _is_path(name) and not Path(str(name)).is_absolute() and ".." not in Path(str(name)).parts
+    )
+
+
+def _is_path(path: object) -> bool:
+    return isinstance(path, str) and path != "" and "\0" not in path
 
 
 def locate(source_root: Path, feature_path: Path) -> dict[str, str | None]:

@@ -15,6 +15,7 @@ import polars as pl
 
 from mimic_core.base.errors import RunError
 from mimic_core.base.identity import rows_of
+from mimic_core.runs import stored
 from mimic_core.runs.run import Run
 from mimic_core.runs.scores import EpochScores
 
@@ -91,7 +92,8 @@ def run_history(
     Raises:
         RunError: The run is not finished, a visit is missing or double, or a score is not finite.
     """
-    return history_of(run.epoch_scores, run.record.batch_size, columns, uids=uids)
+    with stored.intact(run.tables):
+        return history_of(run.epoch_scores, run.record.batch_size, columns, uids=uids)
 
 
 def history_of(

@@ -17,6 +17,7 @@ from mimic_core.base import draws, files
 from mimic_core.base.config import Frozen
 from mimic_core.base.errors import MimicError
 from mimic_core.base.progress import Progress, Silent
+from mimic_core.runs import stored
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.table import MAP_CONFIG_FILE, MAP_FILE, map_config
 
@@ -72,7 +73,7 @@ def ensure_map(
     wanted = {**config.model_dump(mode="json"), "method": method}
     path = features.path / MAP_FILE
     if path.exists() and map_config(features) == wanted:
-        return pl.read_parquet(path)
+        return stored.read_table(path, {"uid": pl.String()}, remedy=stored.MAP_REMEDY)
     uids = features.samples["uid"]
     progress.phase("map", len(uids))
     if method == "pca":

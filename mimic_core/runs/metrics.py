@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from mimic_core.base import files
+from mimic_core.runs import stored
 
 METRIC_COLUMNS: dict[str, pl.DataType] = {
     "epoch": pl.Int32(),
@@ -35,15 +36,18 @@ class MetricsFile:
     def keep_until(self, epoch: int, step: int) -> None:
         """Drop what an unfinished try has written after ``epoch``, which ended with ``step``."""
         if self._path.exists():
-            rows = pl.read_parquet(self._path)
+            rows = self._read()
             self._write(rows.filter((pl.col("epoch") <= epoch) & (pl.col("step") <= step)))
 
     def add(self, row: dict[str, Any]) -> None:
         """Append one row; what it leaves out is null."""
         rows: Sequence[pl.DataFrame] = [pl.DataFrame([row], schema=METRIC_COLUMNS)]
         if self._path.exists():
-            rows = [pl.read_parquet(self._path), *rows]
+            rows = [self._read(), *rows]
         self._write(pl.concat(rows))
+
+    def _read(self) -> pl.DataFrame:
+        return stored.read_table(self._path, METRIC_COLUMNS, remedy=stored.RUN_REMEDY)
 
     def _write(self, rows: pl.DataFrame) -> None:
         files.write_parquet(self._path, rows)

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from mimic_core.base.config import Frozen
+from mimic_core.runs import stored
 from mimic_core.runs.means import score_summary
 from mimic_core.runs.metrics import as_sentence
 from mimic_core.runs.record import RunRecord
@@ -32,7 +33,8 @@ def summarise(run: Run) -> RunSummary:
     if not run.done:
         return RunSummary(skipped_by_reason={})
     counts = run.features.skipped.group_by("reason").len().sort("reason")
-    scores = score_summary(run.epoch_scores, ["mimic_score"])["mimic_score"].cast(pl.Float64)
+    with stored.intact(run.tables):
+        scores = score_summary(run.epoch_scores, ["mimic_score"])["mimic_score"].cast(pl.Float64)
     quantiles = [(q, scores.quantile(q, "linear")) for q in QUANTILES]
     return RunSummary(
         skipped_by_reason=dict(counts.iter_rows()),

@@ -37,7 +37,9 @@ from mimic_core.base.schema import (
     Planted,
     ScoreBatch,
 )
+from mimic_core.runs import stored
 from mimic_core.runs.featureset import FEATURES_DIR, FeatureSet
+from mimic_core.runs.metrics import METRIC_COLUMNS
 from mimic_core.runs.record import RunRecord
 from mimic_core.runs.scores import EpochScores
 
@@ -71,17 +73,25 @@ class Run:
     @cached_property
     def features(self) -> FeatureSet:
         """The feature set of the reference, shared with other runs."""
-        return FeatureSet.open(self.path.parent / FEATURES_DIR / self.record.feature_set)
+        name = self.record.feature_set
+        if Path(name).name != name:
+            raise RunError(
+                "run.json names no feature set",
+                got=name,
+                allowed=f"the name of a folder in {FEATURES_DIR}",
+                next_step=stored.RUN_REMEDY,
+            )
+        return FeatureSet.open(self.path.parent / FEATURES_DIR / name)
 
     def scores(self) -> pl.DataFrame:
         """All scores, long: one row per sample and epoch (columns of ``SCORE_COLUMNS``)."""
-        return pl.read_parquet(self.epoch_files())
+        return pl.concat(_read_scores(path) for path in self.epoch_files())
 
     def epoch_files(self) -> list[Path]:
         """The score files of a finished run, one per epoch (or repeat), in order.
 
         Raises:
-            RunError: The run is not finished.
+            RunError: The run is not finished, or a file is missing, damaged or of another kind.
         """
         if not self.done:
             raise RunError(
@@ -89,7 +99,22 @@ class Run:
                 got=self.id,
                 next_step="resume it with the command that started it, or from the app",
             )
-        return self._stored_files()
+        paths = self._stored_files()
+        if len(paths) != self.record.epochs or not paths:
+            raise RunError(
+                "score files of the run are missing",
+                got=f"{len(paths)} in {self.path / 'scores'}",
+                allowed=f"{self.record.epochs}, one for each epoch",
+                next_step=stored.RUN_REMEDY,
+            )
+        for path in paths:
+            stored.scan_table(path, SCORE_COLUMNS, remedy=stored.RUN_REMEDY)
+        return paths
+
+    def tables(self) -> list[tuple[Path, str]]:
+        """The tables that the run is read from, each with what makes it again (``stored``)."""
+        own = sorted(self.path.glob("**/*.parquet"))
+        return [*((path, stored.RUN_REMEDY) for path in own), *self.features.tables()]
 
     @cached_property
     def epoch_scores(self) -> EpochScores:
@@ -129,13 +154,15 @@ class Run:
 
     def stored_scores(self) -> pl.DataFrame:
         """The scores that are on disk, finished run or not."""
-        return pl.read_parquet(self._stored_files())
+        return pl.concat(_read_scores(path) for path in self._stored_files())
 
     @cached_property
     def held_out(self) -> pl.Series:
         """Uids of the samples that were never trained on, or are trusted, and have no score."""
         path = self.path / "held_out.parquet"
-        return pl.read_parquet(path)["uid"] if path.exists() else pl.Series("uid", [], pl.String)
+        if not path.exists():
+            return pl.Series("uid", [], pl.String)
+        return stored.read_table(path, {"uid": pl.String()}, remedy=stored.RUN_REMEDY)["uid"]
 
     @property
     def reference_labels(self) -> pl.LazyFrame | None:
@@ -143,7 +170,10 @@ class Run:
         ``JUDGED_COLUMNS``, which older runs do not have; None for runs without labels.
         """
         path = self.path / "reference_labels.parquet"
-        return pl.scan_parquet(path) if path.exists() else None
+        columns = {"uid": pl.String(), "reference_label": pl.String()}
+        if not path.exists():
+            return None
+        return stored.scan_table(path, columns, remedy=stored.RUN_REMEDY)
 
     def metrics(self) -> pl.DataFrame:
         """How good the trained model was, and when (``mimic_core.runs.metrics``).
@@ -159,7 +189,7 @@ class Run:
                 allowed="training runs, from their first evaluation on",
                 next_step="choose a run made by the command train",
             )
-        return pl.read_parquet(path)
+        return stored.read_table(path, METRIC_COLUMNS, remedy=stored.RUN_REMEDY)
 
     def has_epoch(self, epoch: int) -> bool:
         """Whether the scores of ``epoch`` are stored."""
@@ -224,6 +254,10 @@ def planted_frame(epoch: int, uids: pl.Series, planted: Sequence[Planted]) -> pl
     )
 
 
+def _read_scores(path: Path) -> pl.DataFrame:
+    return stored.read_table(path, SCORE_COLUMNS, remedy=stored.RUN_REMEDY)
+
+
 def epoch_frame(epoch: int, uids: pl.Series, batches: Iterable[ScoreBatch]) -> pl.DataFrame:
     """One epoch's batches as a frame of ``SCORE_COLUMNS``, rows in the order of ``uids`` (N).
 
@@ -246,8 +280,8 @@ def epoch_frame(epoch: int, uids: pl.Series, batches: Iterable[ScoreBatch]) -> p
             next_step="report this as a defect of Mimicscope",
         )
     epochs = np.full(len(uids), epoch, np.int32)
-    stored = {"uid": uids, "epoch": epochs, **columns}
-    return pl.DataFrame(stored, schema={name: _STORED[name] for name in stored})
+    frame = {"uid": uids, "epoch": epochs, **columns}
+    return pl.DataFrame(frame, schema={name: _STORED[name] for name in frame})
 
 
 def start_run(root: Path, record: RunRecord) -> Run:

@@ -65,8 +65,7 @@ class EpochScores:
     @classmethod
     def of_files(cls, paths: Sequence[Path]) -> EpochScores:
         """The scores in files of one epoch each, in the order of the first file."""
-        first = [pl.scan_parquet(path).select("epoch").head(1).collect().item() for path in paths]
-        steps = [_Step(epoch, path) for epoch, path in zip(first, paths, strict=True)]
+        steps = [_Step(_epoch_of(path), path) for path in paths]
         samples = steps[0].table.select(pl.len()).collect().item()
         return cls(samples, _ascending(steps), steps[0])
 
@@ -188,6 +187,18 @@ class EpochScores:
                     allowed="finite numbers",
                     next_step="score the pool again, with a higher precision or temperature",
                 )
+
+
+def _epoch_of(path: Path) -> int:
+    """The epoch that a file of scores is of, from its first row."""
+    first: list[int] = pl.scan_parquet(path).select("epoch").head(1).collect()["epoch"].to_list()
+    if not first:
+        raise RunError(
+            "a score file has no rows, so that its epoch is not known",
+            got=str(path),
+            next_step="delete the folder of that run and score the pool again",
+        )
+    return first[0]
 
 
 def _uids(table: pl.LazyFrame) -> pl.Series:

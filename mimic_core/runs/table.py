@@ -17,7 +17,14 @@ import polars.selectors as cs
 from mimic_core.base import files
 from mimic_core.base.errors import RunError, no_such_column
 from mimic_core.base.identity import all_unique, same_order
-from mimic_core.base.schema import JUDGED_COLUMNS, MEASURED_COLUMNS, SAMPLE_COLUMNS, named
+from mimic_core.base.schema import (
+    JUDGED_COLUMNS,
+    MEASURED_COLUMNS,
+    SAMPLE_COLUMNS,
+    is_pattern,
+    named,
+)
+from mimic_core.runs import stored
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.means import CORRECT_SHARE, SUMMARY_COLUMNS, score_summary
 from mimic_core.runs.run import Run
@@ -70,9 +77,10 @@ def run_table(run: Run, scores: pl.DataFrame | None = None) -> pl.DataFrame:
     Args:
         scores: In the place of the run's own, for the same samples (live tuning).
     """
-    own = run.epoch_scores if scores is None else scores
-    labels = run.reference_labels
-    return sample_table(run.features, own, held_out=run.held_out, reference_labels=labels)
+    with stored.intact(run.tables):
+        own = run.epoch_scores if scores is None else scores
+        labels = run.reference_labels
+        return sample_table(run.features, own, held_out=run.held_out, reference_labels=labels)
 
 
 def scan_run(run: Run, columns: Iterable[str] | None = None) -> pl.LazyFrame:
@@ -89,13 +97,14 @@ def scan_run(run: Run, columns: Iterable[str] | None = None) -> pl.LazyFrame:
         FilterError: There is no such column.
         RunError: As ``sample_table``.
     """
-    return _scan(run.features, run.epoch_scores, columns, run.held_out, run.reference_labels)
+    with stored.intact(run.tables):
+        return _scan(run.features, run.epoch_scores, columns, run.held_out, run.reference_labels)
 
 
 def map_config(features: FeatureSet) -> dict[str, Any] | None:
     """The settings of the feature set's map as plain values; None while there is no map."""
     path = features.path / MAP_CONFIG_FILE
-    return dict(files.read_json(path)) if path.exists() else None
+    return files.read_json(path, remedy=stored.MAP_REMEDY) if path.exists() else None
 
 
 def _scan(
@@ -106,7 +115,7 @@ def _scan(
     labels: pl.LazyFrame | None,
 ) -> pl.LazyFrame:
     """The columns of the samples, and by uid those of the scores, the map and the labels."""
-    samples = _scored(features.scan(), held_out)
+    samples = _scored(features.scan(measured=True), held_out)
     there = samples.collect_schema().names()
 
     def places(names: Sequence[str], uids: pl.Series) -> pl.DataFrame:
@@ -160,9 +169,10 @@ def _scored(rows: pl.LazyFrame, held_out: pl.Series | None) -> pl.LazyFrame:
 
 def _refuse_taken(there: Iterable[str], made: Iterable[str]) -> None:
     taken = sorted(set(there) & set(made))
+    taken += [name for name in there if is_pattern(name)]
     if taken:
         raise RunError(
-            "the pool has a column whose name Mimicscope itself uses",
+            "the pool has a column whose name Mimicscope itself uses, or polars reads as a pattern",
             got=taken[0],
             next_step="rename that column in the pool and score it again",
         )
@@ -204,9 +214,10 @@ def _places(features: FeatureSet, uids: pl.Series, names: Sequence[str]) -> pl.D
     """Uids and map coordinates, which are null while there is no map."""
     path = features.path / MAP_FILE
     if path.exists():
-        places = pl.read_parquet(path, columns=["uid", *names])
+        columns = {"uid": pl.String(), **dict.fromkeys(MAP_COLUMNS, pl.Float32())}
+        places = stored.read_table(path, columns, remedy=stored.MAP_REMEDY)
         require_finite(places)
-        return places
+        return places.select("uid", *names)
     null = [pl.lit(None, pl.Float32).alias(name) for name in names]
     return uids.to_frame().select("uid", *null)
 

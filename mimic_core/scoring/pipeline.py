@@ -17,6 +17,7 @@ from mimic_core.base.errors import ConfigError
 from mimic_core.base.progress import Progress, Silent
 from mimic_core.features import spot_check
 from mimic_core.models.devices import pick_device
+from mimic_core.runs.lock import only_driver
 from mimic_core.runs.record import LayerSweep
 from mimic_core.runs.run import Run, start_run
 from mimic_core.scoring import direction
@@ -104,6 +105,10 @@ class _Job(Job):
         if run.done and inputs.cached.complete and judged and (swept or not self.sweep):
             self.progress.note(f"run {run.id} is finished already")
             return run
+        with only_driver(self.runs_root, run.id):
+            return self._carry_out(run, inputs)
+
+    def _carry_out(self, run: Run, inputs: Inputs) -> Run:
         with self.timed("checks"):
             difference = self._check_pair(inputs)
         with self.timed("images"):

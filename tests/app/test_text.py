@@ -32,7 +32,16 @@ def test_share_of_nothing_is_a_dash() -> None:
 def test_no_markup_survives(foreign: str) -> None:
     shown = text.plain(foreign)
     assert not re.search(r"(?<!\\)(\\\\)*[<>*_`\[\]$]", shown)
-    assert re.sub(r"\\(.)", r"\1", shown, flags=re.DOTALL) == foreign.replace("\n", " ")
+    read = re.sub(r"\\(.)", r"\1", shown, flags=re.DOTALL)
+    assert read.replace(text.PARTING, "") == foreign.replace("\n", " ").replace(text.PARTING, "")
+
+
+@pytest.mark.parametrize(
+    "found",
+    [":material/home:", ":streamlit:", "->", "<-", "<=", ">=", "https://a.b", "www.a.b", "a@b.c"],
+)
+def test_what_streamlit_looks_for_behind_markdown_is_parted(found: str) -> None:
+    assert found not in text.plain(found).replace("\\", "")
 
 
 def test_columns_are_named_as_people_say_them() -> None:

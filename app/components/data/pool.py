@@ -12,7 +12,7 @@ import streamlit as st
 from app.cache.pools import Preview, preview
 from app.components.shared.controls import config_field
 from app.components.shared.tiles import Tile, tile_grid
-from app.library import DEMO_POOL, expanded, runs_root, tidy_path
+from app.library import DEMO_POOL, expanded, link_roots, require_allowed, runs_root, tidy_path
 from app.state import session
 from app.text import count, plain
 from mimic_core.base.config import SourceConfig
@@ -46,7 +46,7 @@ def pool_chooser() -> SourceConfig | None:
             for name in ("image_column", "caption_column", "label_column")
         }
         task = config_field(SourceConfig, "task", key="pool_task")
-    return SourceConfig(path=path, task=task, **columns)
+    return SourceConfig(path=path, task=task, link_roots=link_roots(), **columns)
 
 
 def _demo() -> str:
@@ -67,7 +67,7 @@ def _local() -> str | None:
     path = (text or "").strip()
     if not path:
         return None
-    expanded(path)  # here, so that an unknown home folder is a message and not a failed job
+    require_allowed(expanded(path))  # here, so that it is a message and not a failed job
     return path
 
 

@@ -9,7 +9,7 @@ import streamlit as st
 from app.cache import tables
 from app.components.shared.controls import config_field
 from app.components.shared.jobs import watch, watched_job, watching
-from app.library import located, runs_root
+from app.library import located, require_allowed_config, runs_root
 from app.state import session
 from app.text import duration
 from mimic_core.base.config import ProbeConfig
@@ -90,6 +90,6 @@ def _unsaved(run: Run) -> None:
         ):
             config = located(run.record.config)
             tuned = config.model_copy(update={"probe": session.state().tuned})
-            watch(start_job(store, tuned, JobOptions(map=True)))
+            watch(start_job(store, require_allowed_config(tuned), JobOptions(map=True)))
             st.rerun()
     watched_job(store)

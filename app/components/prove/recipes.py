@@ -14,6 +14,7 @@ from app.shown import Shown
 from app.state import session
 from app.state.prove import PRESENT, top_share, with_recipe
 from app.text import plain, spoken
+from mimic_core.filters import yaml_text
 from mimic_core.filters.recipe import Recipe
 
 
@@ -61,7 +62,7 @@ def upload(shown: Shown) -> None:
     for file in fresh:
         with errors_shown():
             name = Path(file.name).stem
-            recipe = Recipe.from_yaml(file.getvalue().decode(errors="replace"))
+            recipe = Recipe.from_yaml(yaml_text.decoded(file.getvalue(), file.name))
             tables.selection(shown.key, recipe.to_yaml())  # raises if the run lacks a column
             name = f"{name} (file)" if name == PRESENT else name
             now = session.state().proving

@@ -7,7 +7,7 @@ import streamlit as st
 from app.components.shared.command import same_as_command
 from app.components.shared.errors import errors_shown
 from app.components.shared.jobs import any_active
-from app.library import runs_root, tidy_path
+from app.library import require_allowed_config, runs_root, tidy_path
 from app.state import session
 from mimic_core.base.config import RunConfig
 from mimic_core.cli.commands import run_command
@@ -49,5 +49,5 @@ def start_panel(store: JobStore, config: RunConfig, options: JobOptions) -> None
 
 def _start(store: JobStore, config: RunConfig, options: JobOptions) -> None:
     with errors_shown():
-        start_job(store, config, options)
+        start_job(store, require_allowed_config(config), options)
         session.bind(_VIEW, CURVES)  # where its progress is looked at

@@ -10,6 +10,7 @@ the whole batch, whatever their number.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mimic_core.base.config import RunConfig
 from mimic_core.base.errors import ConfigError, Interrupted
 from mimic_core.base.progress import Progress, Silent, Unheard
 from mimic_core.models.devices import pick_device
+from mimic_core.runs.lock import only_driver
 from mimic_core.runs.metrics import as_sentence
 from mimic_core.runs.run import Run, start_run
 from mimic_core.scoring.direction import finish_scores
@@ -88,11 +90,14 @@ class _Job(Job):
         if run.done:
             self.progress.note(f"run {run.id} is finished already")
             return run
-        with self.timed("training"):
-            self._train(run, setup)
-        if self.group.first:
-            run = self._finish(run, setup)
-        self.group.wait()
+        # One lock for all processes of a group, whose first one writes.
+        alone = only_driver(self.runs_root, run.id) if self.group.first else nullcontext()
+        with alone:
+            with self.timed("training"):
+                self._train(run, setup)
+            if self.group.first:
+                run = self._finish(run, setup)
+            self.group.wait()
         return run
 
     def _train(self, run: Run, setup: Setup) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from mimic_core.base.errors import SourceError
-from mimic_core.base.schema import RESERVED_COLUMNS
+from mimic_core.base.schema import RESERVED_COLUMNS, is_pattern
 
 MAX_COLUMNS = 1024
 CHUNK_ROWS = 65_536  # rows of a table that are held as Python objects at a time
@@ -63,7 +63,16 @@ def _cell(value: Any, dtype: pl.DataType) -> Any:
         return None
     if value is None or dtype != pl.String() or isinstance(value, str):
         return value
-    return json.dumps(value)
+    return json.dumps(_finite(value))
+
+
+def _finite(value: Any) -> Any:
+    """A nested value whose non-finite numbers are null, as in ``column``: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def cast_column(series: pl.Series, dtype: pl.DataType) -> pl.Series:
@@ -79,8 +88,9 @@ def stored_names(names: Sequence[str]) -> dict[str, str]:
     """The stored name of each of the pool's columns, in their order.
 
     A name that Mimicscope uses itself, in whatever case, gets ``source_`` in front, as often as it
-    takes to be free: many programs that read exports do not tell ``Uid`` from ``uid``. A name
-    that is empty or has control characters is written without them.
+    takes to be free: many programs that read exports do not tell ``Uid`` from ``uid``. So does one
+    that polars reads as a pattern. A name that is empty or has control characters is written
+    without them.
     """
     if len(names) > MAX_COLUMNS:
         raise SourceError(
@@ -90,14 +100,18 @@ def stored_names(names: Sequence[str]) -> dict[str, str]:
             next_step="store fields whose names differ from sample to sample under one common name",
         )
     plain = {name: _CONTROL.sub("", name) or "unnamed" for name in names}
-    free = {name for name, new in plain.items() if name == new and not is_reserved(name)}
+    free = {name for name, new in plain.items() if name == new and not _taken(name)}
     stored = {}
     for name, new in plain.items():
-        while is_reserved(new) or (new != name and new in free):
+        while _taken(new) or (new != name and new in free):
             new = f"source_{new}"  # noqa: PLW2901 - until it is free
         free.add(new)
         stored[name] = new
     return stored
+
+
+def _taken(name: str) -> bool:
+    return is_reserved(name) or is_pattern(name)
 
 
 def is_reserved(name: str) -> bool:

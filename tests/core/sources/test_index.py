@@ -347,11 +347,11 @@ def test_odd_column_names_are_stored(tmp_path: Path) -> None:
     samples, _ = indexed(pool(sample(1, **odd)), tmp_path)
     assert dict(zip(samples.columns[10:], samples.row(0)[10:], strict=True)) == {
         "unnamed": 1,
-        "^x.*$": 2,
+        "source_^x.*$": 2,
         "ab": 3,
         "nul": 4,
         "own.uid": 5,
-        "*": 6,
+        "source_*": 6,
     }
 
 
