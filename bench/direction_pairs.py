@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mimic_core.base.config import ProbeConfig, Side, SnapshotConfig
 from mimic_core.base.schema import SCHEMA_VERSION, SKIP_COLUMNS
-from mimic_core.features.stored import ReferenceHead, read_head
+from mimic_core.features.stored import TowerEnds, read_ends
 from mimic_core.mimic.contrastive import normalise
 from mimic_core.models.layers import fresh_weight
 from mimic_core.runs.featureset import FeatureSet
@@ -57,7 +57,7 @@ class Pairs:
     def __init__(self, reference: str, share: float | None, seed: int) -> None:
         run = open_run(next(DEMO.glob("*/run.json")).parent)
         features, samples = run.features, run.features.samples
-        self.head = read_head(features)
+        self.ends = read_ends(features)
         noisy = samples["is_noisy"].to_numpy()
         rows = np.arange(len(samples)) if share is None else np.flatnonzero(~noisy)
         whose = rows.copy()
@@ -66,7 +66,7 @@ class Pairs:
             whose[drawn] = np.roll(rows[drawn], 1)
         self.wrong = noisy if share is None else whose != rows
         self.weights = {
-            side: _spoiled(self.head.projections[side].weight, REFERENCES[reference], seed)
+            side: _spoiled(self.ends.projections[side].weight, REFERENCES[reference], seed)
             for side in SIDES
         }
         self.features = {
@@ -83,8 +83,8 @@ class Pairs:
         The other side keeps the demo's: with both spoiled nothing would be left to agree on.
         """
         folder.mkdir(parents=True)
-        kept = {s: self.head.projections[s].weight for s in SIDES} | {side: self.weights[side]}
-        _store_head(folder, self.head, kept)
+        kept = {s: self.ends.projections[s].weight for s in SIDES} | {side: self.weights[side]}
+        _store_ends(folder, self.ends, kept)
         arrays: dict[str, np.ndarray] = {}
         for one in SIDES:
             arrays[f"{one}_features"] = self.features[one].half().numpy()
@@ -94,7 +94,7 @@ class Pairs:
 
     def tangents(self, features: FeatureSet, model: Tensor, folder: Path) -> FeatureSet:
         """What phase 1 of a snapshot stores of the model with the image projection ``model``."""
-        target = read_head(features).projections["image"].weight
+        target = read_ends(features).projections["image"].weight
         vector = target - model
         raw = self.features["image"] @ model
         unit, along, _ = normalise(raw, self.features["image"] @ (vector / vector.norm()))
@@ -126,7 +126,7 @@ def pair_runs(side: Side, family: str, folder: Path) -> Iterator[Made]:
         features = pairs.stored(side, folder / f"{side} {number}")
         probe = Probe(features, config)
         segment = probe.segment_losses(POSITIONS)
-        target = read_head(features).projections[side].weight
+        target = read_ends(features).projections[side].weight
         before = float((target - probe.weight).norm())
         epochs = [list(probe.run(epoch)) for epoch in range(config.epochs)]
         yield _made(pairs, features, epochs) | {
@@ -150,12 +150,12 @@ def snapshots(family: str, folder: Path) -> Iterator[Made]:
     ):
         pairs = Pairs(reference, share, seed=100 + number)
         features = pairs.stored("image", folder / f"snapshot {number}")
-        target = read_head(features).projections["image"].weight
+        target = read_ends(features).projections["image"].weight
         fresh = fresh_weight("projection", tuple(target.shape), torch.Generator().manual_seed(7))
         config = SnapshotConfig(batch_size=(32, 256)[number % 2], repeats=2)
         model = torch.lerp(fresh, target, place)
         tangents = pairs.tangents(features, model, folder / f"tangents {number}")
-        snapshot = Snapshot(tangents, pairs.head.head, config)
+        snapshot = Snapshot(tangents, pairs.ends.scaling, config)
         epochs = [list(snapshot.run(repeat)) for repeat in range(config.repeats)]
         yield _made(pairs, features, epochs) | {
             "family": family,
@@ -202,17 +202,17 @@ def _array(features: FeatureSet, name: str, rows: np.ndarray) -> Tensor:
     return torch.from_numpy(features.array(name).take(rows)).float()
 
 
-def _store_head(folder: Path, head: ReferenceHead, weights: dict[Side, Tensor]) -> None:
-    """As ``mimic_core.features.stored.store_head`` does from a module."""
+def _store_ends(folder: Path, ends: TowerEnds, weights: dict[Side, Tensor]) -> None:
+    """As ``mimic_core.features.stored.store_ends`` does from a module."""
     from safetensors.torch import save_file
 
     tensors = {
-        "logit_scale": torch.tensor(head.head.scale),
-        "logit_bias": torch.tensor(head.head.bias),
+        "logit_scale": torch.tensor(ends.scaling.scale),
+        "logit_bias": torch.tensor(ends.scaling.bias),
     }
-    names = {"loss": str(head.head.loss)}
+    names = {"loss": str(ends.scaling.loss)}
     for side, weight in weights.items():
-        names[side] = head.projections[side].name
+        names[side] = ends.projections[side].name
         tensors[f"{side}.weight"] = weight.contiguous()
     save_file(tensors, folder / "head.safetensors", metadata={"names": json.dumps(names)})
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mimic_core.base.config import ProbeConfig
 from mimic_core.base.draws import draw_batches, uid_words
-from mimic_core.features.stored import read_head
+from mimic_core.features.stored import read_ends
 from mimic_core.mimic.losses import clip_losses
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring.probe import Probe
@@ -58,9 +58,9 @@ class HeldOut:
 
         self._features, self._texts = taken("image_features"), taken("text_embedding")
         self._words, self._images = uid_words(features.samples["uid"].gather(rows)), rows
-        head = read_head(features)
-        self._scale = head.head.scale
-        self.reference = head.projections["image"].weight
+        ends = read_ends(features)
+        self._scale = ends.scaling.scale
+        self.reference = ends.projections["image"].weight
 
     def measured(self, weight: Tensor, step: int) -> dict[str, float]:
         """Loss and recall at 1 with the projection ``weight``."""

@@ -37,7 +37,7 @@ from mimic_core.base.config import ProbeConfig
 from mimic_core.base.schema import SCHEMA_VERSION, SKIP_COLUMNS
 from mimic_core.features.encoders import ReferenceEncoder, embed_with_tangents
 from mimic_core.features.loading import LoadedBatch
-from mimic_core.features.stored import store_head
+from mimic_core.features.stored import store_ends
 from mimic_core.mimic.contrastive import score_logits
 from mimic_core.mimic.scores import TaskVector, task_vector
 from mimic_core.models import clip
@@ -46,7 +46,7 @@ from mimic_core.models.layers import default_mimic_layers, reinitialised
 from mimic_core.models.load import LoadedModel, load_model
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring.probe import Probe
-from mimic_core.scoring.snapshot import head_with_tangents, module_losses
+from mimic_core.scoring.snapshot import module_losses, scaling_with_tangents
 
 VMAP_CHUNK = 8  # gradients held at once by vmap; all of them would not fit
 
@@ -116,7 +116,7 @@ def run_forward(setting: Setting) -> Tensor:
 def run_snapshot(setting: Setting) -> Tensor:
     """Mimic scores in two phases, as snapshot mode computes them."""
     scores = []
-    head = head_with_tangents(setting.model, setting.vector)
+    head = scaling_with_tangents(setting.model, setting.vector)
     with torch.no_grad():
         for batch in setting.data:
             embedded = embed_with_tangents(
@@ -144,7 +144,7 @@ def run_probe(setting: Setting) -> Tensor:
         files.write_json(Path(folder) / "features.json", info)
         features = FeatureSet.open(Path(folder))
         features.write_shard("0", samples, pl.DataFrame(schema=SKIP_COLUMNS), arrays)
-        store_head(features, setting.loaded.module, ("image", "text"))
+        store_ends(features, setting.loaded.module, ("image", "text"))
         config = ProbeConfig(batch_size=len(setting.data[0].rows), epochs=5)
         probe = Probe(features, config, device=setting.device)
         visits = [batch for epoch in range(config.epochs) for batch in probe.run(epoch)]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mimic_core.base import files
 from mimic_core.base.config import BOTH_SIDES, Side
 from mimic_core.base.errors import RunError
-from mimic_core.mimic.contrastive import Head
+from mimic_core.mimic.contrastive import Scaling
 from mimic_core.mimic.losses import widened
 from mimic_core.models import clip
 from mimic_core.models.projections import Projection, find_projection
@@ -35,32 +35,32 @@ _NAMES = "names"
 
 
 @dataclass(frozen=True)
-class ReferenceHead:
-    """Logit scale and bias of the reference, and the last projections of its towers by side."""
+class TowerEnds:
+    """What the reference's towers end in: logit scale and bias, and each side's projection."""
 
-    head: Head
+    scaling: Scaling
     projections: Mapping[Side, Projection]
 
 
-def contrastive_head(module: nn.Module) -> Head:
+def contrastive_scaling(module: nn.Module) -> Scaling:
     """Scale and bias of a model's contrastive loss."""
     bias = clip.logit_bias(module)
-    return Head(
+    return Scaling(
         loss=clip.loss_name(module),
         scale=float(clip.logit_scale(module)),
         bias=0.0 if bias is None else float(bias),
     )
 
 
-def store_head(features: FeatureSet, module: nn.Module, sides: tuple[Side, ...]) -> None:
-    """Write the reference's head beside its features, unless it is there."""
+def store_ends(features: FeatureSet, module: nn.Module, sides: tuple[Side, ...]) -> None:
+    """Write what the reference's towers end in beside its features, unless it is there."""
     from safetensors.torch import save
 
     if (features.path / _FILE).exists():
         return
-    head = contrastive_head(module)
-    tensors = {"logit_scale": torch.tensor(head.scale), "logit_bias": torch.tensor(head.bias)}
-    names = {"loss": str(head.loss)}
+    scaling = contrastive_scaling(module)
+    tensors = {"logit_scale": torch.tensor(scaling.scale), "logit_bias": torch.tensor(scaling.bias)}
+    names = {"loss": str(scaling.loss)}
     for side in sides:
         projection = find_projection(module, side)
         names[side] = projection.name
@@ -72,8 +72,8 @@ def store_head(features: FeatureSet, module: nn.Module, sides: tuple[Side, ...])
     )
 
 
-def read_head(features: FeatureSet) -> ReferenceHead:
-    """Read what ``store_head`` wrote.
+def read_ends(features: FeatureSet) -> TowerEnds:
+    """Read what ``store_ends`` wrote.
 
     Raises:
         RunError: The file is missing or damaged.
@@ -81,26 +81,26 @@ def read_head(features: FeatureSet) -> ReferenceHead:
     path = features.path / _FILE
     if not path.exists():
         raise RunError(
-            "the feature set holds no head of its reference",
+            "the feature set does not hold what the towers of its reference end in",
             got=str(path),
             next_step="score the pool with a reference first",
         )
     try:
-        return _read_head(path)
+        return _read_ends(path)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise RunError(
-            f"the stored head of the reference is damaged ({error})",
+            f"what the reference's towers end in is damaged on disk ({error})",
             got=str(path),
             next_step="delete that file and score the pool again: no image is read anew",
         ) from error
 
 
-def _read_head(path: Path) -> ReferenceHead:
+def _read_ends(path: Path) -> TowerEnds:
     with safe_open(path, framework="pt") as file:
         names = json.loads(file.metadata()[_NAMES])
         tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    return ReferenceHead(
-        Head(
+    return TowerEnds(
+        Scaling(
             loss="siglip" if names["loss"] == "siglip" else "clip",
             scale=float(tensors["logit_scale"]),
             bias=float(tensors["logit_bias"]),

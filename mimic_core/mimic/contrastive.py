@@ -47,9 +47,9 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class Head:
-    """The contrastive head: loss, logit scale and bias, and their derivatives (zero unless they are
-    mimic layers themselves).
+class Scaling:
+    """What makes logits of cosines: loss, logit scale and bias, and the derivatives of the last two
+    (zero unless they are mimic layers themselves).
     """
 
     loss: LossName
@@ -59,14 +59,14 @@ class Head:
     bias_tangent: float = 0.0
 
 
-def steepest(batch: Embedded, head: Head) -> float:
+def steepest(batch: Embedded, scaling: Scaling) -> float:
     """A bound on the derivatives ``L*`` of the logits: embeddings have length 1.
 
     The scale of a batch's scores even where they cancel, as those of equal samples do.
     """
     tangents = [t for t in (batch.image_tangent, batch.text_tangent) if t is not None]
     along = sum(float(tangent.norm(dim=1).max()) for tangent in tangents)
-    return head.scale * along + abs(head.scale_tangent) + abs(head.bias_tangent)
+    return scaling.scale * along + abs(scaling.scale_tangent) + abs(scaling.bias_tangent)
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,17 @@ class ScoredLogits:
     logits: Tensor | None = None
 
 
-def score_logits(batch: Embedded, head: Head, *, block: int | None = None) -> ScoredLogits:
+def score_logits(batch: Embedded, scaling: Scaling, *, block: int | None = None) -> ScoredLogits:
     """Losses and mimic scores of a batch; the scores are minus the derivatives.
 
     Args:
         block: Rows at a time; by default what ``BLOCK_ELEMENTS`` allows.
     """
-    if head.loss == "siglip":
-        return _siglip(batch, head, block)
+    if scaling.loss == "siglip":
+        return _siglip(batch, scaling, block)
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     column, kept = _RunningSoftmax(len(batch), batch.image.device), None
-    for rows, logits, tangents in _blocks(batch, head, block):
+    for rows, logits, tangents in _blocks(batch, scaling, block):
         lse = torch.logsumexp(logits, 1)
         mean = (torch.exp(logits - lse[:, None]) * tangents).sum(1)
         # The positive pairs' logits, from the same products as the sums: so no loss is below zero.
@@ -111,7 +111,7 @@ def score_logits(batch: Embedded, head: Head, *, block: int | None = None) -> Sc
 
 def score_planted(
     batch: Embedded,
-    head: Head,
+    scaling: Scaling,
     planted: Embedded,
     places: Tensor,
     *,
@@ -135,10 +135,14 @@ def score_planted(
         part = _take(planted, some)
         gone = None if without is None else without[some]
         forth = _planted_logits(
-            part.image, part.image_tangent, batch.text, batch.text_tangent, head
+            part.image, part.image_tangent, batch.text, batch.text_tangent, scaling
         )
-        back = _planted_logits(part.text, part.text_tangent, batch.image, batch.image_tangent, head)
-        found = _planted_losses(forth, back, _own_logits(part, head), places[some], gone, head)
+        back = _planted_logits(
+            part.text, part.text_tangent, batch.image, batch.image_tangent, scaling
+        )
+        found = _planted_losses(
+            forth, back, _own_logits(part, scaling), places[some], gone, scaling
+        )
         losses.append(found[0])
         scores.append(found[1])
     return ScoredLogits(torch.cat(losses), torch.cat(scores))
@@ -146,7 +150,7 @@ def score_planted(
 
 def embedding_gradient(
     batch: Embedded,
-    head: Head,
+    scaling: Scaling,
     scored: ScoredLogits,
     weights: Tensor,
     *,
@@ -160,7 +164,7 @@ def embedding_gradient(
         weights: (B,)
     """
     out = torch.zeros_like(batch.image if side == "image" else batch.text)
-    for rows, logits in _logit_blocks(batch, head, scored, block):
+    for rows, logits in _logit_blocks(batch, scaling, scored, block):
         if scored.row_lse is None or scored.column_lse is None:
             signs = _signs(rows, logits)
             grad = -signs * torch.sigmoid(-signs * logits) * weights[rows, None]
@@ -172,7 +176,7 @@ def embedding_gradient(
             out[rows] = grad @ batch.text
         else:
             out.addmm_(grad.T, batch.image[rows])
-    return out.mul_(head.scale)
+    return out.mul_(scaling.scale)
 
 
 def normalise(raw: Tensor, tangent: Tensor | None = None) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -191,7 +195,7 @@ def through_normalise(gradient: Tensor, unit: Tensor, norms: Tensor) -> Tensor:
 
 
 def _blocks(
-    batch: Embedded, head: Head, block: int | None
+    batch: Embedded, scaling: Scaling, block: int | None
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Blocks of rows of the logits and of their derivatives."""
     B = len(batch)
@@ -202,22 +206,22 @@ def _blocks(
         cosines = image @ text.T
         tangents = torch.zeros_like(cosines)
         if batch.image_tangent is not None:
-            tangents = (batch.image_tangent[rows] @ text.T).mul_(head.scale)
+            tangents = (batch.image_tangent[rows] @ text.T).mul_(scaling.scale)
         if batch.text_tangent is not None:
-            tangents.addmm_(image, batch.text_tangent.T, alpha=head.scale)
-        if head.scale_tangent or head.bias_tangent:
-            tangents += head.scale_tangent * cosines + head.bias_tangent
-        yield rows, cosines.mul_(head.scale).add_(head.bias), tangents
+            tangents.addmm_(image, batch.text_tangent.T, alpha=scaling.scale)
+        if scaling.scale_tangent or scaling.bias_tangent:
+            tangents += scaling.scale_tangent * cosines + scaling.bias_tangent
+        yield rows, cosines.mul_(scaling.scale).add_(scaling.bias), tangents
 
 
 def _logit_blocks(
-    batch: Embedded, head: Head, scored: ScoredLogits, block: int | None
+    batch: Embedded, scaling: Scaling, scored: ScoredLogits, block: int | None
 ) -> Iterator[tuple[slice, Tensor]]:
     """The logits again: as kept, or computed anew block by block."""
     if scored.logits is not None:
         yield slice(0, len(batch)), scored.logits
         return
-    for rows, logits, _ in _blocks(Embedded(batch.image, batch.text), head, block):
+    for rows, logits, _ in _blocks(Embedded(batch.image, batch.text), scaling, block):
         yield rows, logits
 
 
@@ -227,27 +231,31 @@ def _take(batch: Embedded, rows: slice) -> Embedded:
 
 
 def _planted_logits(
-    one: Tensor, one_tangent: Tensor | None, other: Tensor, other_tangent: Tensor | None, head: Head
+    one: Tensor,
+    one_tangent: Tensor | None,
+    other: Tensor,
+    other_tangent: Tensor | None,
+    scaling: Scaling,
 ) -> tuple[Tensor, Tensor]:
     """Logits (K, B) of embeddings (K, D) and (B, D), and their derivatives."""
     cosines = one @ other.T
-    tangents = cosines * head.scale_tangent + head.bias_tangent
+    tangents = cosines * scaling.scale_tangent + scaling.bias_tangent
     if one_tangent is not None:
-        tangents = tangents + head.scale * (one_tangent @ other.T)
+        tangents = tangents + scaling.scale * (one_tangent @ other.T)
     if other_tangent is not None:
-        tangents = tangents + head.scale * (one @ other_tangent.T)
-    return head.scale * cosines + head.bias, tangents
+        tangents = tangents + scaling.scale * (one @ other_tangent.T)
+    return scaling.scale * cosines + scaling.bias, tangents
 
 
-def _own_logits(pairs: Embedded, head: Head) -> tuple[Tensor, Tensor]:
+def _own_logits(pairs: Embedded, scaling: Scaling) -> tuple[Tensor, Tensor]:
     """Logits (K,) of pairs, and their derivatives."""
     cosines = (pairs.image * pairs.text).sum(1)
-    tangents = cosines * head.scale_tangent + head.bias_tangent
+    tangents = cosines * scaling.scale_tangent + scaling.bias_tangent
     if pairs.image_tangent is not None:
-        tangents = tangents + head.scale * (pairs.image_tangent * pairs.text).sum(1)
+        tangents = tangents + scaling.scale * (pairs.image_tangent * pairs.text).sum(1)
     if pairs.text_tangent is not None:
-        tangents = tangents + head.scale * (pairs.image * pairs.text_tangent).sum(1)
-    return head.scale * cosines + head.bias, tangents
+        tangents = tangents + scaling.scale * (pairs.image * pairs.text_tangent).sum(1)
+    return scaling.scale * cosines + scaling.bias, tangents
 
 
 def _planted_losses(
@@ -256,12 +264,12 @@ def _planted_losses(
     own: tuple[Tensor, Tensor],
     places: Tensor,
     without: Tensor | None,
-    head: Head,
+    scaling: Scaling,
 ) -> tuple[Tensor, Tensor]:
     """Losses and scores (K,) from logits with their derivatives: of the image to all texts (K, B),
     of the text to all images (K, B), and of the pair itself (K,).
     """
-    if head.loss == "siglip":
+    if scaling.loss == "siglip":
         logits, tangents = _placed(forth, own, places)
         signs = torch.full_like(logits, -1.0).scatter(1, places[:, None], 1.0)
         parts = -F.logsigmoid(signs * logits)
@@ -314,9 +322,9 @@ class _RunningSoftmax:
         return self._weighted / self._total
 
 
-def _siglip(batch: Embedded, head: Head, block: int | None) -> ScoredLogits:
+def _siglip(batch: Embedded, scaling: Scaling, block: int | None) -> ScoredLogits:
     losses, scores, kept = [], [], None
-    for rows, logits, tangents in _blocks(batch, head, block):
+    for rows, logits, tangents in _blocks(batch, scaling, block):
         signs = _signs(rows, logits)
         losses.append(-F.logsigmoid(signs * logits).sum(1))
         scores.append((signs * torch.sigmoid(-signs * logits) * tangents).sum(1))

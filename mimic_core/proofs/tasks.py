@@ -117,15 +117,15 @@ class PairsTask(Task):
 
     def contributions(self, layer: tuple[Tensor, ...], held_out: np.ndarray) -> np.ndarray:
         """Loss in fixed batches of nearly equal size; recall over all held-out samples."""
-        head = self._loss.head
+        scaling = self._loss.scaling
         embedded, _ = self._loss.embed(layer[0], *self._loss.load(held_out))
         require_finite(embedded.image.sum(1))
         image, text = (_wide(side) for side in (embedded.image, embedded.text))
         judge = (
-            metrics.siglip_contributions if head.loss == "siglip" else metrics.clip_contributions
+            metrics.siglip_contributions if scaling.loss == "siglip" else metrics.clip_contributions
         )
         losses = [
-            judge(image[part] @ text[part].T * head.scale + head.bias)
+            judge(image[part] @ text[part].T * scaling.scale + scaling.bias)
             for part in judged_batches(len(held_out), self.config.batch_size)
         ]
         return np.stack(

@@ -35,7 +35,7 @@ from mimic_core.runs.means import score_summary
 from mimic_core.runs.record import DirectionCheck, EpochCheck, LayerSweep
 from mimic_core.runs.run import Run
 from mimic_core.scoring.labels.class_head import HEAD_FILE, read_class_head
-from mimic_core.scoring.snapshot import head_with_tangents, module_losses
+from mimic_core.scoring.snapshot import module_losses, scaling_with_tangents
 from mimic_core.stats.agreement import rank_agreement
 from mimic_core.stats.direction import MOST_LIKE_PLANTED, Control, Judgement, judge
 
@@ -201,7 +201,7 @@ def sweep_layers(
             continue  # the two models agree on these layers: there is nothing to measure
         with torch.no_grad():
             embedded = embed_with_tangents(scored, vector, batch, device=batch.tokens.device)
-            measured = score_logits(embedded, head_with_tangents(scored, vector))
+            measured = score_logits(embedded, scaling_with_tangents(scored, vector))
         values = measured.scores.cpu().numpy()
         found.append(
             LayerSweep(

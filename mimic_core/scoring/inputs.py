@@ -18,7 +18,7 @@ from mimic_core.base.progress import Progress
 from mimic_core.features import filling, spot_check
 from mimic_core.features.encoders import CheckedEncoder, ImageEncoder, ReferenceEncoder
 from mimic_core.features.loading import LoadedBatch
-from mimic_core.features.stored import store_head
+from mimic_core.features.stored import store_ends
 from mimic_core.mimic import scores
 from mimic_core.models.load import LoadedModel, load_model
 from mimic_core.models.projections import find_projection
@@ -122,7 +122,7 @@ def open_inputs(
     encoder = ReferenceEncoder(reference.module, device, config.precision, sides)
     cached = feature_set(arrays=encoder.arrays)
     _tell(config, source, cached, reference, device, progress)
-    store_head(cached, reference.module, sides)
+    store_ends(cached, reference.module, sides)
     targets = (filling.Target(cached, encoder),)
     if config.snapshot is None:
         return Inputs(source, reference, device, targets, encoder)

@@ -143,8 +143,10 @@ class _Job(Job):
         assert inputs.tangents is not None
         require_same_samples(inputs.cached, inputs.tangents)
         pair = inputs.pair
-        head = score.head_with_tangents(pair.module, pair.vector)
-        snapshot = score.Snapshot(inputs.tangents, head, self.config.snapshot, device=self.device)
+        scaling = score.scaling_with_tangents(pair.module, pair.vector)
+        snapshot = score.Snapshot(
+            inputs.tangents, scaling, self.config.snapshot, device=self.device
+        )
         repeats = self.config.snapshot.repeats
         uids = inputs.cached.samples["uid"]
         self._epochs(run, uids, snapshot, repeats, keep_finished=True)

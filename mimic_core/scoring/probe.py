@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mimic_core.base.config import ProbeConfig, Side
 from mimic_core.base.errors import ConfigError
-from mimic_core.features.stored import Rows, read_head
+from mimic_core.features.stored import Rows, read_ends
 from mimic_core.mimic.contrastive import (
     Embedded,
     embedding_gradient,
@@ -40,7 +40,7 @@ PAIR_WEIGHTINGS = ("mimic", "uniform")
 class PairLoss:
     """The contrastive loss of one tower's trained projection (F, D) against the other tower.
 
-    ``head`` is the loss, scale and bias of the reference, ``target`` its projection's weight.
+    ``scaling`` is the loss, scale and bias of the reference, ``target`` its projection's weight.
 
     Args:
         features: A finished feature set of the reference.
@@ -53,7 +53,7 @@ class PairLoss:
     what = "projection"
 
     def __init__(self, features: FeatureSet, side: Side, device: torch.device) -> None:
-        reference = read_head(features)
+        reference = read_ends(features)
         if side not in reference.projections:
             raise ConfigError(
                 f"the reference's {side} tower has no linear projection to probe",
@@ -62,7 +62,7 @@ class PairLoss:
                 next_step="probe the other side, or use --mode snapshot",
             )
         projection = reference.projections[side]
-        self.head, self.side, self.layer = reference.head, side, projection.name
+        self.scaling, self.side, self.layer = reference.scaling, side, projection.name
         self.target = projection.weight.to(device)
         self._bias = 0.0 if projection.bias is None else projection.bias.to(device)
         self._features = Rows(features, f"{side}_features", device)
@@ -98,18 +98,18 @@ class PairLoss:
     ) -> Look:
         """See ``learner.Loss``; without ``unit`` all scores are zero."""
         batch, lengths = self.embed(weight, features, others, unit)
-        scored = score_logits(batch, self.head)
+        scored = score_logits(batch, self.scaling)
         own = batch.image if self.side == "image" else batch.text
 
         def gradients(weights: Tensor) -> tuple[Tensor]:
-            gradient = embedding_gradient(batch, self.head, scored, weights, side=self.side)
+            gradient = embedding_gradient(batch, self.scaling, scored, weights, side=self.side)
             return (features.T @ through_normalise(gradient, own, lengths),)
 
         def norms_by_reverse_mode() -> Tensor:
-            moved, head = weight.clone().requires_grad_(True), self.head
+            moved, scaling = weight.clone().requires_grad_(True), self.scaling
             again = self.embed(moved, features, others)[0]
-            bias = head.bias if head.loss == "siglip" else None
-            losses = contrastive_losses(again.image, again.text, head.scale, bias)
+            bias = scaling.bias if scaling.loss == "siglip" else None
+            losses = contrastive_losses(again.image, again.text, scaling.scale, bias)
             return gradient_norms(losses, [moved])
 
         def again(places: Tensor, answers: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
@@ -120,17 +120,17 @@ class PairLoss:
                 attached = self.embed(moved, features, others)[0]
                 pairs = self._with_answers(attached, places, answers)
                 return gradient_norms(
-                    score_planted(attached, self.head, pairs, places).losses, [moved]
+                    score_planted(attached, self.scaling, pairs, places).losses, [moved]
                 )
 
-            return score_planted(batch, self.head, pairs, places).scores, norms
+            return score_planted(batch, self.scaling, pairs, places).scores, norms
 
         return Look(
             scored.losses,
             scored.scores,
             norms_by_reverse_mode,
             gradients,
-            lambda: steepest(batch, self.head),
+            lambda: steepest(batch, self.scaling),
             again,
         )
 
@@ -144,7 +144,7 @@ class PairLoss:
 
     def losses(self, weight: Tensor, features: Tensor, others: Tensor) -> Tensor:
         """Losses (B,) in blocks of rows, without a way back."""
-        return score_logits(self.embed(weight, features, others)[0], self.head).losses
+        return score_logits(self.embed(weight, features, others)[0], self.scaling).losses
 
     def reverse_score(
         self, i: int, weight: Tensor, direction: Tensor, features: Tensor, others: Tensor
@@ -154,13 +154,13 @@ class PairLoss:
         """
         moved = weight.clone().requires_grad_(True)
         batch = self.embed(moved, features, others)[0]
-        row = self.head.scale * (batch.text @ batch.image[i]) + self.head.bias
-        if self.head.loss == "siglip":
+        row = self.scaling.scale * (batch.text @ batch.image[i]) + self.scaling.bias
+        if self.scaling.loss == "siglip":
             signs = torch.full_like(row, -1.0)
             signs[i] = 1.0
             loss = -F.logsigmoid(signs * row).sum()
         else:
-            column = self.head.scale * (batch.image @ batch.text[i]) + self.head.bias
+            column = self.scaling.scale * (batch.image @ batch.text[i]) + self.scaling.bias
             loss = 0.5 * (torch.logsumexp(row, 0) + torch.logsumexp(column, 0)) - row[i]
         gradient: Tensor = torch.autograd.grad(loss, moved)[0]
         return gradient.mul(direction).sum().neg().div(direction.norm())

@@ -20,9 +20,9 @@ from mimic_core.base.errors import ConfigError, ModelError, RunError
 from mimic_core.base.schema import Planted, ScoreBatch
 from mimic_core.features.encoders import TangentEncoder, embed_with_tangents
 from mimic_core.features.loading import LoadedBatch
-from mimic_core.features.stored import contrastive_head
+from mimic_core.features.stored import contrastive_scaling
 from mimic_core.mimic import scores
-from mimic_core.mimic.contrastive import Embedded, Head, score_logits, score_planted, steepest
+from mimic_core.mimic.contrastive import Embedded, Scaling, score_logits, score_planted, steepest
 from mimic_core.mimic.losses import contrastive_losses, require_finite, widened
 from mimic_core.mimic.scores import TaskVector
 from mimic_core.models import clip
@@ -37,7 +37,7 @@ class Snapshot:
 
     Args:
         tangents: A finished feature set filled by a ``TangentEncoder``.
-        head: Contrastive head of the scored model, with its derivatives.
+        scaling: Logit scale and bias of the scored model, with its derivatives.
 
     Raises:
         ConfigError: Method ``cos``, which two-phase scoring cannot give.
@@ -47,7 +47,7 @@ class Snapshot:
     def __init__(
         self,
         tangents: FeatureSet,
-        head: Head,
+        scaling: Scaling,
         config: SnapshotConfig,
         *,
         device: torch.device | str = "cpu",
@@ -55,7 +55,7 @@ class Snapshot:
         require_projection_method(config)
         self.config = config
         self.device = torch.device(device)
-        self._head = head
+        self._scaling = scaling
         self._names = ("image_embedding", "text_embedding", "image_tangent", "text_tangent")
         self._arrays = {n: tangents.array(n) for n in self._names if tangents.has_array(n)}
         samples = tangents.samples
@@ -74,7 +74,7 @@ class Snapshot:
             assert image is not None  # every encoder stores both embeddings
             assert text is not None
             batch = Embedded(image, text, parts[2], parts[3])
-            scored = score_logits(batch, self._head)
+            scored = score_logits(batch, self._scaling)
             require_finite(scored.losses, step=draw.step)
             require_finite(scored.scores, what="score", step=draw.step)
             weights = scores.mimic_weights(scored.scores, temperature=self.config.temperature)
@@ -98,7 +98,7 @@ class Snapshot:
             None if along is None else along[at],
             self._take("text_tangent", partners),
         )
-        scores = score_planted(batch, self._head, pairs, at).scores
+        scores = score_planted(batch, self._scaling, pairs, at).scores
         return Planted(rows, partners, scores.cpu().numpy())
 
     def _take(self, name: str, rows: np.ndarray) -> Tensor | None:
@@ -125,18 +125,18 @@ def require_projection_method(config: SnapshotConfig) -> None:
         )
 
 
-def head_with_tangents(module: nn.Module, vector: TaskVector) -> Head:
-    """The model's contrastive head; where logit scale or bias are mimic layers, their derivatives.
+def scaling_with_tangents(module: nn.Module, vector: TaskVector) -> Scaling:
+    """The model's logit scale and bias, with their derivatives where they are mimic layers.
 
     The scale is stored as its logarithm, so its derivative is ``exp(s) * s*``.
     """
-    head = contrastive_head(module)
+    scaling = contrastive_scaling(module)
     unit = {name: float(vector.directions[name]) / vector.norm for name in _scalars(vector)}
-    return Head(
-        loss=head.loss,
-        scale=head.scale,
-        bias=head.bias,
-        scale_tangent=head.scale * unit.get("logit_scale", 0.0),
+    return Scaling(
+        loss=scaling.loss,
+        scale=scaling.scale,
+        bias=scaling.bias,
+        scale_tangent=scaling.scale * unit.get("logit_scale", 0.0),
         bias_tangent=unit.get("logit_bias", 0.0),
     )
 
@@ -156,8 +156,8 @@ def self_check(module: nn.Module, vector: TaskVector, batch: LoadedBatch) -> flo
     """
     with torch.no_grad():
         embedded = embed_with_tangents(module, vector, batch, device=batch.tokens.device)
-        head = head_with_tangents(module, vector)
-        ours = score_logits(embedded, head).scores
+        scaling = scaling_with_tangents(module, vector)
+        ours = score_logits(embedded, scaling).scores
     parameters = [module.get_parameter(name) for name in vector.layers]
     before = [parameter.requires_grad for parameter in parameters]
     try:
@@ -169,7 +169,9 @@ def self_check(module: nn.Module, vector: TaskVector, batch: LoadedBatch) -> flo
         for parameter, wanted in zip(parameters, before, strict=True):
             parameter.requires_grad_(wanted)
     difference = (ours.cpu() - torch.tensor(expected)).abs().max()
-    return float(difference) / max(float(ours.abs().max()), 0.01 * steepest(embedded, head), 1e-30)
+    return float(difference) / max(
+        float(ours.abs().max()), 0.01 * steepest(embedded, scaling), 1e-30
+    )
 
 
 def module_losses(module: nn.Module, batch: LoadedBatch) -> Tensor:

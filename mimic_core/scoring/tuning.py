@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from mimic_core.base.config import ProbeConfig
-from mimic_core.features.stored import features_array, read_head
+from mimic_core.features.stored import features_array, read_ends
 from mimic_core.mimic.losses import clip_losses
 from mimic_core.mimic.scores import gradient_norms, require_cosine_batch
 from mimic_core.runs.featureset import FeatureSet
@@ -44,7 +44,7 @@ def tuned_layers(run: Run, config: ProbeConfig) -> tuple[str, ...]:
     """The mimic layers of ``tune_run``: the last projection of the side that ``config`` names."""
     if run.features.info.get("task") == "labels":
         return run.record.mimic_layers
-    return (read_head(run.features).projections[config.side].name,)
+    return (read_ends(run.features).projections[config.side].name,)
 
 
 def estimate_seconds(run: Run, config: ProbeConfig) -> float:

@@ -18,7 +18,7 @@ from torch import nn
 
 from mimic_core.base import files
 from mimic_core.base.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION, SKIP_COLUMNS
-from mimic_core.features.stored import store_head
+from mimic_core.features.stored import store_ends
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring.labels.class_head import ClassHead
 from tests.core.scoring_pool import CLASSES, caption_of, uid_of
@@ -64,7 +64,7 @@ def write_features(
     files.write_json(path / "features.json", info)
     features = FeatureSet.open(path)
     if head is not None:
-        store_head(features, head, tuple(sides))
+        store_ends(features, head, tuple(sides))
     table = _samples(count, columns or {})
     for name, part in zip(names, parts, strict=True):
         features.write_shard(

@@ -282,10 +282,10 @@ def test_a_damaged_array(hostile: Hostile, broken: Run, name: str) -> None:
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_head_of_the_reference(hostile: Hostile, broken: Run, damage: str) -> None:
-    from mimic_core.features.stored import read_head
+    from mimic_core.features.stored import read_ends
 
     DAMAGES[damage](broken.features.path / "head.safetensors")
-    hostile.error(read_head, broken.features, says="head")
+    hostile.error(read_ends, broken.features, says="towers")
 
 
 def test_an_unfinished_run(hostile: Hostile, broken: Run) -> None:

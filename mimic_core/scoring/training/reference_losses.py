@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mimic_core.base.config import BOTH_SIDES
-from mimic_core.features.stored import Rows, features_array, read_head
+from mimic_core.features.stored import Rows, features_array, read_ends
 from mimic_core.mimic.contrastive import Embedded, score_logits
 from mimic_core.mimic.losses import cross_entropy_losses
 from mimic_core.runs.featureset import FeatureSet
@@ -25,10 +25,10 @@ LossesOf = Callable[[np.ndarray], Tensor]
 def pair_losses_of(features: FeatureSet, device: torch.device) -> LossesOf:
     """Of the pairs of a finished feature set."""
     images, texts = (Rows(features, f"{side}_embedding", device) for side in BOTH_SIDES)
-    head = read_head(features).head
+    scaling = read_ends(features).scaling
 
     def losses(rows: np.ndarray) -> Tensor:
-        return score_logits(Embedded(images.take(rows), texts.take(rows)), head).losses
+        return score_logits(Embedded(images.take(rows), texts.take(rows)), scaling).losses
 
     return losses
 

@@ -26,7 +26,7 @@ from torch.autograd import forward_ad
 
 from mimic_core.base.errors import ScoreError
 from mimic_core.features.loading import LoadedBatch
-from mimic_core.mimic.contrastive import Embedded, Head, score_planted
+from mimic_core.mimic.contrastive import Embedded, Scaling, score_planted
 from mimic_core.mimic.forward_mode import directional_derivative
 from mimic_core.mimic.geometry import GraphGeometry, LinearGeometry, cross_entropy_geometry
 from mimic_core.mimic.losses import require_finite
@@ -277,7 +277,7 @@ def swapped(outputs: Sequence[Tensor], tangents: Sequence[Tensor | None], swap: 
     image, text, *scalars = outputs
     scale, bias, *_ = [*(float(value) for value in scalars), 0.0]
     rates = [0.0 if value is None else float(value) for value in (*tangents[2:], None)]
-    head = Head("siglip" if len(scalars) > 1 else "clip", scale, bias, rates[0], rates[1])
+    scaling = Scaling("siglip" if len(scalars) > 1 else "clip", scale, bias, rates[0], rates[1])
     batch = Embedded(image, text, tangents[0], tangents[1])
     pairs = Embedded(
         image[swap.places],
@@ -285,7 +285,7 @@ def swapped(outputs: Sequence[Tensor], tangents: Sequence[Tensor | None], swap: 
         None if tangents[0] is None else tangents[0][swap.places],
         None if tangents[1] is None else tangents[1][swap.partners],
     )
-    found = score_planted(batch, head, pairs, swap.places, without=swap.partners)
+    found = score_planted(batch, scaling, pairs, swap.places, without=swap.partners)
     return Swapped(found.scores)
 
 

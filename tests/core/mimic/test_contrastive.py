@@ -14,7 +14,7 @@ from mimic_core.base.config import LossName, Side
 from mimic_core.mimic import contrastive
 from mimic_core.mimic.contrastive import (
     Embedded,
-    Head,
+    Scaling,
     embedding_gradient,
     normalise,
     score_logits,
@@ -39,30 +39,31 @@ def _batch(size: int, seed: int, sides: str, width: int = 6) -> Embedded:
     )
 
 
-def _scored(batch: Embedded, head: Head, block: int | None = None) -> tuple[Tensor, Tensor]:
-    scored = score_logits(batch, head, block=block)
+def _scored(batch: Embedded, scaling: Scaling, block: int | None = None) -> tuple[Tensor, Tensor]:
+    scored = score_logits(batch, scaling, block=block)
     return scored.losses, scored.scores
 
 
 def _gradients(
-    batch: Embedded, head: Head, weights: Tensor, block: int | None = None
+    batch: Embedded, scaling: Scaling, weights: Tensor, block: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    scored = score_logits(batch, head, block=block)
+    scored = score_logits(batch, scaling, block=block)
     sides: tuple[Side, Side] = ("image", "text")
     image, text = (
-        embedding_gradient(batch, head, scored, weights, side=side, block=block) for side in sides
+        embedding_gradient(batch, scaling, scored, weights, side=side, block=block)
+        for side in sides
     )
     return image, text
 
 
-def _head(loss: LossName, *, scalars: bool) -> Head:
+def _scaling(loss: LossName, *, scalars: bool) -> Scaling:
     bias = -2.0 if loss == "siglip" else 0.0
     if not scalars:
-        return Head(loss, 9.0, bias)
-    return Head(loss, 9.0, bias, scale_tangent=0.7, bias_tangent=-0.3 if bias else 0.0)
+        return Scaling(loss, 9.0, bias)
+    return Scaling(loss, 9.0, bias, scale_tangent=0.7, bias_tangent=-0.3 if bias else 0.0)
 
 
-def _by_torch(batch: Embedded, head: Head) -> tuple[Tensor, Tensor]:
+def _by_torch(batch: Embedded, scaling: Scaling) -> tuple[Tensor, Tensor]:
     """Losses and minus their derivatives, float64, by forward mode through ``losses.py``."""
 
     def dual(value: Tensor, tangent: Tensor | None) -> Tensor:
@@ -73,11 +74,11 @@ def _by_torch(batch: Embedded, head: Head) -> tuple[Tensor, Tensor]:
     with forward_ad.dual_level():
         image = dual(batch.image, batch.image_tangent)
         text = dual(batch.text, batch.text_tangent)
-        scale = dual(torch.tensor(head.scale), torch.tensor(head.scale_tangent))
-        bias = dual(torch.tensor(head.bias), torch.tensor(head.bias_tangent))
+        scale = dual(torch.tensor(scaling.scale), torch.tensor(scaling.scale_tangent))
+        bias = dual(torch.tensor(scaling.bias), torch.tensor(scaling.bias_tangent))
         losses = (
             clip_losses(image, text, scale)
-            if head.loss == "clip"
+            if scaling.loss == "clip"
             else siglip_losses(image, text, scale, bias)
         )
         pair = forward_ad.unpack_dual(losses)
@@ -101,9 +102,9 @@ def _by_torch(batch: Embedded, head: Head) -> tuple[Tensor, Tensor]:
 def test_closed_forms_are_the_derivatives(
     loss: LossName, size: int, seed: int, sides: str, scalars: bool, block: int | None
 ) -> None:
-    batch, head = _batch(size, seed, sides), _head(loss, scalars=scalars)
-    losses, scores = _scored(batch, head, block)
-    expected_losses, expected_scores = _by_torch(batch, head)
+    batch, scaling = _batch(size, seed, sides), _scaling(loss, scalars=scalars)
+    losses, scores = _scored(batch, scaling, block)
+    expected_losses, expected_scores = _by_torch(batch, scaling)
     assert losses.shape == scores.shape == (size,)
     assert losses.dtype == scores.dtype == torch.float32
     torch.testing.assert_close(losses.double(), expected_losses, rtol=1e-5, atol=2e-5)
@@ -117,15 +118,15 @@ def test_closed_forms_are_the_derivatives(
 def test_gradients_of_the_weighted_loss(
     loss: LossName, size: int, seed: int, block: int | None
 ) -> None:
-    batch, head = _batch(size, seed, ""), _head(loss, scalars=False)
+    batch, scaling = _batch(size, seed, ""), _scaling(loss, scalars=False)
     weights = torch.rand(size, generator=torch.Generator().manual_seed(seed))
-    ours = _gradients(batch, head, weights, block)
+    ours = _gradients(batch, scaling, weights, block)
     image = batch.image.double().requires_grad_()
     text = batch.text.double().requires_grad_()
     losses = (
-        clip_losses(image, text, head.scale)
+        clip_losses(image, text, scaling.scale)
         if loss == "clip"
-        else siglip_losses(image, text, head.scale, head.bias)
+        else siglip_losses(image, text, scaling.scale, scaling.bias)
     )
     expected = torch.autograd.grad((weights.double() * losses).sum(), (image, text))
     for got, want in zip(ours, expected, strict=True):
@@ -136,10 +137,10 @@ def test_gradients_of_the_weighted_loss(
 def test_a_large_batch_in_blocks_equals_the_whole(
     loss: LossName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch, head = _batch(1500, 3, "it", width=16), _head(loss, scalars=True)
+    batch, scaling = _batch(1500, 3, "it", width=16), _scaling(loss, scalars=True)
     weights = torch.rand(1500, generator=torch.Generator().manual_seed(1))
-    whole = _scored(batch, head, 1500)
-    gradients = _gradients(batch, head, weights, 1500)
+    whole = _scored(batch, scaling, 1500)
+    gradients = _gradients(batch, scaling, weights, 1500)
     seen: list[int] = []
     plain = contrastive._blocks
 
@@ -150,13 +151,13 @@ def test_a_large_batch_in_blocks_equals_the_whole(
 
     monkeypatch.setattr(contrastive, "_blocks", counted)
     monkeypatch.setattr(contrastive, "BLOCK_ELEMENTS", 1500 * 64)
-    parts = _scored(batch, head)
+    parts = _scored(batch, scaling)
     assert len(seen) == 24  # ceil(1500 / 64)
     assert max(seen) == 1500 * 64
     scale = float(whole[1].abs().max())
     torch.testing.assert_close(parts[0], whole[0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(parts[1], whole[1], rtol=0, atol=1e-5 * scale)
-    for got, want in zip(_gradients(batch, head, weights), gradients, strict=True):
+    for got, want in zip(_gradients(batch, scaling, weights), gradients, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5 * float(want.abs().max()))
 
 
@@ -164,8 +165,8 @@ def test_logits_beyond_the_range_of_exp_do_not_overflow() -> None:
     # logit_scale is clamped at 100, but a checkpoint may hold more
     batch = _batch(8, 0, "it")
     for block in (None, 3):
-        losses, scores = _scored(batch, Head("clip", 5000.0), block)
-        expected_losses, expected_scores = _by_torch(batch, Head("clip", 5000.0))
+        losses, scores = _scored(batch, Scaling("clip", 5000.0), block)
+        expected_losses, expected_scores = _by_torch(batch, Scaling("clip", 5000.0))
         torch.testing.assert_close(losses.double(), expected_losses, rtol=1e-4, atol=1e-2)
         torch.testing.assert_close(scores.double(), expected_scores, rtol=1e-3, atol=1e-1)
 
@@ -174,7 +175,7 @@ def test_logits_beyond_the_range_of_exp_do_not_overflow() -> None:
 def test_well_fitted_pairs_have_no_negative_loss(loss: LossName) -> None:
     # every term is at least zero; subtracting a separately rounded diagonal must not undo that
     unit = F.normalize(torch.randn(64, 16, generator=torch.Generator().manual_seed(0)), dim=1)
-    losses, _ = _scored(Embedded(unit, unit), Head(loss, 100.0, -10.0))
+    losses, _ = _scored(Embedded(unit, unit), Scaling(loss, 100.0, -10.0))
     assert float(losses.min()) >= 0.0
 
 
@@ -201,24 +202,24 @@ def test_a_planted_pair_has_the_score_that_it_would_have_in_its_place(
     loss: LossName, sides: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch, others = _batch(7, 0, sides), _batch(3, 1, sides)
-    head = _head(loss, scalars=True)
+    scaling = _scaling(loss, scalars=True)
     places = torch.tensor([4, 0, 4])
-    found = score_planted(batch, head, others, places)
+    found = score_planted(batch, scaling, others, places)
     for k, place in enumerate(places.tolist()):
         put = _with_row(batch, place, others, k)
-        whole = score_logits(put, head)
+        whole = score_logits(put, scaling)
         torch.testing.assert_close(found.losses[k], whole.losses[place])
         torch.testing.assert_close(found.scores[k], whole.scores[place])
     monkeypatch.setattr(contrastive, "BLOCK_ELEMENTS", 7)  # one at a time
-    torch.testing.assert_close(score_planted(batch, head, others, places).scores, found.scores)
+    torch.testing.assert_close(score_planted(batch, scaling, others, places).scores, found.scores)
 
 
 @pytest.mark.parametrize("loss", ["clip", "siglip"])
 def test_the_one_whose_caption_is_planted_can_be_left_out(loss: LossName) -> None:
     batch, others = _batch(6, 0, "it"), _batch(2, 1, "it")
-    head = _head(loss, scalars=False)
+    scaling = _scaling(loss, scalars=False)
     places, gone = torch.tensor([1, 5]), torch.tensor([3, 0])
-    found = score_planted(batch, head, others, places, without=gone)
+    found = score_planted(batch, scaling, others, places, without=gone)
     for k in range(2):
         put = _with_row(batch, int(places[k]), others, k)
         kept = torch.arange(6) != gone[k]
@@ -227,7 +228,7 @@ def test_the_one_whose_caption_is_planted_can_be_left_out(loss: LossName) -> Non
             *(None if t is None else t[kept] for t in (put.image_tangent, put.text_tangent)),
         )
         place = int(kept[: int(places[k])].sum())
-        whole = score_logits(less, head)
+        whole = score_logits(less, scaling)
         torch.testing.assert_close(found.losses[k], whole.losses[place])
         torch.testing.assert_close(found.scores[k], whole.scores[place])
 

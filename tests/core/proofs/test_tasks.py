@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from mimic_core.base.config import ProbeConfig, Side
 from mimic_core.base.draws import uid_words
 from mimic_core.base.errors import ConfigError
-from mimic_core.features.stored import read_head
+from mimic_core.features.stored import read_ends
 from mimic_core.proofs import tasks
 from mimic_core.proofs.settings import ProveConfig
 from mimic_core.proofs.tasks import LabelsTask, PairsTask, batches, judged_batches, open_task
@@ -60,9 +60,9 @@ def test_pairs_are_judged_in_fixed_batches(tmp_path: Path, siglip: bool) -> None
     images = torch.from_numpy(features.array("image_features").read()).double()[held_out]
     texts = torch.from_numpy(features.array("text_embedding").read()).double()[held_out]
     unit = F.normalize(images @ model[0].double(), dim=1)
-    head, losses = read_head(features).head, []
+    scaling, losses = read_ends(features).scaling, []
     for part in (slice(0, 9), slice(9, 18)):
-        scale, bias = torch.tensor(head.scale), torch.tensor(head.bias)
+        scale, bias = torch.tensor(scaling.scale), torch.tensor(scaling.bias)
         both = unit[part], texts[part]
         losses.append(
             oracle.sigmoid_losses(*both, scale, bias)

@@ -15,7 +15,7 @@ from mimic_core.base.config import LossName, Method, ProbeConfig, Side, Weightin
 from mimic_core.base.draws import draw_batches, fitting_batch_size, uid_words
 from mimic_core.base.errors import ConfigError, RunError, ScoreError
 from mimic_core.base.schema import ScoreBatch
-from mimic_core.features.stored import read_head, store_head
+from mimic_core.features.stored import read_ends, store_ends
 from mimic_core.mimic import scores as mimic
 from mimic_core.mimic.contrastive import ScoredLogits
 from mimic_core.runs.featureset import FeatureSet
@@ -78,8 +78,8 @@ def _replay(
     features: FeatureSet, config: ProbeConfig, start: Tensor, batches: list[list[np.ndarray]]
 ) -> list[list[_Visit]]:
     """Grad-Mimic from the definition: a gradient per sample, then a weighted backward and AdamW."""
-    head = read_head(features)
-    projection = head.projections[config.side]
+    ends = read_ends(features)
+    projection = ends.projections[config.side]
     model = _Tower(start, projection.bias)
     target = projection.weight.T.double()
     other = "text" if config.side == "image" else "image"
@@ -88,7 +88,7 @@ def _replay(
     optimiser = torch.optim.AdamW(
         [model.linear.weight], lr=config.learning_rate, weight_decay=config.weight_decay
     )
-    scale, bias = torch.tensor(head.head.scale), torch.tensor(head.head.bias)
+    scale, bias = torch.tensor(ends.scaling.scale), torch.tensor(ends.scaling.bias)
     visits: list[list[_Visit]] = []
     for epoch in batches:
         visits.append([])
@@ -97,7 +97,7 @@ def _replay(
             image, text = (unit, fixed) if config.side == "image" else (fixed, unit)
             losses = (
                 oracle.contrastive_losses(image, text, scale)
-                if head.head.loss == "clip"
+                if ends.scaling.loss == "clip"
                 else oracle.sigmoid_losses(image, text, scale, bias)
             )
             direction = target - model.linear.weight.detach()
@@ -204,8 +204,8 @@ def _planted(
     other: int,
 ) -> float:
     """The score of one sample with the frozen side of another, from the definition."""
-    head = read_head(features)
-    projection = head.projections[config.side]
+    ends = read_ends(features)
+    projection = ends.projections[config.side]
     model = _Tower(weight.double(), projection.bias)
     frozen = "text" if config.side == "image" else "image"
     inputs = torch.from_numpy(features.array(f"{config.side}_features").read()).double()
@@ -215,10 +215,10 @@ def _planted(
     image, text = (model(inputs[rows]), fixed)
     if config.side == "text":
         image, text = text, image
-    scale, bias = torch.tensor(head.head.scale), torch.tensor(head.head.bias)
+    scale, bias = torch.tensor(ends.scaling.scale), torch.tensor(ends.scaling.bias)
     losses = (
         oracle.contrastive_losses(image, text, scale)
-        if head.head.loss == "clip"
+        if ends.scaling.loss == "clip"
         else oracle.sigmoid_losses(image, text, scale, bias)
     )
     (gradient,) = torch.autograd.grad(losses[place], model.linear.weight)
@@ -397,13 +397,13 @@ def test_segment_runs_from_the_fresh_projection_to_the_reference(
     first, middle, last = scorer.segment_losses((0.0, 0.5, 1.0))
     images = torch.from_numpy(features.array("image_features").read()).double()
     texts = torch.from_numpy(features.array("text_embedding").read()).double()
-    head = read_head(features)
-    target = head.projections["image"].weight.double()
+    ends = read_ends(features)
+    target = ends.projections["image"].weight.double()
     for position, ours in ((0.0, first), (0.5, middle), (1.0, last)):
         weight = (1 - position) * scorer.weight.double() + position * target
         raw = images @ weight
         unit = raw / raw.norm(dim=1, keepdim=True)
-        losses = oracle.contrastive_losses(unit, texts, torch.tensor(head.head.scale))
+        losses = oracle.contrastive_losses(unit, texts, torch.tensor(ends.scaling.scale))
         assert ours == pytest.approx(float(losses.mean()), rel=1e-4)
 
 
@@ -411,7 +411,7 @@ def test_a_side_without_projection_is_refused(tmp_path: Path) -> None:
     features = feature_set(tmp_path / "f")
     (features.path / "head.safetensors").unlink()
     towers = Towers(12, 8, siglip=False, seed=0)
-    store_head(features, towers, ("text",))
+    store_ends(features, towers, ("text",))
     with pytest.raises(ConfigError) as caught:
         Probe(features, CONFIG)
     assert "image" in str(caught.value)

@@ -13,7 +13,7 @@ from mimic_core.base.config import SnapshotConfig
 from mimic_core.base.errors import ConfigError, ScoreError
 from mimic_core.features.encoders import TangentEncoder, embed_with_tangents, tangent_sides
 from mimic_core.features.loading import LoadedBatch
-from mimic_core.features.stored import contrastive_head
+from mimic_core.features.stored import contrastive_scaling
 from mimic_core.mimic.contrastive import score_logits
 from mimic_core.mimic.losses import contrastive_losses
 from mimic_core.mimic.scores import mimic_scores, mimic_weights, task_vector
@@ -22,8 +22,8 @@ from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring import snapshot as score
 from mimic_core.scoring.snapshot import (
     Snapshot,
-    head_with_tangents,
     module_losses,
+    scaling_with_tangents,
     self_check,
 )
 from tests.core import oracle, tiny
@@ -74,7 +74,9 @@ def test_planted_scores_are_those_of_a_batch_with_one_caption_of_another(
     images = torch.cat([part.images for part in parts])
     tokens = torch.cat([part.tokens for part in parts])
     features = _stored(tmp_path, TangentEncoder(model, vector, CPU, "fp32"), parts)
-    snapshot = Snapshot(features, head_with_tangents(model, vector), SnapshotConfig(batch_size=4))
+    snapshot = Snapshot(
+        features, scaling_with_tangents(model, vector), SnapshotConfig(batch_size=4)
+    )
     for batch in snapshot.run(0):
         planted = batch.planted
         assert planted is not None
@@ -106,7 +108,7 @@ def test_two_phases_equal_one_forward_mode_pass(kind: str, choice: str, tmp_path
     tokens = torch.cat([part.tokens for part in parts])
     features = _stored(tmp_path, TangentEncoder(model, vector, CPU, "fp32"), parts)
     config = SnapshotConfig(batch_size=4, repeats=2, temperature=0.1)
-    snapshot = Snapshot(features, head_with_tangents(model, vector), config)
+    snapshot = Snapshot(features, scaling_with_tangents(model, vector), config)
     for repeat in range(2):
         batches = list(snapshot.run(repeat))
         order = np.concatenate([batch.rows for batch in batches])
@@ -139,7 +141,7 @@ def test_two_phases_equal_the_oracle(kind: str) -> None:
     vector = task_vector(model, reference, layers)
     batch = batch_of(7)
     embedded = embed_with_tangents(model, vector, batch, device=CPU)
-    scores = score_logits(embedded, head_with_tangents(model, vector)).scores
+    scores = score_logits(embedded, scaling_with_tangents(model, vector)).scores
     case = tiny.CASES[kind]
     truth = oracle.reverse_mode(
         model, reference, layers, lambda m: case.truth(m, batch.images.double(), batch.tokens)
@@ -202,7 +204,7 @@ def test_arrays_are_float32_and_named_for_the_towers() -> None:
 def test_low_precision_gives_close_scores(precision: str, choice: str) -> None:
     model, reference = _pair("clip")
     vector = task_vector(model, reference, LAYERS[choice])
-    head = head_with_tangents(model, vector)
+    head = scaling_with_tangents(model, vector)
     batch = batch_of(16)
     exact = score_logits(embed_with_tangents(model, vector, batch, device=CPU), head).scores
     low = embed_with_tangents(model, vector, batch, device=CPU, precision=precision)  # type: ignore[arg-type]
@@ -216,7 +218,7 @@ def test_low_precision_gives_close_scores(precision: str, choice: str) -> None:
 
 def test_the_head_knows_the_models_scale_bias_and_their_slopes() -> None:
     model, reference = _pair("siglip")
-    head = contrastive_head(model)
+    head = contrastive_scaling(model)
     assert head.loss == "siglip"
     assert head.scale == pytest.approx(float(model.logit_scale.exp()))  # type: ignore[operator]
     assert head.bias == pytest.approx(-2.0)
@@ -224,10 +226,10 @@ def test_the_head_knows_the_models_scale_bias_and_their_slopes() -> None:
     vector = task_vector(model, reference, ["logit_scale", "logit_bias"])
     # scale 1.5 -> 1.9 (seed and the shift above), bias -2.0 -> -2.2
     norm = (0.4**2 + 0.2**2) ** 0.5
-    head = head_with_tangents(model, vector)
+    head = scaling_with_tangents(model, vector)
     assert head.scale_tangent == pytest.approx(head.scale * 0.4 / norm, rel=1e-5)
     assert head.bias_tangent == pytest.approx(-0.2 / norm, rel=1e-5)
-    assert contrastive_head(_pair("clip")[0]).loss == "clip"
+    assert contrastive_scaling(_pair("clip")[0]).loss == "clip"
 
 
 # --- the self-check ---
@@ -316,7 +318,9 @@ def test_tangents_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     array: np.ndarray = np.load(file)
     array[2, 0] = np.nan
     np.save(file, array)
-    snapshot = Snapshot(features, head_with_tangents(model, vector), SnapshotConfig(batch_size=4))
+    snapshot = Snapshot(
+        features, scaling_with_tangents(model, vector), SnapshotConfig(batch_size=4)
+    )
     with pytest.raises(ScoreError, match="not finite"):
         list(snapshot.run(0))
 
@@ -327,7 +331,7 @@ def test_one_sample_is_refused(tmp_path: Path) -> None:
     encoder = TangentEncoder(model, vector, CPU, "fp32")
     features = _stored(tmp_path, encoder, [batch_of(1)])
     with pytest.raises(ScoreError, match="too few readable samples"):
-        Snapshot(features, head_with_tangents(model, vector), SnapshotConfig())
+        Snapshot(features, scaling_with_tangents(model, vector), SnapshotConfig())
 
 
 def test_repeats_draw_other_batches(tmp_path: Path) -> None:
@@ -335,7 +339,7 @@ def test_repeats_draw_other_batches(tmp_path: Path) -> None:
     vector = task_vector(model, reference, [tiny.IMAGE_MLP])
     encoder = TangentEncoder(model, vector, CPU, "fp32")
     features = _stored(tmp_path, encoder, [batch_of(12)])
-    head = head_with_tangents(model, vector)
+    head = scaling_with_tangents(model, vector)
 
     def scores(repeat: int, seed: int = 0) -> dict[int, float]:
         snapshot = Snapshot(features, head, SnapshotConfig(batch_size=4, seed=seed))
