@@ -32,6 +32,8 @@ class Preview:
     samples: int
     skipped: int
     complete: bool
+    unread: str
+    """the files of the pool that are not read, by kind"""
 
 
 @st.cache_data(max_entries=16, show_spinner="Opening the pool…", ttl=600)
@@ -61,4 +63,5 @@ def preview(source_json: str) -> Preview:
         samples=kinds[True],
         skipped=kinds[False],
         complete=next(seen, None) is None,
+        unread=index.in_words(source.unread()),
     )

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 from mimic_core.base.errors import SourceError
@@ -31,6 +31,7 @@ _RECORDS = ("run.json", "features.json")
 _OWN_NAMES = (_FEATURES, "jobs", "jobs.sqlite", "recipes", "uploads")
 _MANIFEST = ".manifest.json"
 _SAMPLE_SUFFIXES = (*IMAGE_SUFFIXES, *TEXT_SUFFIXES)
+_MAX_DEPTH = 100
 _MAX_MEETINGS = 8  # of one folder through links, which could multiply without end
 
 
@@ -137,13 +138,18 @@ class _Walk:
         if place in above or self._met[place] > _MAX_MEETINGS:
             self.left_out["link to a folder that is part of the pool already"] += 1
             return
-        for name in sorted(entries.keys() - _own_names(folder, entries, root=not base)):
+        if len(above) > _MAX_DEPTH:
+            self.left_out[f"folder more than {_MAX_DEPTH} below the pool's"] += 1
+            return
+        folders = {name for name, entry in entries.items() if _is_folder(entry)}
+        own = _own_names(folder, entries, folders, root=not base)
+        for name in sorted(entries.keys() - own):
             entry = entries[name]
             if name.startswith(".") or name in _LEFTOVERS:
                 continue
             if printable(name) != name:
                 self._unnamed(base + printable(name))
-            elif not _is_folder(entry):
+            elif name not in folders:
                 if self._is_read(entry):
                     yield base + name
             elif not entry.is_symlink() or self._files.may_follow(folder / name):
@@ -170,7 +176,7 @@ class _Walk:
 
 
 def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower().removeprefix(".")
+    return name.rpartition(".")[2].lower()
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -187,16 +193,18 @@ def _is_regular(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _own_names(folder: Path, names: Collection[str], *, root: bool) -> set[str]:
+def _own_names(
+    folder: Path, names: Collection[str], folders: Collection[str], *, root: bool
+) -> set[str]:
     """The files and folders of ``folder`` that Mimicscope has written.
 
     A folder of runs other than the pool's own root is left out whole.
     """
     exports = {name.removesuffix(_MANIFEST) for name in names if name.endswith(_MANIFEST)}
     own = {name for name in names if name.removesuffix(_MANIFEST) in exports}
-    if _FEATURES in names and any(map(is_run, _folders(folder / _FEATURES))):
+    if _FEATURES in folders and any(map(is_run, _folders(folder / _FEATURES))):
         own |= set(_OWN_NAMES).intersection(names) if root else set(names)
-    return own | {name for name in names if is_run(folder / name)}
+    return own | {name for name in folders if is_run(folder / name)}
 
 
 def _folders(path: Path) -> list[Path]:

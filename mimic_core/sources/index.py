@@ -141,10 +141,16 @@ def reading(source: Source, indexed: Mapping[str, Any]) -> str:
     parts += [f"resolved {count:,} x {what}" for what, count in remarks.items()]
     unread = source.unread()
     unread.update({kind: n for kind, n in indexed.get("unread", {}).items() if kind not in unread})
-    ordered = sorted(unread.items(), key=lambda item: (-item[1], item[0]))[:_KINDS]
-    counts = ", ".join(f"{count:,} x {kind}" for kind, count in ordered)
-    more = f", and {len(unread) - _KINDS} other kinds" if len(unread) > _KINDS else ""
-    return f"{', '.join(parts)}, not read: {counts or 'nothing'}{more}"
+    return f"{', '.join(parts)}, not read: {in_words(unread) or 'nothing'}"
+
+
+def in_words(unread: Mapping[str, int]) -> str:
+    """What is not read of a pool, the most frequent kinds first."""
+    ordered = sorted(unread.items(), key=lambda item: (-item[1], item[0]))
+    counts = [f"{count:,} x {kind}" for kind, count in ordered[:_KINDS]]
+    if len(ordered) > _KINDS:
+        counts.append(f"and {len(ordered) - _KINDS} other kinds")
+    return ", ".join(counts)
 
 
 def _remove_old_drafts(directory: Path) -> None:

@@ -70,6 +70,7 @@ HEADS: dict[str, bytes] = {
     "noise": bytes(range(256)) * 99,
     "not UTF-8": b"image,caption,caf\xe9\n",
     "an open quote": b'"image,caption\na.png,x\n',
+    "a quote in the middle": b'"ima"ge,caption\nb.png,y\n',
     "columns that are patterns": b"^.*$,*\na.png,x\n",
     "zeros": bytes(1 << 20),
 }

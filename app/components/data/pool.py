@@ -125,6 +125,8 @@ def pool_preview(source: SourceConfig) -> Preview:
     elif seen.task == "labels":
         facts.append("labels" if seen.layout == "webdataset" else "labels from the folders")
     st.markdown(" · ".join(facts))
+    if seen.unread:
+        st.caption(f"Not read: {plain(seen.unread)}")
     tiles = []
     for number, (one, picture) in enumerate(zip(seen.found, seen.pictures, strict=True)):
         if isinstance(one, Sample) and picture is not None:

@@ -75,7 +75,7 @@ class Delimited:
         header = header.rstrip("\r\n")
         default = "\t" if name.lower().endswith(".tsv") else ","
         self._delimiter: str = max([default, *_DELIMITERS], key=lambda one: _width(header, one))
-        cells = _split(header, self._delimiter) or header.split(self._delimiter)
+        cells = _cells(header, self._delimiter) or header.split(self._delimiter)
         self.names = [cell.strip() or f"column_{place}" for place, cell in enumerate(cells, 1)]
         self._waiting: deque[_Line] = deque()
         self._image = 0
@@ -247,10 +247,15 @@ def _split(text: str, delimiter: str) -> list[str] | None:
 
 def _width(header: str, delimiter: str) -> int:
     """Into how many columns a separator splits the header."""
+    return len(_cells(header, delimiter) or ())
+
+
+def _cells(header: str, delimiter: str) -> list[str] | None:
+    """The cells of a header; None where its quotes do not fit together."""
     try:
-        return len(_split(header, delimiter) or ())
+        return _split(header, delimiter)
     except ValueError:
-        return 0
+        return None
 
 
 def load_csv(file: IO[bytes], name: str, columns: Columns, task: Task) -> pl.DataFrame:

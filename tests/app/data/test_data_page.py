@@ -15,6 +15,7 @@ from mimic_core.jobs.store import JOBS_FILE, JobStore
 from mimic_core.runs.run import Run
 from tests.app.conftest import OpenApp
 from tests.app.explore.test_explore_page import metric, state, texts, tiles
+from tests.core.sources_pools import image_bytes, write_files
 from tests.fakes import fake_run
 
 CONFIG = RunConfig(source=SourceConfig(path="/data/photos"), reference="ref", probe=ProbeConfig())
@@ -49,6 +50,14 @@ def test_a_pool_is_previewed(run: Run, open_app: OpenApp, tmp_path: Path) -> Non
     assert "**130** samples · webdataset · 2 shards" in texts(app)
     assert len(tiles(app)) == 8
     assert all(tile["uri"].startswith("data:image/webp;base64,") for tile in tiles(app))
+
+
+def test_what_of_a_pool_is_not_read_is_said(run: Run, open_app: OpenApp, tmp_path: Path) -> None:
+    pool = write_files(tmp_path / "pool", {"a.png": image_bytes(), "a.txt": "x", "b.json": "{}"})
+    app = open_app(tmp_path, "data")
+    app.segmented_control(key="pool_kind").set_value("On this machine").run()
+    app.text_input(key="pool_path").set_value(str(pool)).run()
+    assert "Not read: 1 x .json" in texts(app).replace("\\", "")
 
 
 def test_a_missing_pool_is_a_message(open_app: OpenApp, tmp_path: Path) -> None:

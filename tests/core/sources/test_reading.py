@@ -223,6 +223,14 @@ def test_links_in_circles_end(tmp_path: Path) -> None:
     }
 
 
+def test_folders_without_end_end(tmp_path: Path) -> None:
+    path = write_files(tmp_path, CLASSES)
+    path.joinpath(*["d"] * 300).mkdir(parents=True)
+    source = opened(path)
+    assert len(samples(source)) == 6
+    assert source.unread() == {"folder more than 100 below the pool's": 1}
+
+
 def test_linked_tables_and_shards_outside_are_left_out_if_so_asked(tmp_path: Path) -> None:
     real = write_files(tmp_path / "disk", {"t.csv": TABLE})
     write_tar(tmp_path / "disk" / "0.tar", triple("a", "x"))
