@@ -155,6 +155,7 @@ SKIP_REASONS = {
     "oversized_image": "the image passes a limit: pixels, bytes, scans or seconds",
     "duplicate_uid": "another sample of the pool has the same uid",
     "bad_metadata": "the sample's metadata cannot be parsed",
+    "no_features": "the file of features has no row of the sample's uid",
     "unreadable_shard": "the rest of the shard cannot be read",
 }
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+OWN_FEATURES = "features:"  # before the path of a file of features, in the place of a model
+
 
 def default_temperature(reference: str) -> float:
     """The temperature that suits a reference model: mimic scores grow with the features' length.
 
     0.05 for CLIP models, whose features before the softmax are unit embeddings; 1, the authors' own
-    for classifiers, for timm's models, whose features are as they come.
+    for classifiers, for timm's models and features of one's own, which are as they come.
     """
-    return 1.0 if reference.startswith("timm:") else 0.05
+    return 1.0 if reference.startswith(("timm:", OWN_FEATURES)) else 0.05
 
 
 def fresh_weights(reference: str, seed: int) -> str | None:
@@ -19,7 +21,7 @@ def fresh_weights(reference: str, seed: int) -> str | None:
 
     None where the architecture cannot be told from the name alone, as for ``hf-hub:``.
     """
-    if reference.startswith("hf-hub:"):
+    if reference.startswith(("hf-hub:", OWN_FEATURES)):
         return None
     folder = reference.removeprefix("local-dir:")
     if Path(folder).is_dir():

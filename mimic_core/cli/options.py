@@ -45,6 +45,8 @@ class Group:
     config: type[Frozen]
     fields: tuple[str, ...]
     panel: str | None = None
+    needed: bool = True
+    """Whether a field without a default must be given; else the command sees to it."""
 
 
 SCORERS: dict[Mode, type[ProbeConfig | SnapshotConfig | TrainConfig]] = {
@@ -130,7 +132,7 @@ def takes(*groups: Group) -> Callable[[Command], Command]:
 
 def _parameter(group: Group, field: str) -> inspect.Parameter:
     one = setting(group.config, field)
-    default: Any = inspect.Parameter.empty if one.required else None
+    default: Any = inspect.Parameter.empty if one.required and group.needed else None
     annotation: Any = Literal[one.choices] if one.choices else one.kind
     if one.kind is bool:
         default = False

@@ -14,6 +14,7 @@ from mimic_core.base.config import (
     SnapshotConfig,
 )
 from mimic_core.base.errors import ConfigError
+from mimic_core.base.specification import OWN_FEATURES
 from mimic_core.cli import options
 from mimic_core.cli.options import Group
 from mimic_core.jobs.options import JobOptions
@@ -25,7 +26,7 @@ _PROBED = ("epochs", "learning_rate", "weight_decay", "side", "weighting")
 
 
 @options.takes(
-    Group(RunConfig, ("reference",)),
+    Group(RunConfig, ("reference",), needed=False),
     Group(SnapshotConfig, ("model", "mimic_layers", "repeats"), "Snapshot mode only"),
     Group(ProbeConfig, _PROBED, "Probe mode only"),
     Group(ProbeConfig, ("batch_size", "temperature", "method")),
@@ -40,6 +41,13 @@ def score(
     source: options.Pool,
     mode: Annotated[ScoreMode, typer.Option(help="How to score.")] = "probe",
     *,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="Features of your own in the place of a reference model, for labelled images: "
+            "Parquet with the columns uid and image_features, or FILE.npy beside FILE.uids.txt."
+        ),
+    ] = None,
     out: options.RunsFolder = Path("runs"),
     **given: Any,
 ) -> None:
@@ -48,9 +56,22 @@ def score(
     Stopped or killed, the same command resumes it.
     """
     asked = options.given({**given, "source": source})
+    asked["reference"] = _reference(asked.get("reference"), features)
     _require_mode(mode, "snapshot" if mode == "probe" else "probe", asked)
     job = JobOptions.parse(options.values(JobOptions, asked))
     options.tell(_score(options.run_config(mode, asked), job, out))
+
+
+def _reference(model: str | None, features: str | None) -> str:
+    """The model that is named, or the features in its place."""
+    if (model is None) == (features is None):
+        raise ConfigError(
+            "give a reference model or features of your own, and not both",
+            got="neither" if model is None else f"--reference {model} --features {features}",
+            allowed="--reference MODEL, or --features FILE for labelled images",
+            next_step="add one of these options" if model is None else "leave one of them out",
+        )
+    return model if model is not None else f"{OWN_FEATURES}{features}"
 
 
 def _require_mode(mode: ScoreMode, other: ScoreMode, asked: dict[str, Any]) -> None:

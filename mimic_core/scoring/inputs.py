@@ -15,9 +15,11 @@ import torch
 from mimic_core.base.config import BOTH_SIDES, RunConfig, Side, Task
 from mimic_core.base.errors import ConfigError, ModelError
 from mimic_core.base.progress import Progress
+from mimic_core.base.specification import OWN_FEATURES
 from mimic_core.features import filling, spot_check
 from mimic_core.features.encoders import CheckedEncoder, ImageEncoder, ReferenceEncoder
 from mimic_core.features.loading import LoadedBatch
+from mimic_core.features.own import ARRAY, OwnFeatures, read_own_features
 from mimic_core.features.stored import store_ends
 from mimic_core.mimic import scores
 from mimic_core.models.load import LoadedModel, load_model
@@ -38,18 +40,25 @@ from mimic_core.sources.source import Source
 @dataclass(frozen=True)
 class Inputs:
     """Opened and checked. ``targets`` are the feature sets to fill: the reference's first, then, in
-    snapshot mode, the tangents of ``pair``.
+    snapshot mode, the tangents of ``pair``. With features of the user's ``own`` nothing is encoded:
+    there is no encoder then, and ``cached`` alone is filled.
     """
 
     source: Source
     reference: LoadedModel
     device: torch.device
+    cached: FeatureSet
+    """The reference's feature set."""
     targets: tuple[filling.Target, ...]
-    encoder: CheckedEncoder
+    encoder: CheckedEncoder | None
     pair: Pair | None = None
+    own: OwnFeatures | None = None
 
     def fill(self, workers: int | None, progress: Progress) -> None:
         """Fill ``targets`` with what they lack; see ``features.filling.fill``."""
+        if self.own is not None:
+            self.own.fill(self.cached, progress)
+            return
         filling.fill(
             self.cached,
             self.targets,
@@ -69,11 +78,6 @@ class Inputs:
     def load_two(self) -> LoadedBatch:
         """Two readable samples; see ``features.spot_check.load_two``."""
         return spot_check.load_two(self.cached, self.source, self.reference, self.device)
-
-    @property
-    def cached(self) -> FeatureSet:
-        """The reference's feature set."""
-        return self.targets[0].features
 
     @property
     def reading(self) -> str:
@@ -97,7 +101,11 @@ def open_inputs(
     """
     source = open_source(config.source)
     _require_fitting_task(config, source.task)
-    reference = load_model(config.reference, preprocess=config.preprocess)
+    own = _own_features(config, source.task)
+    if own is None:
+        reference = load_model(config.reference, preprocess=config.preprocess)
+    else:
+        reference = own.as_model()
     reference.module.to(device)
     feature_set = partial(
         filling.feature_set_for,
@@ -109,6 +117,8 @@ def open_inputs(
         device=device,
         progress=progress,
     )
+    if own is not None:
+        return _own_inputs(config, source, own, reference, device, feature_set, progress)
     if source.task == "labels":
         return _label_inputs(config, source, reference, device, feature_set, progress)
     if reference.tokenizer is None:
@@ -125,11 +135,11 @@ def open_inputs(
     store_ends(cached, reference.module, sides)
     targets = (filling.Target(cached, encoder),)
     if config.snapshot is None:
-        return Inputs(source, reference, device, targets, encoder)
+        return Inputs(source, reference, device, cached, targets, encoder)
     pair = prepare_pair(config, config.snapshot, reference, device, progress.note)
     tangents = feature_set(arrays=pair.encoder.arrays, extra=pair.identity, index_from=cached)
     both = (*targets, filling.Target(tangents, pair.encoder))
-    return Inputs(source, reference, device, both, encoder, pair)
+    return Inputs(source, reference, device, cached, both, encoder, pair)
 
 
 def _require_fitting_task(config: RunConfig, task: Task) -> None:
@@ -186,7 +196,52 @@ def _label_inputs(
         classes = dict(zip(labels, described, strict=True))
     require_origin(cached, config.head, reference)
     encoder = ImageEncoder(reference.module, device, config.precision, classes)
-    return Inputs(source, reference, device, (filling.Target(cached, encoder),), encoder)
+    targets = (filling.Target(cached, encoder),)
+    return Inputs(source, reference, device, cached, targets, encoder)
+
+
+def _own_features(config: RunConfig, task: Task) -> OwnFeatures | None:
+    """The features that the configuration names in the place of a model, if it does.
+
+    Raises:
+        ConfigError: They cannot be used for what is asked.
+        ModelError: The file cannot be used.
+    """
+    if not config.reference.startswith(OWN_FEATURES):
+        return None
+    refused = {
+        "a pool of captions: a probe of pairs needs a model": task == "pairs",
+        f"{config.mode} mode: it runs a model on the images": config.mode != "probe",
+        "--preprocess: no image is read": config.preprocess is not None,
+    }
+    for what, wrong in refused.items():
+        if wrong:
+            raise ConfigError(
+                "features of your own cannot be used here",
+                got=what,
+                allowed="score --features FILE on a pool of labelled images, without --preprocess",
+                next_step="name the labels with --label-column, or give a model with --reference",
+            )
+    return read_own_features(Path(config.reference.removeprefix(OWN_FEATURES)))
+
+
+def _own_inputs(
+    config: RunConfig,
+    source: Source,
+    own: OwnFeatures,
+    reference: LoadedModel,
+    device: torch.device,
+    feature_set: Callable[..., FeatureSet],
+    progress: Progress,
+) -> Inputs:
+    """Those of a labelled pool with features of the user's own; ``reference`` stands for them."""
+    if config.head is not None and config.head.prompts:
+        class_embeddings(reference, (), config.head.prompts, device)  # says what is wrong
+    cached = feature_set(arrays=(ARRAY,))
+    progress.note(index.reading(source, cached.info["indexed"]))
+    progress.note(own.matched(cached))
+    require_origin(cached, config.head, reference)
+    return Inputs(source, reference, device, cached, (), None, own=own)
 
 
 def _tell(

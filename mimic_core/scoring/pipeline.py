@@ -126,6 +126,8 @@ class _Job(Job):
         A snapshot's scores against reverse mode; a probe's last layer on its features against the
         reference itself.
         """
+        if inputs.encoder is None:
+            return 0.0  # features of the user's own: there is no model to compare them with
         batch = inputs.load_two()
         if inputs.source.task != "labels" and spot_check.all_alike(batch):
             self.progress.note(ALL_ALIKE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from mimic_core.base.config import HeadConfig, ProbeConfig, RunConfig, SnapshotC
 from mimic_core.base.errors import Interrupted
 from mimic_core.base.progress import Progress
 from mimic_core.cli import runs
+from mimic_core.cli.commands import run_command
 from mimic_core.export import formats
 from mimic_core.jobs.processes import environment
 from mimic_core.runs.run import Run
@@ -108,6 +110,27 @@ def test_every_option_of_probe_mode_arrives(scored: list[dict[str, Any]]) -> Non
     )
     how = {"runs_root": Path("elsewhere"), "device": "cpu", "workers": 0, "sweep": True}
     assert scored == [{"config": config, **how}]
+
+
+def test_features_of_ones_own_take_the_place_of_a_reference(
+    scored: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["score", "pool", "--features", "own.npy", "--trusted", "ok"]) == 0
+    config = scored[0]["config"]
+    assert config.reference == "features:own.npy"
+    assert (config.head, config.probe.temperature) == (HeadConfig(trusted="ok"), 1.0)
+    assert main(shlex.split(run_command(config).replace("\\\n", " "))[3:]) == 0
+    assert scored[1]["config"] == config
+    capsys.readouterr()
+    for given, got in (
+        ([], "neither"),
+        (["--reference", "r", "--features", "f"], "--reference r --features f"),
+    ):
+        assert main(["score", "pool", *given]) == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert "give a reference model or features of your own, and not both" in said
+        assert got in said
+    assert len(scored) == 2
 
 
 def test_every_option_of_labelled_images_arrives(scored: list[dict[str, Any]]) -> None:
