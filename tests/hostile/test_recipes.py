@@ -24,8 +24,8 @@ conditions:
 """
 
 
-def _bomb(width: int, levels: int) -> str:
-    lists = ["x", *(f"*a{level}" for level in range(levels - 1))]
+def _bomb(width: int, levels: int, leaf: str = "x") -> str:
+    lists = [leaf, *(f"*a{level}" for level in range(levels - 1))]
     lines = [f"l{i}: &a{i} [{','.join([one] * width)}]" for i, one in enumerate(lists)]
     return "\n".join([*lines, f"conditions: *a{levels - 1}\n"])
 
@@ -33,7 +33,8 @@ def _bomb(width: int, levels: int) -> str:
 # What is refused, and a word that the refusal must hold.
 REFUSED = {
     "billion laughs": (_bomb(9, 10), "more than"),
-    "billion laughs in values": (_bomb(1000, 3), "more than"),
+    "billion laughs of nothing": (_bomb(9, 10, "[]"), "mappings and lists"),
+    "billion laughs in values": (_bomb(1000, 3), "values"),
     "an alias inside itself": ("conditions: &a [*a]\n", "alias"),
     "an unknown alias": ("conditions: *nobody\n", "alias"),
     "timestamp tag": ("version: !!timestamp x\n", "tag"),

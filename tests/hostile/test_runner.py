@@ -1,12 +1,24 @@
-"""The runner itself: what it catches."""
+"""The runner itself: what it catches, and that the suite holds the cases it promises."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.hostile.runner import Hostile, bounded
+
+PROMISED = 200
+
+
+def test_the_suite_holds_the_cases_it_promises(request: pytest.FixtureRequest) -> None:
+    here = Path(__file__).parent
+    cases = [item for item in request.session.items if item.path.parent == here]
+    whole = {item.path.name for item in cases} == {path.name for path in here.glob("test_*.py")}
+    if not whole or request.config.option.keyword or hasattr(request.config, "workerinput"):
+        pytest.skip("only a part of the suite was asked for")
+    assert len(cases) >= PROMISED
 
 
 def test_memory_beyond_the_bound_is_an_error() -> None:
