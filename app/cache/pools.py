@@ -10,6 +10,7 @@ import streamlit as st
 
 from app.drawing import pictures
 from app.drawing.pictures import Picture
+from app.library import roots
 from mimic_core.base.config import SourceConfig, Task
 from mimic_core.base.schema import Sample, Skip
 
@@ -55,7 +56,7 @@ def preview(source_json: str) -> Preview:
         task=source.task,
         found=found,
         pictures=tuple(
-            pictures.picture(source.root, one.image, side=pictures.THUMB_SIDE)
+            pictures.picture(source.root, one.image, side=pictures.THUMB_SIDE, within=roots() or ())
             if isinstance(one, Sample)
             else None
             for one in found

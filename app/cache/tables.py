@@ -26,7 +26,7 @@ from app.drawing.colours import DARK, LIGHT, Colouring, colour_by
 from app.drawing.explore import HISTOGRAM_BINS
 from app.drawing.figures import HOVER_POINTS
 from app.drawing.pictures import Picture
-from app.library import require_allowed
+from app.library import require_allowed, roots
 from mimic_core.base.config import ProbeConfig
 from mimic_core.base.errors import ConfigError, RunError
 from mimic_core.base.schema import IMAGE_COLUMNS, Locator, named
@@ -141,7 +141,8 @@ def tuning_seconds(path: str, tuned: str) -> float:
 
 @st.cache_data(max_entries=4000, show_spinner=False)
 def _picture(root: str, place: tuple[Hashable, ...], side: int) -> Picture:
-    return pictures.picture(Path(root), Locator(*place), side=side)  # type: ignore[arg-type]  # the fields of a Locator
+    locator = Locator(*place)  # type: ignore[arg-type]  # its fields
+    return pictures.picture(Path(root), locator, side=side, within=roots() or ())
 
 
 def picture_of(run: Run, row: Mapping[str, Any], *, side: int) -> Picture:

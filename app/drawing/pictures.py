@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,14 +26,16 @@ class Picture:
     reason: str = ""
 
 
-def picture(root: Path, locator: Locator, *, side: int) -> Picture:
+def picture(root: Path, locator: Locator, *, side: int, within: Collection[Path] = ()) -> Picture:
     """The image at ``locator``, no side longer than ``side`` pixels.
+
+    Nothing outside of the folders ``within`` is read, whatever links lead there; none, no limit.
 
     An image that cannot be read is an ordinary answer here, not an exception: its sample still has
     scores, and the screen says what is wrong with the image.
     """
     try:
-        image = decode_image(read_image(root, locator))
+        image = decode_image(read_image(root, locator, within=within))
     except ImageError as error:
         return Picture(None, SKIP_REASONS.get(error.reason, error.reason))
     image.thumbnail((side, side), Image.Resampling.LANCZOS)

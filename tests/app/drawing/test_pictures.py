@@ -8,6 +8,7 @@ from PIL import Image
 
 from app.drawing.pictures import picture
 from mimic_core.base.schema import SKIP_REASONS, Locator
+from tests.core.sources_pools import image_bytes, write_files
 
 
 def test_a_picture_is_shrunk_to_fit(tmp_path: Path) -> None:
@@ -32,3 +33,17 @@ def test_an_unreadable_picture_says_why(tmp_path: Path) -> None:
     broken = picture(tmp_path, Locator("range", "a.png"), side=80)
     assert (gone.uri, gone.reason) == (None, SKIP_REASONS["missing_image"])
     assert (broken.uri, broken.reason) == (None, SKIP_REASONS["corrupt_image"])
+
+
+def test_nothing_outside_of_the_given_folders_is_shown(tmp_path: Path) -> None:
+    pool = write_files(tmp_path / "pool", {"a.png": image_bytes()})
+    write_files(tmp_path / "secret", {"s.png": image_bytes()})
+    (pool / "link.png").symlink_to(tmp_path / "secret" / "s.png")
+    for name, within, shown in (
+        ("a.png", [pool], True),
+        ("link.png", [pool], False),
+        ("link.png", [pool, tmp_path / "secret"], True),
+        ("link.png", [], True),
+    ):
+        found = picture(pool, Locator("range", name), side=99, within=within)
+        assert (found.uri is not None) is shown
