@@ -66,6 +66,14 @@ def test_of_several_thresholds_reached_the_likeliest_class_counts() -> None:
     assert calibrated_counts(probabilities, 0, np.array([0.2, 0.4, 0.9])).tolist() == [0, 1, 0]
 
 
+def test_at_least_one_sample_counts_for_the_label_itself() -> None:
+    # All four reach both thresholds and count for class 1; (1, 4) calibrated is (0.8, 3.2).
+    probabilities = np.array([[0.2, 0.8], [0.21, 0.79], [0.22, 0.78], [0.23, 0.77]])
+    thresholds = np.array([0.2, 0.7])
+    assert calibrated_counts(probabilities, 0, thresholds).tolist() == [1, 3]
+    assert issues_of_class(probabilities, 0, thresholds).tolist() == [True, True, True, False]
+
+
 def test_the_only_sample_of_a_class_is_kept() -> None:
     probabilities = np.array([[0.05, 0.95], [0.1, 0.9], [0.2, 0.8]])
     assert not label_issues(probabilities, np.array([0, 1, 1])).any()
