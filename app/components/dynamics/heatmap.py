@@ -21,7 +21,7 @@ from app.drawing.heat_picture import Painted
 from app.shown import Dynamics
 from app.state import session
 from app.state.dynamics import sort_name, sorts
-from app.text import count, plain, spoken
+from app.text import count, plain, spoken, text_of
 
 _KEY = "dyn_heat"
 _SCOPES: dict[Scope, str] = {"all": "All", "kept": "Selection", "dropped": "Dropped"}
@@ -132,15 +132,15 @@ def _chart(view: Dynamics, marked: int | None) -> None:
 
 
 def _hover(view: Dynamics, painted: Painted) -> Hover:
-    """Captions of the rows that are one sample, the number of samples of the others."""
+    """Captions or labels of the rows that are one sample, the number of samples of the others."""
     bins = figures_dynamics.hover_bins(painted)
     edges = painted.heat.row_edges
     sizes = np.diff(edges)[bins]
     rows = view.rows[view.zoom[0] + edges[:-1][bins]]
-    captions = view.shown.table["caption"].gather(rows).to_list()
+    shown = view.shown.table[rows, ["caption", "label"]].iter_rows(named=True)
     texts = (
-        hover_text(caption) if size == 1 else f"{count(int(size))} samples"
-        for caption, size in zip(captions, sizes, strict=True)
+        hover_text(text_of(row)) if size == 1 else f"{count(int(size))} samples"
+        for row, size in zip(shown, sizes, strict=True)
     )
     return Hover(bins, tuple(texts))
 

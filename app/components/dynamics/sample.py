@@ -14,7 +14,7 @@ from app.drawing import history, pictures
 from app.drawing.history import Track
 from app.shown import Dynamics
 from app.state import session
-from app.text import count, number, plain
+from app.text import count, number, plain, text_of
 from mimic_core.runs.history import HISTORY_COLUMNS
 
 MIN_PREFIX = 4  # letters of a uid that are enough to look for
@@ -148,7 +148,7 @@ def _what(view: Dynamics, row: int) -> None:
         else:
             st.image(picture.uri, width="stretch")
     with right:
-        st.text(record["caption"], width="stretch")
+        st.text(text_of(record), width="stretch")
         with st.container(horizontal=True, gap="xsmall"):
             icon, colour = ("check", "green") if kept else ("filter_alt", "orange")
             st.badge(

@@ -115,6 +115,16 @@ def test_labelled_pools_offer_what_the_reference_head_says(
     assert any(f"keeps **{kept}** by itself" in one.value for one in app.caption)
 
 
+def test_dynamics_shows_the_labels_of_single_samples(labelled_run: Run, open_app: OpenApp) -> None:
+    app = open_app(labelled_run.path.parent, "dynamics")
+    assert not app.error
+    table = run_table(labelled_run)
+    app.session_state[STATE] = replace(state(app), opened=table["uid"][0])
+    app.run()
+    assert not app.exception
+    assert table["label"][0] in [text.value for text in app.text]
+
+
 def test_a_labelled_probe_is_tuned_live(labelled_run: Run, open_app: OpenApp) -> None:
     app = open_app(labelled_run.path.parent)
     assert not [one for one in app.segmented_control if one.key == "tune_side"]
