@@ -125,7 +125,7 @@ def test_only_a_known_truth_is_trusted_without_a_choice() -> None:
 
 def test_uploaded_uids_are_read_whatever_the_name(tmp_path: Path) -> None:
     assert uids_from("../x/held.txt", b"b\na\n", tmp_path) == ("a", "b")
-    assert [path.name for path in tmp_path.iterdir()] == ["held.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["uids.txt"]
 
 
 def test_the_figures_hold_every_comparison_and_arm(proved: tuple[Run, Proof]) -> None:
