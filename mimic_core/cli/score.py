@@ -44,8 +44,9 @@ def score(
     features: Annotated[
         str | None,
         typer.Option(
-            help="Features of your own in the place of a reference model, for labelled images: "
-            "Parquet with the columns uid and image_features, or FILE.npy beside FILE.uids.txt."
+            help="Features of your own in the place of a reference model: Parquet with the columns "
+            "uid and image_features, or FILE.npy beside FILE.uids.txt. For captions, Parquet with "
+            "text_features too, and --reference-head with the projection to them."
         ),
     ] = None,
     out: options.RunsFolder = Path("runs"),
@@ -68,7 +69,7 @@ def _reference(model: str | None, features: str | None) -> str:
         raise ConfigError(
             "give a reference model or features of your own, and not both",
             got="neither" if model is None else f"--reference {model} --features {features}",
-            allowed="--reference MODEL, or --features FILE for labelled images",
+            allowed="--reference MODEL, or --features FILE",
             next_step="add one of these options" if model is None else "leave one of them out",
         )
     return model if model is not None else f"{OWN_FEATURES}{features}"

@@ -54,15 +54,20 @@ def contrastive_scaling(module: nn.Module) -> Scaling:
 
 def store_ends(features: FeatureSet, module: nn.Module, sides: tuple[Side, ...]) -> None:
     """Write what the reference's towers end in beside its features, unless it is there."""
+    projections = {side: find_projection(module, side) for side in sides}
+    write_ends(features, TowerEnds(contrastive_scaling(module), projections))
+
+
+def write_ends(features: FeatureSet, ends: TowerEnds) -> None:
+    """Write ``ends`` beside the features, unless there are some."""
     from safetensors.torch import save
 
     if (features.path / _FILE).exists():
         return
-    scaling = contrastive_scaling(module)
+    scaling = ends.scaling
     tensors = {"logit_scale": torch.tensor(scaling.scale), "logit_bias": torch.tensor(scaling.bias)}
     names = {"loss": str(scaling.loss)}
-    for side in sides:
-        projection = find_projection(module, side)
+    for side, projection in ends.projections.items():
         names[side] = projection.name
         tensors[f"{side}.weight"] = projection.weight.float().cpu().contiguous()
         if projection.bias is not None:

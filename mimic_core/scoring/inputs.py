@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from mimic_core.base.config import BOTH_SIDES, RunConfig, Side, Task
+from mimic_core.base.config import BOTH_SIDES, HeadConfig, RunConfig, Side, Task
 from mimic_core.base.errors import ConfigError, ModelError
 from mimic_core.base.progress import Progress
 from mimic_core.base.specification import OWN_FEATURES
 from mimic_core.features import filling, spot_check
 from mimic_core.features.encoders import CheckedEncoder, ImageEncoder, ReferenceEncoder
 from mimic_core.features.loading import LoadedBatch
-from mimic_core.features.own import ARRAY, OwnFeatures, read_own_features
+from mimic_core.features.own import OwnFeatures, read_own_features
 from mimic_core.features.stored import store_ends
 from mimic_core.mimic import scores
 from mimic_core.models.load import LoadedModel, load_model
@@ -144,7 +144,8 @@ def open_inputs(
 
 def _require_fitting_task(config: RunConfig, task: Task) -> None:
     """Refuse settings of the other task before anything long begins."""
-    if task == "pairs" and config.head is not None:
+    projected = config.reference.startswith(OWN_FEATURES) and config.head == _projection(config)
+    if task == "pairs" and config.head is not None and not projected:
         raise ConfigError(
             "a reference head is for labelled images, and this pool has captions",
             got=", ".join(config.head.model_fields_set),
@@ -210,7 +211,6 @@ def _own_features(config: RunConfig, task: Task) -> OwnFeatures | None:
     if not config.reference.startswith(OWN_FEATURES):
         return None
     refused = {
-        "a pool of captions: a probe of pairs needs a model": task == "pairs",
         f"{config.mode} mode: it runs a model on the images": config.mode != "probe",
         "--preprocess: no image is read": config.preprocess is not None,
     }
@@ -219,10 +219,26 @@ def _own_features(config: RunConfig, task: Task) -> OwnFeatures | None:
             raise ConfigError(
                 "features of your own cannot be used here",
                 got=what,
-                allowed="score --features FILE on a pool of labelled images, without --preprocess",
-                next_step="name the labels with --label-column, or give a model with --reference",
+                allowed="score --features FILE in probe mode, without --preprocess",
+                next_step="leave that out, or give a model with --reference",
             )
-    return read_own_features(Path(config.reference.removeprefix(OWN_FEATURES)))
+    own = read_own_features(Path(config.reference.removeprefix(OWN_FEATURES)))
+    if task == "labels":
+        return own
+    if config.head is None or config.head.file is None:
+        raise ConfigError(
+            "captions need a projection from the features to the text_features",
+            got="no file",
+            allowed="--reference-head FILE, safetensors of weight and logit_scale",
+            next_step="name it, or name labels with --label-column",
+        )
+    return own.projected(Path(config.head.file))
+
+
+def _projection(config: RunConfig) -> HeadConfig | None:
+    """The only settings of a head that captions know: the file of a projection."""
+    file = None if config.head is None else config.head.file
+    return None if file is None else HeadConfig(file=file)
 
 
 def _own_inputs(
@@ -234,13 +250,14 @@ def _own_inputs(
     feature_set: Callable[..., FeatureSet],
     progress: Progress,
 ) -> Inputs:
-    """Those of a labelled pool with features of the user's own; ``reference`` stands for them."""
+    """Those of a pool with features of the user's own; ``reference`` stands for them."""
     if config.head is not None and config.head.prompts:
         class_embeddings(reference, (), config.head.prompts, device)  # says what is wrong
-    cached = feature_set(arrays=(ARRAY,))
+    cached = feature_set(arrays=own.arrays)
     progress.note(index.reading(source, cached.info["indexed"]))
     progress.note(own.matched(cached))
-    require_origin(cached, config.head, reference)
+    if source.task == "labels":
+        require_origin(cached, config.head, reference)
     return Inputs(source, reference, device, cached, (), None, own=own)
 
 

@@ -89,6 +89,13 @@ class _Job(Job):
                 allowed="pools of captions",
                 next_step="leave --sweep out",
             )
+        if self.sweep and inputs.encoder is None:
+            raise ConfigError(
+                "features of your own have one mimic layer, their projection",
+                got="sweep",
+                allowed="a reference model",
+                next_step="leave --sweep out",
+            )
         tangent_set = inputs.tangents.id if inputs.tangents else None
         model = tangent_set or stored.file_identity(self.config.head)
         record = self.record(

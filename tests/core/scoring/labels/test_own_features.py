@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from mimic_core.base.config import RunConfig
 from mimic_core.base.errors import ConfigError, ModelError
 from mimic_core.features.own import read_own_features
+from mimic_core.features.stored import read_ends
 from mimic_core.runs.run import Run
 from mimic_core.runs.table import run_table
 from mimic_core.scoring.pipeline import score_pool
@@ -123,13 +126,52 @@ def test_what_needs_a_model_is_refused(pool: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be used here") as caught:
         scored(pool, file, preprocess="openai")
     assert "--preprocess" in str(caught.value.got)
-    captions = pl.read_csv(pool).select(
-        "uid", "image", caption=pl.Series([caption_of(n) for n in range(COUNT)])
-    )
-    captions.write_csv(tmp_path / "pairs.csv")
-    with pytest.raises(ConfigError, match="cannot be used here") as caught:
-        scored(tmp_path / "pairs.csv", file, head=None)
-    assert "a probe of pairs needs a model" in str(caught.value.got)
+    with pytest.raises(ConfigError, match="captions need a projection"):
+        scored(pairs(pool), file, head=None)
+    with pytest.raises(ConfigError, match="this pool has captions"):
+        scored(pairs(pool), file)
+
+
+def pairs(pool: Path) -> Path:
+    """The same images with captions."""
+    captions = pl.Series([caption_of(n) for n in range(COUNT)])
+    pl.read_csv(pool).select("uid", "image", caption=captions).write_csv(pool.parent / "pairs.csv")
+    return pool.parent / "pairs.csv"
+
+
+def test_captions_are_scored_by_features_and_a_projection(pool: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    image = values()
+    weight, bias = rng.normal(size=(3, WIDTH)), rng.normal(size=3)
+    text = image @ weight.T + bias + 0.2 * rng.normal(size=(COUNT, 3))
+    text[:8] = text[[1, 2, 3, 4, 5, 6, 7, 0]]  # of each other
+    file = parquet(tmp_path / "own.parquet", range(COUNT), image)
+    both = pl.read_parquet(file).with_columns(pl.Series("text_features", text.tolist()))
+    both.write_parquet(file)
+    head = {"weight": weight, "bias": bias, "logit_scale": np.array(20.0)}
+    tensors = {name: torch.from_numpy(value).float() for name, value in head.items()}
+    save_file(tensors, tmp_path / "projection.safetensors")
+    wanted = {"file": str(tmp_path / "projection.safetensors")}
+    run = scored(pairs(pool), file, head=wanted)
+    assert (run.record.samples, run.record.mimic_layers) == (COUNT, ("projection.weight",))
+    stored = image.astype(np.float16).astype(np.float64) @ weight.T + bias
+    half = text.astype(np.float16).astype(np.float64)
+    cosines = (stored * half).sum(1) / np.linalg.norm(stored, axis=1) / np.linalg.norm(half, axis=1)
+    table = run_table(run)
+    np.testing.assert_allclose(table["clip_score"].to_numpy(), cosines, atol=1e-5)
+    assert table["caption_length"].to_list() == [len(caption_of(n)) for n in range(COUNT)]
+    ends = read_ends(run.features)
+    assert ends.scaling.scale == 20
+    np.testing.assert_allclose(ends.projections["image"].weight.numpy(), weight.T, rtol=1e-6)
+    assert run.scores().equals(tune_run(run, run.record.config.probe))  # type: ignore[arg-type]
+    for name, value, says in (
+        ("weight", torch.ones(WIDTH, 3), "weight should be"),
+        ("logit_scale", torch.tensor(0.0), "lacks weight, or a positive logit_scale"),
+        ("bias", torch.full((3,), torch.nan), "non-finite"),
+    ):
+        save_file({**tensors, name: value}, tmp_path / "projection.safetensors")
+        with pytest.raises(ModelError, match=says):
+            scored(pairs(pool), file, head=wanted)
 
 
 def test_features_of_another_pool_are_refused(pool: Path, tmp_path: Path) -> None:
