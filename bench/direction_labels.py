@@ -17,13 +17,14 @@ import numpy as np
 import polars as pl
 import torch
 from direction_figures import Made, gathered
+from feature_sets import one_shard
 from reproduce_images import Images, Referred, cifar, digits, module_of, referred
 from reproduce_numbers import Say, with_noise
 from torch import Tensor
 
 from mimic_core.base.config import ProbeConfig, TrainConfig
 from mimic_core.base.draws import draw_batches, uid_words
-from mimic_core.base.schema import SCHEMA_VERSION, SKIP_COLUMNS, ScoreBatch
+from mimic_core.base.schema import ScoreBatch
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.mimic.losses import cross_entropy_losses
 from mimic_core.runs.featureset import FeatureSet
@@ -213,11 +214,8 @@ def _stored(backbone: Backbone, labels: np.ndarray, folder: Path) -> FeatureSet:
     samples = pl.DataFrame(
         {"uid": [f"{row:032x}" for row in rows], "label": [str(label) for label in labels]}
     )
-    info = {"schema_version": SCHEMA_VERSION, "shards": ["all"], "arrays": ["image_features"]}
-    features = FeatureSet(folder, info)
     arrays = {"image_features": backbone.seen.features[torch.from_numpy(rows)].half().numpy()}
-    features.write_shard("all", samples, pl.DataFrame(schema=SKIP_COLUMNS), arrays)
-    return features
+    return one_shard(folder, samples, arrays)
 
 
 # --- whole models ---

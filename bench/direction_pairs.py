@@ -13,14 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import torch
 import torch.nn.functional as F
 from direction_figures import Made, Seen, gathered
+from feature_sets import one_shard
 from torch import Tensor
 
 from mimic_core.base.config import ProbeConfig, Side, SnapshotConfig
-from mimic_core.base.schema import SCHEMA_VERSION, SKIP_COLUMNS
 from mimic_core.features.stored import TowerEnds, read_ends
 from mimic_core.mimic.contrastive import normalise
 from mimic_core.models.layers import fresh_weight
@@ -90,7 +89,7 @@ class Pairs:
             arrays[f"{one}_features"] = self.features[one].half().numpy()
             unit = F.normalize(self.features[one] @ kept[one], dim=1)
             arrays[f"{one}_embedding"] = unit.half().numpy()
-        return _written(folder, self.samples, arrays)
+        return one_shard(folder, self.samples, arrays)
 
     def tangents(self, features: FeatureSet, model: Tensor, folder: Path) -> FeatureSet:
         """What phase 1 of a snapshot stores of the model with the image projection ``model``."""
@@ -106,7 +105,7 @@ class Pairs:
             "text_embedding": text.astype(np.float32),
             "image_tangent": along.numpy(),
         }
-        return _written(folder, self.samples, arrays)
+        return one_shard(folder, self.samples, arrays)
 
 
 def pair_runs(side: Side, family: str, folder: Path) -> Iterator[Made]:
@@ -215,10 +214,3 @@ def _store_ends(folder: Path, ends: TowerEnds, weights: dict[Side, Tensor]) -> N
         names[side] = ends.projections[side].name
         tensors[f"{side}.weight"] = weight.contiguous()
     save_file(tensors, folder / "head.safetensors", metadata={"names": json.dumps(names)})
-
-
-def _written(folder: Path, samples: pl.DataFrame, arrays: dict[str, np.ndarray]) -> FeatureSet:
-    info = {"schema_version": SCHEMA_VERSION, "shards": ["all"], "arrays": list(arrays)}
-    features = FeatureSet(folder, info)
-    features.write_shard("all", samples, pl.DataFrame(schema=SKIP_COLUMNS), arrays)
-    return features

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
+from feature_sets import one_shard
 from reproduce_images import Referred
 
 from mimic_core.base.config import ProbeConfig, WeightingName
-from mimic_core.base.schema import SCHEMA_VERSION, SKIP_COLUMNS
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.history import History
 from mimic_core.scoring.labels.class_head import ClassHead
@@ -59,11 +59,8 @@ class Heads:
                 "label": [str(number) for number in given],
             }
         )
-        info = {"schema_version": SCHEMA_VERSION, "shards": ["all"], "arrays": [ARRAY]}
-        features = FeatureSet(folder, info)
         arrays = {ARRAY: referred.features.half().numpy()}
-        features.write_shard("all", samples, pl.DataFrame(schema=SKIP_COLUMNS), arrays)
-        return cls(referred, features)
+        return cls(referred, one_shard(folder, samples, arrays))
 
     def train(self, settings: HeadSettings) -> tuple[History, float]:
         """Train a fresh head; its history and its accuracy on the test part, by clean labels."""

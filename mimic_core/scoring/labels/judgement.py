@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mimic_core.base.schema import JUDGED_COLUMNS
 from mimic_core.features.stored import Rows, features_array
+from mimic_core.mimic.losses import widened
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring.labels.class_head import ClassHead
 from mimic_core.scoring.labels.reference_head import Reference
@@ -75,4 +76,4 @@ def _issues(
 
 def _log_probabilities(head: ClassHead, rows: Rows, places: np.ndarray) -> Tensor:
     """(B, C) float64, CPU."""
-    return head.logits(rows.take(places)).cpu().double().log_softmax(1)
+    return widened(head.logits(rows.take(places))).cpu().log_softmax(1)

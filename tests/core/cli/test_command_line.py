@@ -33,9 +33,11 @@ def test_the_app_listens_on_this_machine_alone_unless_told_otherwise(
     assert addresses(monkeypatch, "--host", "0.0.0.0") == ["0.0.0.0"]  # noqa: S104
 
 
-def test_the_help_says_that_there_is_no_password(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_says_that_without_sign_in_anybody_may_come(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["app", "--help"]) == 0
-    assert "no password" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "Without sign-in" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 def test_an_unknown_home_folder_is_an_error_without_a_traceback(
