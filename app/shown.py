@@ -1,4 +1,4 @@
-"""What the Explore and Export pages are about: a run's table and the selection made on it."""
+"""What the pages are about: a run's table, the selection made on it, and its history."""
 
 from __future__ import annotations
 
