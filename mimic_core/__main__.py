@@ -14,8 +14,7 @@ from typing import Annotated
 
 import typer
 
-from mimic_core.base.errors import ConfigError, Interrupted, MimicError, file_remedy
-from mimic_core.base.text import printable
+from mimic_core.base.errors import ConfigError, Interrupted, MimicError, file_remedy, printable
 from mimic_core.cli import prove, recipes, runs, score, train
 
 app = typer.Typer(

@@ -7,8 +7,8 @@ import json
 import polars as pl
 import streamlit as st
 
-from app.components.shared.command import command_code
 from app.components.shared.conditions import kept_metrics
+from app.components.shared.controls import command_code
 from app.components.shared.errors import errors_shown
 from app.components.shared.recipe_file import recipe_code, recipe_download, recipe_upload
 from app.library import expanded, require_allowed, tidy_path

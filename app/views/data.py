@@ -6,7 +6,7 @@ import streamlit as st
 
 from app.components.data.pool import pool_chooser, pool_preview
 from app.components.data.settings import settings_form
-from app.components.shared.command import same_as_command
+from app.components.shared.controls import same_as_command
 from app.components.shared.errors import errors_shown
 from app.components.shared.jobs import active_jobs, ended_jobs
 from app.library import require_allowed_config, runs_root, tidy_path

@@ -1,4 +1,4 @@
-"""The words all rooms share: errors, settings, columns, files, draws, identity, progress, text."""
+"""The words all rooms share: errors, settings, columns, files, draws, identity, progress."""
 
 __all__ = [
     "config",
@@ -10,5 +10,4 @@ __all__ = [
     "progress",
     "schema",
     "specification",
-    "text",
 ]

@@ -25,9 +25,9 @@ from mimic_core.base.config import (
     SourceConfig,
     TrainConfig,
 )
+from mimic_core.base.errors import printable
 from mimic_core.base.fields import Setting, setting
 from mimic_core.base.specification import default_temperature
-from mimic_core.base.text import printable
 from mimic_core.jobs.options import JobOptions
 from mimic_core.proofs.settings import ProveConfig
 

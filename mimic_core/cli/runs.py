@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mimic_core.base.errors import RunError
-from mimic_core.base.text import printable
+from mimic_core.base.errors import RunError, printable
 from mimic_core.cli.options import RunsFolder
 
 if TYPE_CHECKING:

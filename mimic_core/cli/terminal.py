@@ -19,9 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from mimic_core.base import progress as meter
-from mimic_core.base.errors import Interrupted
+from mimic_core.base.errors import Interrupted, printable
 from mimic_core.base.progress import Meter, Progress, duration
-from mimic_core.base.text import printable
 
 STOPPING = b"\nstopping at the next safe place; press Ctrl-C again to stop at once\n"
 PLAIN_SECONDS = 5.0  # between two lines where no bar can be drawn

@@ -13,7 +13,7 @@ from app.choices.box import Box, box_around
 from app.choices.lasso import simplified
 from app.choices.selecting import Corner
 from app.components.shared.choosers import column_box, drags, segments, zoom_buttons
-from app.components.shared.command import command_code
+from app.components.shared.controls import command_code
 from app.components.shared.errors import empty_state
 from app.components.shared.jobs import watch, watched_job, watching
 from app.components.shared.shell import theme

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app.cache import filters
-from app.components.shared.command import command_code
+from app.components.shared.controls import command_code
 from app.library import runs_root, tidy_path
 from app.shown import Shown
 from app.text import plain

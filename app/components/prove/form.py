@@ -10,8 +10,7 @@ import streamlit as st
 
 from app.cache import tables
 from app.components.prove.recipes import add_cutoff, add_saved, upload
-from app.components.shared.command import command_code
-from app.components.shared.controls import config_field
+from app.components.shared.controls import command_code, config_field
 from app.components.shared.errors import empty_state, errors_shown
 from app.components.shared.jobs import POLL_SECONDS, show_job
 from app.library import runs_root, tidy_path

@@ -1,4 +1,4 @@
-"""Controls that several pages have: those of the settings' fields, and those of the leaf forms."""
+"""Controls that several pages have: settings' fields, leaf forms, commands to copy."""
 
 from __future__ import annotations
 
@@ -122,3 +122,14 @@ def bound(field: str, value: Any, put: Put, *, optional: bool = False) -> dict[s
             put(**{field: found})
 
     return {"key": session.bind(key, value), "on_change": store}
+
+
+def command_code(text: str) -> None:
+    """A command, with a button that copies it."""
+    st.code(text, language="bash", wrap_lines=True)
+
+
+def same_as_command(text: str) -> None:
+    """A command that does the same as the page, folded away."""
+    with st.expander("The same as a command", icon=":material/terminal:"):
+        command_code(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app.components.shared.command import same_as_command
+from app.components.shared.controls import same_as_command
 from app.components.shared.errors import errors_shown
 from app.components.shared.jobs import any_active
 from app.library import require_allowed_config, runs_root, tidy_path
