@@ -58,8 +58,17 @@ def sidebar() -> None:
             on_change=lambda: session.choose_run(session.value("run_picker")),
             help="Finished runs, newest first. Score another pool under Data and scoring.",
         )
+        assert current is not None  # one was chosen above
+        _reading(done[current])
     for path, error in found.damaged:
         st.sidebar.caption(f":material/warning: {plain(path.name)}: {plain(error.problem)}")
+
+
+def _reading(run: Run) -> None:
+    """What of the run's pool was not read, on every page; runs made before it was kept say none."""
+    _, kept, unread = run.record.reading.rpartition(", not read: ")
+    if kept:
+        st.sidebar.caption(f"Not read of the pool: {plain(unread)}", help=plain(run.record.reading))
 
 
 def nothing_yet(heading: str, body: str, *, icon: str) -> NoReturn:
