@@ -36,8 +36,11 @@ def pair_classifiers(
         seed: Draws the model's head where it has none over these classes.
 
     Raises:
-        ModelError: The two differ in architecture, or do not end in a linear layer.
+        ModelError: The two differ in architecture, or do not end in a linear layer that can be
+            replaced.
     """
+    for loaded in (model, reference):
+        _require_place_for_head(loaded.module)
     own = _kept_head(model, head)
     if own is None:
         note(f"the model's head is drawn afresh, over {len(head.classes)} classes")
@@ -55,12 +58,13 @@ def pair_classifiers(
 def require_layers(model: LoadedModel, layers: Sequence[str]) -> None:
     """Raise a ``ModelError`` unless the classifier made of ``model`` will have all ``layers``."""
     module: Any = model.module
+    _require_place_for_head(module)
     names = {name for name, _ in module.named_parameters()}
     if model.tokenizer is not None:  # its image tower will get a head
         names = {name for name in names if name.startswith("visual.")}
         names |= {"head.weight", "head.bias"}
     elif classifiers.linear_head(module) is None:  # timm knows where it will be
-        heads = module.pretrained_cfg.get("classifier") or "head"
+        heads = getattr(module, "pretrained_cfg", {}).get("classifier") or "head"
         first = heads if isinstance(heads, str) else heads[0]
         names |= {f"{first}.weight", f"{first}.bias"}
     for layer in layers:
@@ -98,6 +102,18 @@ def _with_head(module: nn.Module, head: ClassHead) -> nn.Module:
             held.copy_(head.bias)
     device = head.weight.device
     return changed.eval().to(device)
+
+
+def _require_place_for_head(module: nn.Module) -> None:
+    """A tower gets a head of its own; an image model must let its own be replaced, as timm's do."""
+    if hasattr(module, "visual") or hasattr(module, "reset_classifier"):
+        return
+    raise ModelError(
+        "training puts a head over the pool's classes on the model, which has no place for one",
+        got=type(module).__name__,
+        allowed="a CLIP model, a timm model, or a module with reset_classifier(classes)",
+        next_step="give the module a method reset_classifier(classes), or use the command score",
+    )
 
 
 def _require_width(layer: nn.Linear, width: int) -> None:

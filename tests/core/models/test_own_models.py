@@ -18,7 +18,9 @@ from mimic_core.base.errors import ModelError
 from mimic_core.features.loading import count_tokens
 from mimic_core.models import classifiers
 from mimic_core.models.load import load_model
+from mimic_core.scoring.labels.class_head import ClassHead
 from mimic_core.scoring.pipeline import score_pool
+from mimic_core.scoring.training.classifier_pair import pair_classifiers, require_layers
 from tests.core.scoring_pool import picture
 
 CLASSIFIER = """
@@ -171,6 +173,17 @@ def test_a_file_that_cannot_be_imported_is_told(code: str, tmp_path: Path, prepr
     file = write(tmp_path, code)
     with pytest.raises(ModelError, match="the function failed"):
         load_model(f"{file}:build", preprocess=preprocess)
+
+
+def test_a_module_without_a_place_for_a_head_cannot_be_trained_and_says_so(
+    tmp_path: Path, preprocess: str
+) -> None:
+    loaded = load_model(f"{write(tmp_path, CLASSIFIER)}:build", preprocess=preprocess)
+    head = ClassHead(("cat", "dog"), torch.zeros(2, 8), torch.zeros(2))
+    with pytest.raises(ModelError, match=r"no place for one.*Net.*reset_classifier"):
+        require_layers(loaded, ["fc.weight"])
+    with pytest.raises(ModelError, match=r"no place for one.*Net.*reset_classifier"):
+        pair_classifiers(loaded, loaded, head, seed=0, note=lambda _: None)
 
 
 def test_the_preprocessing_must_be_given_whole(tmp_path: Path, preprocess: str) -> None:
