@@ -94,4 +94,3 @@ def test_a_packed_body_is_unpacked_by_the_browser(client: TestClient) -> None:
     packed = Body(gzip.compress(b"counts"), "application/octet-stream", encoding="gzip")
     address = served.address_of(SERVED.add("packed", lambda: packed))
     assert client.get(address).content == b"counts"
-
