@@ -1,6 +1,6 @@
 """Entry of the app: pages, the run picker, and the place where errors become messages.
 
-Started by ``python -m mimic_core app`` or ``streamlit run app/main.py``; runs are read from
+Started by ``python -m mimic_core app`` or ``streamlit run app/serve.py``; runs are read from
 ``MIMICSCOPE_RUNS`` (default ``./runs``), and the bundled demo run is always there.
 """
 

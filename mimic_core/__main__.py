@@ -63,7 +63,7 @@ def open_app(
     """Open the app in a browser."""
     from mimic_core.jobs.processes import REPOSITORY, environment
 
-    script = REPOSITORY / "app" / "main.py"
+    script = REPOSITORY / "app" / "serve.py"
     if not script.is_file():
         raise ConfigError("the app is not installed", got=str(script), next_step="clone it whole")
     command = [sys.executable, "-m", "streamlit", "run", str(script)]

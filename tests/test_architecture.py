@@ -45,7 +45,7 @@ CALLERS_OF_TORCH = ("mimic_core.cli", "mimic_core.jobs", "app.cache.tables")
 ON_BASE_ALONE = ("runs", "stats")
 TORCH_PACKAGES = {"torch", "torchvision", "open_clip", "timm"}
 # Modules of app/ that draw or keep; all others there are plain functions on frames and figures.
-SCREEN = ("app.main", "app.cache", "app.components", "app.state.session", "app.views")
+SCREEN = ("app.main", "app.cache", "app.components", "app.serve", "app.state.session", "app.views")
 
 
 @dataclass(frozen=True)

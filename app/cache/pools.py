@@ -8,9 +8,8 @@ from itertools import islice
 
 import streamlit as st
 
+from app.cache.served import picture_address
 from app.drawing import pictures
-from app.drawing.pictures import Picture
-from app.library import roots
 from mimic_core.base.config import SourceConfig, Task
 from mimic_core.base.schema import Sample, Skip
 
@@ -29,7 +28,8 @@ class Preview:
     label_column: str | None
     task: Task
     found: tuple[Sample | Skip, ...]
-    pictures: tuple[Picture | None, ...]
+    pictures: tuple[str | None, ...]
+    """their addresses; None for what is skipped"""
     samples: int
     skipped: int
     complete: bool
@@ -56,7 +56,7 @@ def preview(source_json: str) -> Preview:
         task=source.task,
         found=found,
         pictures=tuple(
-            pictures.picture(source.root, one.image, side=pictures.THUMB_SIDE, within=roots() or ())
+            picture_address(source.root, one.image, side=pictures.THUMB_SIDE)
             if isinstance(one, Sample)
             else None
             for one in found

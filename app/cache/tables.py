@@ -8,7 +8,7 @@ copied), which is safe because nobody changes them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,16 +17,15 @@ import numpy as np
 import polars as pl
 import streamlit as st
 
+from app.cache.served import picture_address, picture_at
 from app.choices import columns, ranking, selecting
 from app.choices.box import Box, box_around
 from app.choices.ranking import GalleryMode, GalleryOrder
 from app.drawing import map_picture as raster
-from app.drawing import pictures
 from app.drawing.colours import DARK, LIGHT, Colouring, colour_by
 from app.drawing.explore import HISTOGRAM_BINS
 from app.drawing.figures import HOVER_POINTS
-from app.drawing.pictures import Picture
-from app.library import require_allowed, roots
+from app.library import require_allowed
 from mimic_core.base.config import ProbeConfig
 from mimic_core.base.errors import ConfigError, RunError
 from mimic_core.base.schema import IMAGE_COLUMNS, Locator, named
@@ -139,21 +138,25 @@ def tuning_seconds(path: str, tuned: str) -> float:
     return float(tuning.estimate_seconds(open_run(Path(path)), config))
 
 
-@st.cache_data(max_entries=4000, show_spinner=False)
-def _picture(root: str, place: tuple[Hashable, ...], side: int) -> Picture:
-    locator = Locator(*place)  # type: ignore[arg-type]  # its fields
-    return pictures.picture(Path(root), locator, side=side, within=roots() or ())
-
-
-def picture_of(run: Run, row: Mapping[str, Any], *, side: int) -> Picture:
-    """The image of a row of the run's table, or the reason why there is none."""
+def picture_of(run: Run, row: Mapping[str, Any], *, side: int) -> tuple[str | None, str]:
+    """The address of the image of a row of the run's table, or None and the reason."""
     try:
         root = require_allowed(run.features.source_root())
     except RunError:
-        return Picture(None, "the pool is no longer where it was scored")
+        return None, "the pool is no longer where it was scored"
     except ConfigError:
-        return Picture(None, "the pool is outside of the folders that the app may use")
-    return _picture(str(root), tuple(row[name] for name in IMAGE_COLUMNS), side)
+        return None, "the pool is outside of the folders that the app may use"
+    locator = Locator(*(row[name] for name in IMAGE_COLUMNS))
+    return picture_address(root, locator, side=side), ""
+
+
+def shown_picture(run: Run, row: Mapping[str, Any], *, side: int) -> tuple[str | None, str]:
+    """As ``picture_of``, the picture made now: one that cannot be read has no address either."""
+    uri, reason = picture_of(run, row, side=side)
+    if uri is None:
+        return None, reason
+    found = picture_at(uri)
+    return (None, found.reason) if found.data is None else (uri, "")
 
 
 @st.cache_resource(max_entries=LARGE, show_spinner="Reading the history…")

@@ -57,6 +57,7 @@ def heat_figure(
     painted: Painted,
     *,
     first: int,
+    picture: str,
     labels: Sequence[str],
     hover: Hover,
     name: str,
@@ -68,6 +69,7 @@ def heat_figure(
     """Samples by epochs: the picture, marks for the mouse, the dragged rows as a frame.
 
     Args:
+        picture: Address of the painted picture.
         first: Rank (from 0) of the top row.
         labels: Names of the columns.
         name: What the colours show.
@@ -78,7 +80,7 @@ def heat_figure(
     edges = painted.heat.row_edges
     top, bottom = first + 0.5, first + int(edges[-1]) + 0.5  # rank r (from 1) spans r +- 0.5
     figure = go.Figure()
-    put_behind(figure, painted.png, x=(0, painted.width), y=(bottom, top))
+    put_behind(figure, picture, x=(0, painted.width), y=(bottom, top))
     _add_hover(figure, painted, first=first, labels=labels, hover=hover, name=name, unit=unit)
     _add_scale(figure, painted)
     for ranks, line in ((band, 2), (None if marked is None else (marked, marked + 1), 1)):

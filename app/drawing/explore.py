@@ -94,7 +94,7 @@ def _mark_cutoff(figure: go.Figure, span: Span, edges: np.ndarray, theme: Theme)
 
 
 def map_figure(
-    png: bytes,
+    picture: str,
     *,
     box: Box,
     sample: pl.DataFrame,
@@ -105,13 +105,13 @@ def map_figure(
     """The map: a picture of all points, a few invisible marks for the mouse, regions as outlines.
 
     Args:
-        png: The picture of ``box``.
+        picture: Address of the picture of ``box``.
         sample: At most ``HOVER_POINTS`` rows with map_x, map_y, mimic_score, caption.
         colouring: What the colours mean.
         outlines: Corners of the chosen regions, drawn on top.
     """
     figure = go.Figure()
-    put_behind(figure, png, x=(box.x0, box.x1), y=(box.y0, box.y1))
+    put_behind(figure, picture, x=(box.x0, box.x1), y=(box.y0, box.y1))
     _add_hover(figure, sample, colouring)
     _add_legend(figure, colouring)
     for corners in outlines:

@@ -5,7 +5,6 @@ Nothing in this folder knows of streamlit, and no figure grows with the pool.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,11 +32,11 @@ def hover_text(caption: str) -> str:
 
 
 def put_behind(
-    figure: go.Figure, png: bytes, *, x: tuple[float, float], y: tuple[float, float]
+    figure: go.Figure, source: str, *, x: tuple[float, float], y: tuple[float, float]
 ) -> None:
-    """Lay a picture behind the marks, from left to right and from its bottom to its top."""
+    """Lay the picture at an address behind the marks, from left to right and bottom to top."""
     figure.add_layout_image(
-        source="data:image/png;base64," + base64.b64encode(png).decode(),
+        source=source,
         xref="x",
         yref="y",
         x=x[0],

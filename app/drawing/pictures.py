@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -20,9 +19,9 @@ FULL_SIDE = 1400  # a larger picture would only be shrunk by the browser
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image as a data URI, or the reason why it cannot be shown."""
+    """An image as the bytes of a WebP, or the reason why it cannot be shown."""
 
-    uri: str | None
+    data: bytes | None
     reason: str = ""
 
 
@@ -35,10 +34,10 @@ def picture(root: Path, locator: Locator, *, side: int, within: Collection[Path]
     scores, and the screen says what is wrong with the image.
     """
     try:
-        image = decode_image(read_image(root, locator, within=within))
+        image = decode_image(read_image(root, locator, within=within), shown_at=side)
     except ImageError as error:
         return Picture(None, SKIP_REASONS.get(error.reason, error.reason))
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2)
     out = io.BytesIO()
     image.save(out, format="WEBP", quality=82, method=2)
-    return Picture("data:image/webp;base64," + base64.b64encode(out.getvalue()).decode())
+    return Picture(out.getvalue())

@@ -92,7 +92,7 @@ def serving(runs_root: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app" / "main.py")]
+    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app" / "serve.py")]
     command += [f"--server.port={port}", "--server.headless=true"]
     environment = {**os.environ, "MIMICSCOPE_RUNS": str(runs_root)}
     log = runs_root / "server.log"

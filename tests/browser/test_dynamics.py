@@ -66,7 +66,7 @@ def test_dragged_rows_are_looked_at_and_become_the_selection(url: str, page: Any
     panel.get_by_text(shown[3]).wait_for()
     panel.get_by_text(ranked["caption"][first + 2]).wait_for()
     assert panel.get_by_text(f"4 of {count} in the gallery").is_visible()
-    picture = panel.locator("[data-testid=stImage] img")
+    picture = panel.locator(".picture")
     page.wait_for_function("image => image.naturalWidth > 0", arg=picture.element_handle())
     page.keyboard.press("ArrowRight")
     panel.get_by_text(shown[4]).wait_for()

@@ -72,7 +72,7 @@ def test_a_sample_opens_and_the_arrow_key_steps_on(url: str, page: Any, run: Run
     drawer = page.locator('[data-testid="stDialog"]')
     drawer.get_by_text(f"rank 1 of {N}").wait_for()
     drawer.get_by_text(ranked["uid"][0]).wait_for()
-    picture = drawer.locator("[data-testid=stImage] img")
+    picture = drawer.locator(".picture")
     picture.wait_for()
     page.wait_for_function("image => image.naturalWidth > 0", arg=picture.element_handle())
     page.keyboard.press("ArrowRight")

@@ -128,11 +128,11 @@ def pool_preview(source: SourceConfig) -> Preview:
     if seen.unread:
         st.caption(f"Not read: {plain(seen.unread)}")
     tiles = []
-    for number, (one, picture) in enumerate(zip(seen.found, seen.pictures, strict=True)):
-        if isinstance(one, Sample) and picture is not None:
+    for number, (one, uri) in enumerate(zip(seen.found, seen.pictures, strict=True)):
+        if isinstance(one, Sample):
             text = one.caption or one.label or ""
-            tiles.append(Tile(one.uid, picture.uri, picture.reason, one.key, text))
-        elif not isinstance(one, Sample):
+            tiles.append(Tile(one.uid, uri, "", one.key, text))
+        else:
             reason = one.reason.replace("_", " ")
             tiles.append(Tile(f"skip-{number}", None, reason, one.key, one.detail, "skipped"))
     tile_grid(tiles, key="preview_tiles", on_open=None)

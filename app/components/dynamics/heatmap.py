@@ -9,6 +9,7 @@ import numpy as np
 import streamlit as st
 
 from app.cache import dynamics, tables
+from app.cache.served import png_address
 from app.choices import selecting_rows
 from app.choices.selecting_rows import Scope
 from app.components.shared.choosers import column_box, drags, segments, zoom_buttons
@@ -108,6 +109,7 @@ def _chart(view: Dynamics, marked: int | None) -> None:
     figure = figures_dynamics.heat_figure(
         painted,
         first=start,
+        picture=png_address(painted.png),
         labels=figures_dynamics.step_labels(view.history.epochs, painted.heat.step_edges),
         hover=_hover(view, painted),
         name=name,

@@ -10,6 +10,7 @@ from app.components.dynamics.gallery import PAGE_SIZE
 from app.components.shared.choosers import stepper
 from app.components.shared.errors import empty_state
 from app.components.shared.shell import theme
+from app.components.shared.tiles import picture_alone
 from app.drawing import history, pictures
 from app.drawing.history import Track
 from app.shown import Dynamics
@@ -142,11 +143,11 @@ def _what(view: Dynamics, row: int) -> None:
     changes = int(dynamics.flips(view.shown.key, view.state.ensemble)[row])
     left, right = st.columns([1, 2], vertical_alignment="top", gap="small")
     with left:
-        picture = tables.picture_of(view.shown.run, record, side=pictures.THUMB_SIDE)
-        if picture.uri is None:
-            st.caption(f":material/broken_image: {plain(picture.reason)}")
+        uri, reason = tables.shown_picture(view.shown.run, record, side=pictures.THUMB_SIDE)
+        if uri is None:
+            st.caption(f":material/broken_image: {plain(reason)}")
         else:
-            st.image(picture.uri, width="stretch")
+            picture_alone(uri)
     with right:
         st.text(text_of(record), width="stretch")
         with st.container(horizontal=True, gap="xsmall"):

@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from app.cache import tables
+from app.cache.served import png_address
 from app.choices import selecting
 from app.choices.box import Box, box_around
 from app.choices.lasso import simplified
@@ -42,7 +43,7 @@ def map_panel(shown: Shown) -> None:
         shown.key, shown.recipe_yaml, column=colour, zoom=state.zoom, dark=tones.dark
     )
     figure = explore.map_figure(
-        png,
+        png_address(png),
         box=box,
         sample=tables.hover_sample(shown.key, colour, box),
         colouring=tables.colouring(shown.key, colour, dark=tones.dark),

@@ -146,12 +146,12 @@ def tiles_of(shown: Shown, rows: np.ndarray, badges: Sequence[str]) -> list[Tile
     table = shown.table[rows, ["uid", "caption", "label", *IMAGE_COLUMNS]]
     tiles = []
     for row_number, badge, row in zip(rows, badges, table.iter_rows(named=True), strict=True):
-        picture = tables.picture_of(shown.run, row, side=pictures.THUMB_SIDE)
+        uri, reason = tables.picture_of(shown.run, row, side=pictures.THUMB_SIDE)
         tiles.append(
             Tile(
                 uid=row["uid"],
-                uri=picture.uri,
-                reason=picture.reason,
+                uri=uri,
+                reason=reason,
                 value=badge,
                 caption=text_of(row),
                 state="" if shown.selected[row_number] else "dropped",

@@ -11,6 +11,7 @@ import streamlit as st
 from app.cache import tables
 from app.components.shared.choosers import stepper
 from app.components.shared.errors import errors_shown
+from app.components.shared.tiles import picture_alone
 from app.drawing import pictures
 from app.shown import Shown
 from app.state import session
@@ -43,11 +44,11 @@ def _drawer(shown: Shown, rows: np.ndarray) -> None:
         row = shown.table.row(row_number, named=True)
         _steps(shown, rows, row_number)
         kept = bool(shown.selected[row_number])
-        picture = tables.picture_of(shown.run, row, side=pictures.FULL_SIDE)
-        if picture.uri is None:
-            st.warning(f"No image: {plain(picture.reason)}", icon=":material/broken_image:")
+        uri, reason = tables.shown_picture(shown.run, row, side=pictures.FULL_SIDE)
+        if uri is None:
+            st.warning(f"No image: {plain(reason)}", icon=":material/broken_image:")
         else:
-            st.image(picture.uri, width="stretch")
+            picture_alone(uri)
         with st.container(border=True, key="full_caption"):
             st.text(text_of(row), width="stretch")
         with st.container(horizontal=True):

@@ -16,6 +16,10 @@ export default function({ data, parentElement, setTriggerValue }) {
       const image = part('img', '');
       image.src = tile.uri;
       image.alt = '';
+      image.onerror = async () => {
+        const answer = await fetch(tile.uri);
+        image.replaceWith(part('div', 'why', answer.ok ? 'cannot be shown' : await answer.text()));
+      };
       frame.append(image);
     } else {
       frame.append(part('div', 'why', tile.reason));

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 
 import streamlit as st
@@ -36,6 +37,11 @@ class Tile:
     value: str
     caption: str
     state: str = ""
+
+
+def picture_alone(uri: str) -> None:
+    """One picture over the whole width."""
+    st.html(f'<img class="picture" src="{escape(uri)}" alt="">')
 
 
 def tile_grid(tiles: list[Tile], *, key: str, on_open: Callable[[str], None] | None) -> None:

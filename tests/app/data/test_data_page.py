@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from app.cache import served
 from mimic_core.base.config import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
 from mimic_core.jobs.options import JobOptions
 from mimic_core.jobs.record import Failure, Job, Report
@@ -49,7 +50,7 @@ def test_a_pool_is_previewed(run: Run, open_app: OpenApp, tmp_path: Path) -> Non
     app = open_pool(open_app, run, tmp_path)
     assert "**130** samples · webdataset · 2 shards" in texts(app)
     assert len(tiles(app)) == 8
-    assert all(tile["uri"].startswith("data:image/webp;base64,") for tile in tiles(app))
+    assert all(served.picture_at(tile["uri"]).data for tile in tiles(app))
 
 
 def test_what_of_a_pool_is_not_read_is_said(run: Run, open_app: OpenApp, tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ def heat_figure(one: Painted, *, steps: int = 2, **changes: Any) -> figures_dyna
     bins = figures_dynamics.hover_bins(one)
     arguments: dict[str, Any] = {
         "first": 0,
+        "picture": "/served/heat",
         "labels": figures_dynamics.step_labels(range(steps), one.heat.step_edges),
         "hover": Hover(bins, tuple(f"caption {b}" for b in bins)),
         "name": "mimic score",

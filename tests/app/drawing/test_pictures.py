@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import io
 from pathlib import Path
 
@@ -14,25 +13,23 @@ from tests.core.sources_pools import image_bytes, write_files
 def test_a_picture_is_shrunk_to_fit(tmp_path: Path) -> None:
     Image.new("RGB", (400, 100), "red").save(tmp_path / "a.png")
     found = picture(tmp_path, Locator("range", "a.png"), side=80)
-    assert found.uri is not None
-    data = base64.b64decode(found.uri.removeprefix("data:image/webp;base64,"))
-    assert Image.open(io.BytesIO(data)).size == (80, 20)
+    assert found.data is not None
+    assert Image.open(io.BytesIO(found.data)).size == (80, 20)
 
 
 def test_a_small_picture_keeps_its_size(tmp_path: Path) -> None:
     Image.new("RGB", (7, 5), "red").save(tmp_path / "a.png")
     found = picture(tmp_path, Locator("range", "a.png"), side=80)
-    assert found.uri is not None
-    data = base64.b64decode(found.uri.split(",")[1])
-    assert Image.open(io.BytesIO(data)).size == (7, 5)
+    assert found.data is not None
+    assert Image.open(io.BytesIO(found.data)).size == (7, 5)
 
 
 def test_an_unreadable_picture_says_why(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
     gone = picture(tmp_path, Locator("range", "gone.png"), side=80)
     broken = picture(tmp_path, Locator("range", "a.png"), side=80)
-    assert (gone.uri, gone.reason) == (None, SKIP_REASONS["missing_image"])
-    assert (broken.uri, broken.reason) == (None, SKIP_REASONS["corrupt_image"])
+    assert (gone.data, gone.reason) == (None, SKIP_REASONS["missing_image"])
+    assert (broken.data, broken.reason) == (None, SKIP_REASONS["corrupt_image"])
 
 
 def test_nothing_outside_of_the_given_folders_is_shown(tmp_path: Path) -> None:
@@ -46,4 +43,4 @@ def test_nothing_outside_of_the_given_folders_is_shown(tmp_path: Path) -> None:
         ("link.png", [], True),
     ):
         found = picture(pool, Locator("range", name), side=99, within=within)
-        assert (found.uri is not None) is shown
+        assert (found.data is not None) is shown
