@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from mimic_core.base.config import RunConfig
 from mimic_core.base.errors import ConfigError
+from mimic_core.base.identity import slug
 from mimic_core.runs.run import Run, RunList, list_runs, open_run
 
 ROOT_VARIABLE = "MIMICSCOPE_RUNS"
@@ -15,6 +18,7 @@ READ_VARIABLE = "MIMICSCOPE_ROOTS"  # folders joined as in PATH; set by ``mimics
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEMO_POOL = REPOSITORY / "data_samples" / "pool"
 DEMO_REFERENCE = REPOSITORY / "data_samples" / "reference"
+_CHUNK = 1 << 20
 BUNDLED_ROOT = REPOSITORY / "data_samples" / "runs"
 
 
@@ -135,3 +139,25 @@ def tidy_path(path: Path) -> str:
     path = path.resolve()
     here = Path.cwd().resolve()
     return path.relative_to(here).as_posix() if path.is_relative_to(here) else str(path)
+
+
+def store_upload(data: BinaryIO, name: str, root: Path) -> Path:
+    """Write an upload under ``root`` at once, so that neither memory nor the session holds it.
+
+    The name holds a hash of the content, so the same file again is the same file, and of the name
+    that it came with only what is safe, with its suffix.
+    """
+    folder = root / "uploads"
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{os.getpid()}-{id(data)}.part"
+    checksum = hashlib.sha256()
+    data.seek(0)
+    with partial.open("wb") as out:
+        while chunk := data.read(_CHUNK):
+            checksum.update(chunk)
+            out.write(chunk)
+    suffix = Path(name).suffix.lower()
+    suffix = suffix if suffix[1:].isalnum() and suffix.isascii() else ""
+    target = folder / f"{slug(name)}-{checksum.hexdigest()[:12]}{suffix}"
+    partial.replace(target)
+    return target

@@ -20,6 +20,8 @@ from .runs.run import open_run as open_run
 from .runs.table import run_table as run_table
 from .scoring.pipeline import score_pool as score_pool
 from .scoring.training.train import train_pool as train_pool
+from .sources.joining import join_columns as join_columns
+from .sources.joining import remove_join as remove_join
 from .sources.opening import open_source as open_source
 
 __version__: str

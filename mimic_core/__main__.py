@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from mimic_core.base.errors import ConfigError, Interrupted, MimicError, file_remedy, printable
-from mimic_core.cli import prove, recipes, runs, score, train
+from mimic_core.cli import join, prove, recipes, runs, score, train
 
 app = typer.Typer(
     name="mimicscope",
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.command("score")(score.score)
 app.command("train")(train.train)
 app.add_typer(runs.runs_app, name="runs")
+app.command("join")(join.join)
 app.command("layout")(runs.layout)
 app.command("filter")(recipes.filter_run)
 app.command("export")(runs.export)

@@ -123,7 +123,7 @@ def from_request(request: ProofRequest) -> dict[str, Any]:
 
 def uids_from(name: str, data: bytes, folder: Path) -> tuple[str, ...]:
     """The uids of an uploaded file."""
-    from mimic_core.proofs.trusted import read_uids
+    from mimic_core.sources.by_uid import read_uids
 
     suffix = Path(name).suffix  # all that the reader looks at; the rest may be anything
     path = folder / f"uids{suffix if suffix[1:].isalnum() else ''}"

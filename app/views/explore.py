@@ -7,6 +7,7 @@ import streamlit as st
 from app.cache import tables
 from app.components.explore.header import direction, header, metrics
 from app.components.explore.histogram import cutoff_score, histogram_panel
+from app.components.explore.joins import join_panel
 from app.components.explore.map import map_panel
 from app.components.explore.skipped import skipped_samples
 from app.components.explore.tune import tune_panel
@@ -27,6 +28,7 @@ if run is None:
 
 with st.sidebar, errors_shown():
     tune_panel(run)
+    join_panel(run)
 
 view = shown()
 assert view is not None  # there is a run

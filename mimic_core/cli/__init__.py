@@ -1,3 +1,3 @@
 """The commands of ``python -m mimic_core``, and what they say on the terminal."""
 
-__all__ = ["commands", "prove", "recipes", "runs", "score", "terminal", "train"]
+__all__ = ["commands", "join", "prove", "recipes", "runs", "score", "terminal", "train"]

@@ -32,7 +32,6 @@ from mimic_core.jobs.options import JobOptions
 from mimic_core.proofs.settings import ProveConfig
 
 if TYPE_CHECKING:
-    from mimic_core.base.progress import Progress
     from mimic_core.runs.run import Run
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -209,9 +208,9 @@ def tell(run: Run) -> None:
     typer.echo(run.path)
 
 
-def add_map(run: Run, job: JobOptions, progress: Progress) -> None:
-    """The map of a finished run, where it is asked for."""
-    if job.map:
-        from mimic_core.runs.layout import MapConfig, ensure_map
+def require_joinable(job: JobOptions) -> None:
+    """Refuse a file that could not be joined, before hours of scoring."""
+    from mimic_core.sources import joining
 
-        ensure_map(run.features, MapConfig(), progress)
+    for path in job.join:
+        joining.require_joinable(Path(path))

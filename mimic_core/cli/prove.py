@@ -56,7 +56,7 @@ def prove(
         from mimic_core.proofs import words
         from mimic_core.proofs.prove import prove as prove_recipes
         from mimic_core.proofs.record import proof_file
-        from mimic_core.proofs.trusted import read_uids
+        from mimic_core.sources.by_uid import read_uids
 
         config = ProveConfig.for_run(found.record.config, **options.given(given))
         proof = prove_recipes(

@@ -35,7 +35,7 @@ _PROBED = ("epochs", "learning_rate", "weight_decay", "side", "weighting")
     Group(ProbeConfig, ("seed",)),
     *options.LABELS,
     options.POOL,
-    Group(JobOptions, ("device", "workers", "sweep", "map")),
+    Group(JobOptions, ("device", "workers", "sweep", "map", "join")),
 )
 def score(
     source: options.Pool,
@@ -89,9 +89,11 @@ def _require_mode(mode: ScoreMode, other: ScoreMode, asked: dict[str, Any]) -> N
 
 def _score(config: RunConfig, job: JobOptions, out: Path) -> Run:
     from mimic_core.cli.terminal import watched
+    from mimic_core.jobs.worker import finish
     from mimic_core.sources.path import pool_path
 
     pool_path(config.source)  # a wrong path is said before torch is loaded
+    options.require_joinable(job)
     with watched() as progress:
         from mimic_core.scoring.pipeline import score_pool  # imports torch
 
@@ -103,5 +105,4 @@ def _score(config: RunConfig, job: JobOptions, out: Path) -> Run:
             sweep=job.sweep,
             progress=progress,
         )
-        options.add_map(run, job, progress)
-    return run
+        return finish(run, job, progress)

@@ -37,7 +37,7 @@ _HELD = (
     *options.LABELS,
     Group(RunConfig, ("precision",)),
     Group(TrainConfig, ("seed", "compile")),
-    Group(JobOptions, ("device", "workers", "map")),
+    Group(JobOptions, ("device", "workers", "map", "join")),
 )
 def train(
     source: options.Pool,
@@ -60,9 +60,11 @@ def train(
 def _train(config: RunConfig, job: JobOptions, out: Path) -> Run | None:
     """The finished run; None in all processes but the first."""
     from mimic_core.cli.terminal import watched
+    from mimic_core.jobs.worker import finish
     from mimic_core.sources.path import pool_path
 
     pool_path(config.source)  # a wrong path is said before torch is loaded
+    options.require_joinable(job)
     with watched() as progress:
         from mimic_core.scoring.training.distributed import first_process
         from mimic_core.scoring.training.train import train_pool  # imports torch
@@ -72,5 +74,4 @@ def _train(config: RunConfig, job: JobOptions, out: Path) -> Run | None:
         )
         if not first_process():
             return None
-        options.add_map(run, job, progress)
-    return run
+        return finish(run, job, progress)

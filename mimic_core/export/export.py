@@ -15,10 +15,11 @@ from mimic_core.base.errors import ExportError
 from mimic_core.base.identity import uids_digest
 from mimic_core.base.schema import SCHEMA_VERSION
 from mimic_core.export.formats import CSV_NOTE, SUFFIXES, WRITERS, Format, holds_uids
-from mimic_core.filters.recipe import Recipe, Selection
+from mimic_core.filters.recipe import Recipe, Selection, needed_columns
 from mimic_core.filters.selections import select
 from mimic_core.runs.run import Run, now, open_run
 from mimic_core.runs.table import map_config
+from mimic_core.sources.joining import joined_digest
 
 MANIFEST_SUFFIX = ".manifest.json"
 REMEDY = "export the selection again"
@@ -38,12 +39,26 @@ def _are_files(value: object) -> bool:
     )
 
 
+def _are_joins(value: object) -> bool:
+    if not isinstance(value, list):
+        return False
+    return all(
+        isinstance(one, dict)
+        and isinstance(one.get("name"), str)
+        and isinstance(one.get("sha256"), str)
+        and isinstance(one.get("columns"), list)
+        and all(isinstance(name, str) for name in one["columns"])
+        for one in value
+    )
+
+
 _FIELDS: dict[str, Callable[[object], bool]] = {
     "run_id": _is_name,
     "epochs_used": lambda value: value is None or isinstance(value, int),
     "recipe": lambda value: isinstance(value, dict),
     "uids_sha256": lambda value: isinstance(value, str),
     "files": _are_files,
+    "joins": _are_joins,
     "total": lambda value: isinstance(value, int),
     "drops": lambda value: isinstance(value, dict),
 }
@@ -166,6 +181,10 @@ def manifest_for(
         "feature_set": features.id,
         "pool_fingerprint": features.info["fingerprint"],
         "map": map_config(features),
+        "joins": [
+            {"name": one.name, "columns": sorted(one.columns), "sha256": one.sha256}
+            for one in run.record.joins
+        ],
         "recipe": selection.recipe.model_dump(mode="json", exclude_none=True),
         "total": selection.total,
         "kept": selection.kept,
@@ -187,6 +206,7 @@ def replay(manifest: Path, runs_root: Path) -> Selection:
         RunError: The manifest is damaged, or the run is not there.
     """
     said = files.read_json(manifest, remedy=REMEDY)
+    said.setdefault("joins", [])  # of manifests from before there were any
     wrong = [name for name, fits in _FIELDS.items() if name not in said or not fits(said[name])]
     if wrong or said.get("schema_version") != SCHEMA_VERSION:
         raise ExportError(
@@ -197,7 +217,9 @@ def replay(manifest: Path, runs_root: Path) -> Selection:
         )
     _check_files(manifest, said["files"])
     run = open_run(runs_root / said["run_id"]).using(said["epochs_used"])
-    selection = select(run, Recipe.from_tree(said["recipe"]))
+    recipe = Recipe.from_tree(said["recipe"])
+    _check_joins(run, recipe, said["joins"])
+    selection = select(run, recipe)
     now_there: dict[str, Any] = {
         "total": selection.total,
         "drops": selection.drops,
@@ -212,6 +234,24 @@ def replay(manifest: Path, runs_root: Path) -> Selection:
                 next_step="see whether the run, or the map its lasso was drawn on, was made anew",
             )
     return selection
+
+
+def _check_joins(run: Run, recipe: Recipe, joined: list[dict[str, Any]]) -> None:
+    """Refuse columns of other files that are read by the recipe and are not those of the export."""
+    asked = set(needed_columns(recipe))
+    there = {one.name: one for one in run.record.joins}
+    for one in joined:
+        if not asked.intersection(one["columns"]):
+            continue
+        found = there.get(one["name"])
+        sha256 = None if found is None else joined_digest(run, found)
+        if sha256 != one["sha256"]:
+            raise ExportError(
+                f"the columns joined as {one['name']} are not those that were exported with",
+                got="no such join" if sha256 is None else f"SHA-256 {sha256}",
+                allowed=f"SHA-256 {one['sha256']}",
+                next_step="join the same file again by that name (mimicscope join)",
+            )
 
 
 def _check_files(manifest: Path, written: list[dict[str, Any]]) -> None:

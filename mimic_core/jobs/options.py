@@ -29,4 +29,7 @@ class JobOptions(Frozen):
     map: bool = Field(default=False, title="Make the map")
     """Make the map too: a 2-D picture of the pool (UMAP), which takes a minute or more after
     scoring. It can be made later as well."""
+    join: tuple[str, ...] = Field(default=(), title="Columns of other files")
+    """A file whose columns are joined by uid once the pool is scored, such as other people's
+    scores: Parquet, CSV, TSV, JSONL or .npy. They change no score."""
     map_of: str | None = None

@@ -213,10 +213,23 @@ def _score(store: JobStore, job: Job, config: RunConfig, progress: Progress) -> 
 
         run = open_run(Path(job.options.map_of))
     store.set_run_dir(job, run.path)
-    if job.options.map or job.options.map_of is not None:
+    finish(run, job.options, progress)
+
+
+def finish(run: Run, options: JobOptions, progress: Progress) -> Run:
+    """Add to a finished run what was asked for beside its scores: columns of other files, a map."""
+    if options.join:
+        from mimic_core.sources.joining import join_columns
+
+        for path in options.join:
+            run, joined = join_columns(run, Path(path))
+            for sentence in joined.as_sentences():
+                progress.note(f"joined {sentence}")
+    if options.map or options.map_of is not None:
         from mimic_core.runs.layout import MapConfig, ensure_map
 
         ensure_map(run.features, MapConfig(), progress)
+    return run
 
 
 def _carry_out(store: JobStore, job: Job, config: RunConfig, progress: Progress) -> Run:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 
-from mimic_core.base import files
 from mimic_core.base.config import HeadConfig
 from mimic_core.base.errors import ConfigError
 from mimic_core.base.schema import MEASURED_COLUMNS, SAMPLE_COLUMNS
@@ -15,7 +12,6 @@ from mimic_core.sources.marks import marked_rows, trusted_samples
 
 MAX_VALUES = 12  # a column with more values is no candidate for a mark of good samples
 MAX_SHOWN = 12  # columns or classes named in an error
-MAX_UID_FILE = 1 << 30  # bytes; thirty million uids as text
 _NOISY_MARK = "is_noisy"  # the glossary's own column, in which true means noisy
 
 
@@ -87,53 +83,6 @@ def held_out_mask(table: pl.DataFrame, uids: pl.Series) -> np.ndarray:
             next_step="take the held-out samples from the pool that was scored",
         )
     return np.asarray(table["uid"].is_in(uids.implode()).to_numpy())
-
-
-def read_uids(path: Path) -> pl.Series:
-    """The uids (K,) that a file lists, each once.
-
-    Parquet, CSV and JSONL have a column ``uid``; ``.npy`` is DataComp's format; any other file is
-    read as text with one uid per line.
-
-    Raises:
-        ConfigError: The file cannot be read, or lists none.
-    """
-    try:
-        files.require_regular(path, MAX_UID_FILE)
-        uids = _uids_in(path).cast(pl.String)
-    except (OSError, ValueError, EOFError, pl.exceptions.PolarsError) as error:
-        raise ConfigError(
-            f"the held-out file cannot be read ({' '.join(str(error).split())[:200]})",
-            got=str(path),
-            allowed="Parquet, CSV or JSONL with a column uid, .npy of DataComp uids, "
-            "or text with one uid per line",
-            next_step="check the path and the format",
-        ) from error
-    uids = uids.drop_nulls().unique().sort()
-    if uids.is_empty():
-        raise ConfigError(
-            "the held-out file lists no uid",
-            got=str(path),
-            next_step="write one uid per line into it",
-        )
-    return uids.alias("uid")
-
-
-def _uids_in(path: Path) -> pl.Series:
-    match path.suffix.lower():
-        case ".parquet":
-            return pl.read_parquet(path, columns=["uid"])["uid"]
-        case ".csv":
-            return pl.read_csv(path, columns=["uid"], schema_overrides={"uid": pl.String})["uid"]
-        case ".jsonl" | ".ndjson":
-            return pl.read_ndjson(path)["uid"]
-        case ".npy":
-            halves = np.load(path, mmap_mode="r", allow_pickle=False)
-            if halves.dtype.names is None or len(halves.dtype.names) != 2:
-                raise ValueError("no pairs of 64-bit halves")
-            return pl.Series([f"{int(high):016x}{int(low):016x}" for high, low in halves])
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return pl.Series([line.strip() for line in lines if line.strip()], dtype=pl.String)
 
 
 def class_numbers(names: pl.Series, known: pl.Series) -> np.ndarray:

@@ -152,11 +152,57 @@ class DirectionCheck(Frozen):
         return self.epochs[min(epochs_used, len(self.epochs)) - 1].level_until
 
 
+class JoinRecord(Frozen):
+    """Columns that were joined to a run from another file, and how the two met.
+
+    ``file`` of the run's folder ``joins`` holds them, with that ``sha256``; ``columns`` says what
+    each is called there and what it was called in ``source``, the file that they come from. Its
+    ``uid_column`` was compared with the run's column ``on``. ``matched`` samples have a row,
+    ``without`` have none, and ``unused`` of its ``rows`` are of no sample. ``emptied`` numbers of
+    each column were not finite and are null.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    source: str
+    source_sha256: str
+    uid_column: str
+    on: str = "uid"
+    columns: dict[str, str]
+    rows: int
+    matched: int
+    without: int
+    unused: int
+    emptied: dict[str, int] = {}
+    joined_at: str = ""
+
+    def as_sentences(self) -> list[str]:
+        """How they met, in words; one sentence more for each column that is not as in the file."""
+        met = (
+            f"{', '.join(self.columns)} from {self.source}: {self.matched:,} of "
+            f"{self.matched + self.without:,} samples have a row there, {self.without:,} have "
+            f"none; {self.unused:,} of its {self.rows:,} rows are of no sample"
+        )
+        words = [met]
+        words += [
+            f"its column {old!r} is stored as {new!r}, as that name is taken or cannot be stored"
+            for new, old in self.columns.items()
+            if new != old
+        ]
+        words += [
+            f"{count:,} numbers of its column {old!r} are not finite: they count as missing"
+            for old, count in self.emptied.items()
+        ]
+        return words
+
+
 class RunRecord(Frozen):
     """The content of ``run.json``; ``samples`` have scores, ``held_out`` are readable without.
 
     ``reading`` says what was read of the pool and what was not.
     ``epochs_used``: means, votes, filters and exports look at the first so many epochs; None: all.
+    ``joins`` are columns that other files have given to the table.
     """
 
     schema_version: int
@@ -184,6 +230,7 @@ class RunRecord(Frozen):
     self_check: dict[str, float] = {}
     direction_check: DirectionCheck | None = None
     timings: dict[str, float] = {}
+    joins: tuple[JoinRecord, ...] = ()
 
 
 def run_id(config: RunConfig, feature_set: str, model: str | None) -> str:

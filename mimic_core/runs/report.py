@@ -80,6 +80,7 @@ def as_lines(run: Run) -> list[str]:
         rows += [] if warning is None else [("warning", warning)]
     if record.epochs_used is not None:
         rows.append(("epochs used", f"the first {record.epochs_used} of {record.epochs}"))
+    rows += [("joined columns", ". ".join(one.as_sentences())) for one in record.joins]
     check = record.direction_check
     if check is not None:
         rows.append(("direction check", f"{check.level}: {check.verdict}"))

@@ -8,6 +8,7 @@ Layout (``docs/formats.md``)::
     <runs root>/<run id>/skipped.parquet            who was skipped, and why
     <runs root>/<run id>/held_out.parquet           who has no score: held out, or trusted
     <runs root>/<run id>/reference_head.safetensors, reference_labels.parquet    labelled probes
+    <runs root>/<run id>/joins/                     columns of other files, by uid
     <runs root>/<run id>/metrics.parquet            training: how good the model was, and when
     <runs root>/<run id>/checkpoints/               training: weights after each epoch
     <runs root>/features/<id>/                      the feature sets that runs share
@@ -40,9 +41,10 @@ from mimic_core.base.schema import (
 from mimic_core.runs import stored
 from mimic_core.runs.featureset import FEATURES_DIR, FeatureSet
 from mimic_core.runs.metrics import METRIC_COLUMNS
-from mimic_core.runs.record import RunRecord
+from mimic_core.runs.record import JoinRecord, RunRecord
 from mimic_core.runs.scores import EpochScores
 
+JOINS_DIR = "joins"
 _STORED = {**SCORE_COLUMNS, **TRAINED_COLUMNS}
 _MEASURED = [name for name in _STORED if name not in ("uid", "epoch")]
 _NUMPY = {pl.Int32(): np.int32, pl.Float32(): np.float32, pl.Boolean(): np.bool_}
@@ -113,8 +115,40 @@ class Run:
 
     def tables(self) -> list[tuple[Path, str]]:
         """The tables that the run is read from, each with what makes it again (``stored``)."""
-        own = sorted(self.path.glob("**/*.parquet"))
-        return [*((path, stored.RUN_REMEDY) for path in own), *self.features.tables()]
+        own = [
+            (path, stored.JOIN_REMEDY if path.parent.name == JOINS_DIR else stored.RUN_REMEDY)
+            for path in sorted(self.path.glob("**/*.parquet"))
+        ]
+        return [*own, *self.features.tables()]
+
+    def joined(self) -> list[tuple[JoinRecord, pl.LazyFrame]]:
+        """The columns of other files: ``uid`` of all readable samples, and what was joined.
+
+        Raises:
+            RunError: A file is missing, damaged or of another kind.
+        """
+        found = []
+        for one in self.record.joins:
+            table = stored.scan_table(
+                self.join_file(one), {"uid": pl.String()}, remedy=stored.JOIN_REMEDY
+            )
+            found.append((one, table))
+        return found
+
+    def join_file(self, join: JoinRecord) -> Path:
+        """Where the columns of a join are.
+
+        Raises:
+            RunError: ``run.json`` names no file of the run's own.
+        """
+        if Path(join.file).name != join.file:
+            raise RunError(
+                "run.json names no file of joined columns",
+                got=join.file,
+                allowed=f"the name of a file in {JOINS_DIR}",
+                next_step=stored.JOIN_REMEDY,
+            )
+        return self.path / JOINS_DIR / join.file
 
     @cached_property
     def epoch_scores(self) -> EpochScores:

@@ -26,6 +26,7 @@ RUN_REMEDY = (
 FEATURES_REMEDY = (
     "delete that file and score the pool again: its shard, and nothing else, is read anew"
 )
+JOIN_REMEDY = "remove that join (mimicscope join RUN --remove NAME) and join the file again"
 MAP_REMEDY = "delete map.parquet and map.json there and make the map again (mimicscope layout)"
 
 

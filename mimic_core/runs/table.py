@@ -27,6 +27,7 @@ from mimic_core.base.schema import (
 from mimic_core.runs import stored
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.means import CORRECT_SHARE, SUMMARY_COLUMNS, score_summary
+from mimic_core.runs.record import JoinRecord
 from mimic_core.runs.run import Run
 from mimic_core.runs.scores import EpochScores
 
@@ -35,6 +36,8 @@ MAP_CONFIG_FILE = "map.json"  # mimic_core.runs.layout writes both
 MAP_COLUMNS = ("map_x", "map_y")
 
 LABEL_COLUMNS = (CORRECT_SHARE, "reference_label", *JUDGED_COLUMNS)  # of runs on labels
+
+Joined = Sequence[tuple[JoinRecord, pl.LazyFrame]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +55,26 @@ def sample_table(
     *,
     held_out: pl.Series | None = None,
     reference_labels: pl.LazyFrame | None = None,
+    joined: Joined = (),
 ) -> pl.DataFrame:
     """One row per sample, in the order of the feature set.
 
     Columns: ``SAMPLE_COLUMNS``, ``MEASURED_COLUMNS``, ``SUMMARY_COLUMNS``, ``MAP_COLUMNS`` (null
-    while there is no map), of labelled runs ``LABEL_COLUMNS``, then the user's own.
+    while there is no map), of labelled runs ``LABEL_COLUMNS``, then the user's own and those that
+    are joined.
 
     Args:
         scores: Of a run, or a long table of them.
         held_out: uids to leave out.
         reference_labels: uid, ``reference_label`` and, but for older runs, ``JUDGED_COLUMNS``.
+        joined: Columns of other files (``Run.joined``).
 
     Raises:
         RunError: A uid is there twice or on one side only, a user column has a reserved name, a
             visit is missing, or a number is NaN or infinite.
     """
     scores = EpochScores.of(scores)
-    return _scan(features, scores, None, held_out, reference_labels).collect()
+    return _scan(features, scores, None, held_out, reference_labels, joined).collect()
 
 
 def run_table(run: Run, scores: pl.DataFrame | None = None) -> pl.DataFrame:
@@ -79,8 +85,13 @@ def run_table(run: Run, scores: pl.DataFrame | None = None) -> pl.DataFrame:
     """
     with stored.intact(run.tables):
         own = run.epoch_scores if scores is None else scores
-        labels = run.reference_labels
-        return sample_table(run.features, own, held_out=run.held_out, reference_labels=labels)
+        return sample_table(
+            run.features,
+            own,
+            held_out=run.held_out,
+            reference_labels=run.reference_labels,
+            joined=run.joined(),
+        )
 
 
 def scan_run(run: Run, columns: Iterable[str] | None = None) -> pl.LazyFrame:
@@ -98,7 +109,14 @@ def scan_run(run: Run, columns: Iterable[str] | None = None) -> pl.LazyFrame:
         RunError: As ``sample_table``.
     """
     with stored.intact(run.tables):
-        return _scan(run.features, run.epoch_scores, columns, run.held_out, run.reference_labels)
+        return _scan(
+            run.features,
+            run.epoch_scores,
+            columns,
+            run.held_out,
+            run.reference_labels,
+            run.joined(),
+        )
 
 
 def map_config(features: FeatureSet) -> dict[str, Any] | None:
@@ -113,8 +131,9 @@ def _scan(
     columns: Iterable[str] | None,
     held_out: pl.Series | None,
     labels: pl.LazyFrame | None,
+    others: Joined,
 ) -> pl.LazyFrame:
-    """The columns of the samples, and by uid those of the scores, the map and the labels."""
+    """The columns of the samples, and by uid those of scores, map, labels and other files."""
     samples = _scored(features.scan(measured=True), held_out)
     there = samples.collect_schema().names()
 
@@ -128,11 +147,15 @@ def _scan(
     if labels is not None:
         opinions = tuple(name for name in labels.collect_schema().names() if name != "uid")
         joined.append(_Part(opinions, partial(_labels, labels), "the reference's labels"))
+    for join, rows in others:
+        read = partial(_labels, _scored(rows, held_out))
+        joined.append(_Part(tuple(join.columns), read, f"the columns joined from {join.source}"))
     made = {name for part in joined for name in part.columns}
     _refuse_taken(there, made)
     labelled = [name for name in LABEL_COLUMNS if name in made]
     first = [*SAMPLE_COLUMNS, *MEASURED_COLUMNS, *SUMMARY_COLUMNS, *MAP_COLUMNS, *labelled]
-    names = [*first, *(name for name in there if name not in first)]
+    own = [name for name in there if name not in first]
+    names = [*first, *own, *(name for join, _ in others for name in join.columns)]
     wanted = list(dict.fromkeys(names if columns is None else columns))
     for name in wanted:
         if name not in names:
@@ -155,7 +178,7 @@ def _means(scores: EpochScores, names: Sequence[str], uids: pl.Series) -> pl.Dat
 
 
 def _labels(labels: pl.LazyFrame, names: Sequence[str], _: pl.Series) -> pl.DataFrame:
-    read = labels.select("uid", *names).collect()
+    read = labels.select("uid", *map(named, names)).collect()
     require_finite(read)
     return read
 

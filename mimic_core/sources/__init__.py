@@ -1,3 +1,13 @@
 """A pool of any layout becomes samples and skips; images are read by locator."""
 
-__all__ = ["images", "index", "marks", "opening", "path", "reading", "source"]
+__all__ = [
+    "by_uid",
+    "images",
+    "index",
+    "joining",
+    "marks",
+    "opening",
+    "path",
+    "reading",
+    "source",
+]

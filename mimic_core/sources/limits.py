@@ -52,3 +52,7 @@ MAX_UNPACKED_BYTES = _limit("MAX_UNPACKED_BYTES", 1024 * 1024 * _MIB)  # of a zi
 MAX_RATIO = _limit("MAX_RATIO", 200)  # deflate reaches 1,032; photos stay near 1, tables near 10
 MAX_HEADER_BYTES = _limit("MAX_HEADER_BYTES", _MIB)  # a long name or pax header of a tar
 MAX_COLUMN_BYTES = _limit("MAX_COLUMN_BYTES", 2048 * _MIB)  # a text column of a Parquet row group
+
+# Files of columns or lists by uid, which are held in memory.
+MAX_JOIN_BYTES = _limit("MAX_JOIN_BYTES", 16 * 1024 * _MIB)
+MAX_UID_FILE = _limit("MAX_UID_FILE", 1024 * _MIB)  # thirty million uids as text

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.components.data.pool import store_upload
-from app.library import REPOSITORY, located, open_library, runs_root, tidy_path
+from app.library import REPOSITORY, located, open_library, runs_root, store_upload, tidy_path
 from mimic_core.base.config import RunConfig
 from mimic_core.runs.run import Run
 from tests.fakes import fake_run

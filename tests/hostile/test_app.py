@@ -30,9 +30,9 @@ from app.state.prove import uids_from
 from mimic_core.base.config import RunConfig
 from mimic_core.base.errors import ConfigError
 from mimic_core.filters.conditions import Absolute
-from mimic_core.proofs import trusted
 from mimic_core.runs.run import Run, open_run
 from mimic_core.runs.table import run_table
+from mimic_core.sources import by_uid
 from tests.fakes import fake_run
 from tests.hostile.foreign import CATEGORY, MARK, NUMBER, ODD, foreign_recipe, foreign_run
 from tests.hostile.runner import Hostile
@@ -332,8 +332,8 @@ def test_held_out_files_that_are_none(hostile: Hostile, name: str, data: bytes) 
 
 
 def test_held_out_files_are_bounded(hostile: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trusted, "MAX_UID_FILE", 10)
+    monkeypatch.setattr(by_uid, "MAX_UID_FILE", 10)
     file = hostile.root / "a.txt"
     file.write_text("0" * 11)
-    hostile.error(trusted.read_uids, file, says="more than")
-    hostile.error(trusted.read_uids, Path("/dev/zero"), says="no file")
+    hostile.error(by_uid.read_uids, file, says="more than")
+    hostile.error(by_uid.read_uids, Path("/dev/zero"), says="no file")

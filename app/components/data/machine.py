@@ -5,8 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from app.components.shared.controls import config_field
+from app.library import expanded, require_allowed
 from mimic_core.base.config import Task
 from mimic_core.jobs.options import JobOptions
+from mimic_core.sources.joining import require_joinable
 
 
 def device_field(key: str) -> str | None:
@@ -26,9 +28,12 @@ def options_form(task: Task) -> JobOptions:
     with st.container(horizontal=True):
         with_map = config_field(JobOptions, "map", key="set_map", value=True)
         sweep = task == "pairs" and config_field(JobOptions, "sweep", key="set_sweep")
+    join = config_field(JobOptions, "join", key="set_join")
+    for path in join:  # here, so that it is a message and not a job that fails at its end
+        require_joinable(require_allowed(expanded(path)))
     with st.expander("Device and workers", icon=":material/memory:"):
         one, two = st.columns(2)
         with one:
             device = device_field("set_device")
         workers = config_field(JobOptions, "workers", key="set_workers", place=two)
-    return JobOptions(map=with_map, sweep=sweep, device=device, workers=workers)
+    return JobOptions(map=with_map, sweep=sweep, device=device, workers=workers, join=join)

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import streamlit as st
 
 from app.cache.pools import Preview, preview
 from app.components.shared.controls import config_field
 from app.components.shared.tiles import Tile, tile_grid
-from app.library import DEMO_POOL, expanded, link_roots, require_allowed, runs_root, tidy_path
+from app.library import (
+    DEMO_POOL,
+    expanded,
+    link_roots,
+    require_allowed,
+    runs_root,
+    store_upload,
+    tidy_path,
+)
 from app.state import session
 from app.text import count, plain
 from mimic_core.base.config import SourceConfig
 from mimic_core.base.fields import setting
-from mimic_core.base.identity import slug
 from mimic_core.base.schema import Sample
 
-_CHUNK = 1 << 20
 _Kind = Literal["Demo pool", "On this machine", "Upload a zip"]
 _KINDS: tuple[_Kind, ...] = ("Demo pool", "On this machine", "Upload a zip")
 
@@ -87,25 +90,6 @@ def _upload() -> str | None:
         return None
     st.caption(f"Stored as {plain(stored[1])}")
     return stored[1]
-
-
-def store_upload(data: BinaryIO, name: str, root: Path) -> Path:
-    """Write an upload under ``root`` at once, so that neither memory nor the session holds it.
-
-    The name holds a hash of the content: the same zip again is the same file.
-    """
-    folder = root / "uploads"
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{os.getpid()}-{id(data)}.part"
-    checksum = hashlib.sha256()
-    data.seek(0)
-    with partial.open("wb") as out:
-        while chunk := data.read(_CHUNK):
-            checksum.update(chunk)
-            out.write(chunk)
-    target = folder / f"{slug(name)}-{checksum.hexdigest()[:12]}.zip"
-    partial.replace(target)
-    return target
 
 
 def pool_preview(source: SourceConfig) -> Preview:

@@ -84,34 +84,37 @@ def cast_column(series: pl.Series, dtype: pl.DataType) -> pl.Series:
     return series.cast(dtype)
 
 
-def stored_names(names: Sequence[str]) -> dict[str, str]:
-    """The stored name of each of the pool's columns, in their order.
+def stored_names(
+    names: Sequence[str], *, beside: Iterable[str] = (), prefix: str = "source_"
+) -> dict[str, str]:
+    """The stored name of each column of a pool, or of a joined file, in their order.
 
-    A name that Mimicscope uses itself, in whatever case, gets ``source_`` in front, as often as it
+    A name that Mimicscope uses itself, in whatever case, gets ``prefix`` in front, as often as it
     takes to be free: many programs that read exports do not tell ``Uid`` from ``uid``. So does one
-    that polars reads as a pattern. A name that is empty or has control characters is written
-    without them.
+    that polars reads as a pattern, and one of the columns that it will stand ``beside``. A name
+    that is empty or has control characters is written without them.
     """
     if len(names) > MAX_COLUMNS:
         raise SourceError(
-            "the pool's metadata has too many different fields",
+            "there are too many different fields",
             got=len(names),
             allowed=f"at most {MAX_COLUMNS}",
             next_step="store fields whose names differ from sample to sample under one common name",
         )
     plain = {name: _CONTROL.sub("", name) or "unnamed" for name in names}
-    free = {name for name, new in plain.items() if name == new and not _taken(name)}
+    others = {name.casefold() for name in beside}
+
+    def taken(name: str) -> bool:
+        return is_reserved(name) or is_pattern(name) or name.casefold() in others
+
+    free = {name for name, new in plain.items() if name == new and not taken(name)}
     stored = {}
     for name, new in plain.items():
-        while _taken(new) or (new != name and new in free):
-            new = f"source_{new}"  # noqa: PLW2901 - until it is free
+        while taken(new) or (new != name and new in free):
+            new = f"{prefix}{new}"  # noqa: PLW2901 - until it is free
         free.add(new)
         stored[name] = new
     return stored
-
-
-def _taken(name: str) -> bool:
-    return is_reserved(name) or is_pattern(name)
 
 
 def is_reserved(name: str) -> bool:

@@ -22,32 +22,33 @@ _HEADER_ROWS = 100  # rows whose fields count as the table's columns
 def json_columns(file: IO[bytes]) -> list[str]:
     """The fields of the first hundred rows, in the order of their first appearance."""
     fields: dict[str, None] = {}
-    for _, row in zip(range(_HEADER_ROWS), _json_rows(file), strict=False):
+    for _, row in zip(range(_HEADER_ROWS), json_rows(file), strict=False):
         fields.update(dict.fromkeys(row.meta))
     return list(fields)
 
 
 @dataclass(frozen=True, slots=True)
-class _JsonRow:
-    """One line: its metadata, or its problem."""
+class JsonRow:
+    """One line: its fields, or its problem."""
 
     meta: dict[str, Any] = field(default_factory=dict)
     problem: str | None = None
 
 
-def _json_rows(file: IO[bytes]) -> Iterator[_JsonRow]:
+def json_rows(file: IO[bytes]) -> Iterator[JsonRow]:
+    """The rows of a file in order; those that are none have a problem. Blank lines are no rows."""
     number = 0
     while line := file.readline(MAX_TEXT_BYTES + 1):
         number += 1
         if len(line) > MAX_TEXT_BYTES:
             while line and not line.endswith(b"\n"):
                 line = file.readline(MAX_TEXT_BYTES)
-            yield _JsonRow(problem=f"line {number}: longer than {MAX_TEXT_BYTES} bytes")
+            yield JsonRow(problem=f"line {number}: longer than {MAX_TEXT_BYTES} bytes")
         elif line.strip():
             try:
-                yield _JsonRow(parse_metadata(line, f"line {number}"))
+                yield JsonRow(parse_metadata(line, f"line {number}"))
             except Unusable as error:
-                yield _JsonRow(problem=error.detail)
+                yield JsonRow(problem=error.detail)
 
 
 def load_json(file: IO[bytes], columns: Columns, task: Task) -> pl.DataFrame:
@@ -61,7 +62,7 @@ def load_json(file: IO[bytes], columns: Columns, task: Task) -> pl.DataFrame:
     }
     chunks = [pl.DataFrame(schema=schema)]
     rows: list[_Cells] = []
-    for row in _json_rows(file):
+    for row in json_rows(file):
         rows += _json_cells(row, columns, task)
         if len(rows) >= CHUNK_ROWS:
             chunks.append(pl.DataFrame(rows, schema=schema, orient="row"))
@@ -79,7 +80,7 @@ class _Cells(NamedTuple):
     several: bool = False
 
 
-def _json_cells(row: _JsonRow, columns: Columns, task: Task) -> list[_Cells]:
+def _json_cells(row: JsonRow, columns: Columns, task: Task) -> list[_Cells]:
     """The row once for each of its captions."""
     image = row.meta.get(columns.image)
     try:

@@ -558,3 +558,30 @@ def test_tuning_is_said_to_be_of_this_tab(
     app.number_input(key="tune_seed").set_value(73).run()
     assert len(tuner) == 1
     assert "Only this tab" in app.warning[0].value
+
+
+def test_columns_of_a_file_are_joined_on_the_page_and_taken_out_again(
+    tmp_path: Path, open_app: OpenApp
+) -> None:
+    own = fake_run(tmp_path / "runs", n=40)
+    own.features.samples[:30].select("uid", dfn=pl.int_range(pl.len())).write_csv("dfn.csv")
+    app = open_app(tmp_path / "runs", run_id=own.id)
+    assert "dfn" not in app.selectbox(key="column").options
+    app.text_input(key="join_path").set_value(str(tmp_path / "dfn.csv")).run()
+    app.button(key="join_start").click().run()
+    assert "30 of 40 samples have a row there, 10 have none" in texts(app)
+    assert "dfn" in app.selectbox(key="column").options
+    app.button(key="join_remove_dfn").click().run()
+    assert "dfn" not in app.selectbox(key="column").options
+    assert open_run(own.path).record.joins == ()
+
+
+def test_an_uploaded_file_is_joined_by_its_own_name(tmp_path: Path, open_app: OpenApp) -> None:
+    own = fake_run(tmp_path / "runs", n=40)
+    data = own.features.samples.select("uid", dfn=pl.lit(1)).write_csv().encode()
+    app = open_app(tmp_path / "runs", run_id=own.id)
+    app.file_uploader(key="join_upload").set_value([("My DFN.csv", data, "text/csv")]).run()
+    app.button(key="join_start").click().run()
+    (joined,) = open_run(own.path).record.joins
+    assert (joined.name, list(joined.columns)) == ("my-dfn", ["dfn"])
+    assert Path(joined.source).is_relative_to((tmp_path / "runs" / "uploads").resolve())

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -25,7 +26,7 @@ from mimic_core.cli import runs
 from mimic_core.cli.commands import run_command
 from mimic_core.export import formats
 from mimic_core.jobs.processes import environment
-from mimic_core.runs.run import Run
+from mimic_core.runs.run import Run, open_run
 from tests.fakes import fake_run
 
 
@@ -110,6 +111,47 @@ def test_every_option_of_probe_mode_arrives(scored: list[dict[str, Any]]) -> Non
     )
     how = {"runs_root": Path("elsewhere"), "device": "cpu", "workers": 0, "sweep": True}
     assert scored == [{"config": config, **how}]
+
+
+def test_columns_are_joined_listed_and_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fake_run(tmp_path / "runs", n=20, images=False)
+    uids = run.features.samples["uid"]
+    np.save(tmp_path / "dfn.npy", np.arange(10, dtype=np.float32))
+    (tmp_path / "order.txt").write_text("\n".join(uids[:10]))
+    to = ["--runs", str(run.path.parent)]
+    file = str(tmp_path / "dfn.npy")
+    assert main(["join", run.id, file, "--uids", str(tmp_path / "order.txt"), *to]) == 0
+    said = (
+        f"dfn: dfn from {file}: 10 of 20 samples have a row there, 10 have none; 0 of its 10 rows "
+        "are of no sample\n"
+    )
+    assert capsys.readouterr().out == said
+    assert main(["join", run.id, *to]) == 0
+    assert capsys.readouterr().out == said
+    assert main(["join", run.id, file, "--remove", "dfn", *to]) == 1
+    assert "not both at once" in capsys.readouterr().err
+    assert main(["join", run.id, "--remove", "dfn", *to]) == 0
+    assert capsys.readouterr().out == "removed dfn; 0 joins are left\n"
+
+
+def test_scoring_joins_columns_at_its_end_and_refuses_such_as_cannot_be_at_once(
+    scored: list[dict[str, Any]],
+    runs_root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = fake_run(tmp_path / "runs", n=40)
+    run.features.samples.select("uid", dfn=pl.lit(1)).write_csv(tmp_path / "dfn.csv")
+    command = ["score", "pool", "--reference", "tiny", "--join"]
+    assert main([*command, str(tmp_path / "gone.csv")]) == 1
+    assert scored == []
+    vars(sys.modules["mimic_core.scoring.pipeline"])["score_pool"] = lambda *_, **__: run
+    assert main([*command, str(tmp_path / "dfn.csv")]) == 0
+    said = capsys.readouterr()
+    assert "note: joined dfn from" in said.err
+    assert open_run(run.path).record.joins[0].columns == {"dfn": "dfn"}
 
 
 def test_features_of_ones_own_take_the_place_of_a_reference(

@@ -9,11 +9,10 @@ import polars as pl
 import pytest
 
 from mimic_core.base.errors import ConfigError
-from mimic_core.export.formats import datacomp_bytes
 from mimic_core.proofs import split as splitting
 from mimic_core.proofs.settings import ProveConfig
 from mimic_core.proofs.split import Split, split_pool
-from mimic_core.proofs.trusted import held_out_mask, read_uids, trusted_candidates, trusted_mask
+from mimic_core.proofs.trusted import held_out_mask, trusted_candidates, trusted_mask
 from mimic_core.runs.featureset import FeatureSet
 from tests.core.feature_sets import learnable, proving_set
 from tests.core.scoring_pool import uid_of
@@ -71,32 +70,6 @@ def test_a_wrong_mark_is_refused_with_candidates(
 def test_candidates_are_the_values_of_columns_with_few() -> None:
     found = trusted_candidates(TABLE.drop("free text"))
     assert found == ["good", "good=false", "is_noisy=false", "kind=clean", "kind=swap"]
-
-
-def test_uids_are_read_from_every_format(tmp_path: Path) -> None:
-    uids = pl.Series("uid", sorted(uid_of(n) for n in range(5)))
-    frame = uids.to_frame().with_columns(other=pl.lit(1))
-    frame.write_parquet(tmp_path / "a.parquet")
-    frame.write_csv(tmp_path / "a.csv")
-    frame.write_ndjson(tmp_path / "a.jsonl")
-    (tmp_path / "a.npy").write_bytes(datacomp_bytes(frame))
-    (tmp_path / "a.txt").write_text("\n".join([*uids, uids[0], ""]), "utf-8")
-    for suffix in ("parquet", "csv", "jsonl", "npy", "txt"):
-        assert read_uids(tmp_path / f"a.{suffix}").to_list() == uids.to_list(), suffix
-
-
-def test_an_unreadable_or_empty_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "empty.txt").write_text("\n")
-    (tmp_path / "wrong.csv").write_text("name\n1\n")
-    np.save(tmp_path / "wrong.npy", np.zeros(3))
-    for name, problem in [
-        ("gone.txt", "cannot be read"),
-        ("empty.txt", "lists no uid"),
-        ("wrong.csv", "cannot be read"),
-        ("wrong.npy", "cannot be read"),
-    ]:
-        with pytest.raises(ConfigError, match=problem):
-            read_uids(tmp_path / name)
 
 
 def test_unknown_held_out_uids_are_refused() -> None:
