@@ -141,6 +141,25 @@ def test_the_parser_of_documented_commands_finds_mistakes() -> None:
         parse(["runs", "show"])
 
 
+def documented_pools() -> list[tuple[str, str, str]]:
+    """Layout, file and function of each row of the README's table of pools."""
+    found = re.search(r"<!-- pools -->\n((?:\|.*\n)+)", README.read_text("utf-8"))
+    assert found, "README.md has no table below <!-- pools -->"
+    rows = [[cell.strip() for cell in line.split("|")] for line in found[1].splitlines()[2:]]
+    tests = [re.fullmatch(r"`(\w+\.py): (\w+)`", row[3]) for row in rows]
+    assert all(tests), [row[1] for row, test in zip(rows, tests, strict=True) if not test]
+    return [(row[1], test[1], test[2]) for row, test in zip(rows, tests, strict=True) if test]
+
+
+@needs_readme
+@pytest.mark.parametrize(("layout", "file", "function"), documented_pools())
+def test_every_layout_in_the_readme_names_its_test(layout: str, file: str, function: str) -> None:
+    tree = ast.parse((ROOT / "tests" / "core" / "sources" / file).read_text("utf-8"))
+    assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, (
+        layout
+    )
+
+
 @needs_readme
 def test_every_command_is_documented() -> None:
     told = {arguments.split()[0] for _, arguments in documented_calls()}

@@ -199,6 +199,20 @@ def run_config(mode: Mode, options: dict[str, Any]) -> RunConfig:
     return config
 
 
+def require_pool(source: SourceConfig) -> None:
+    """Refuse a pool that cannot be read before torch is loaded, and a wrong path at once.
+
+    Raises:
+        SourceError: Says what is there and what is accepted.
+    """
+    from mimic_core.sources.path import pool_path
+
+    pool_path(source)
+    from mimic_core.sources import opening  # imports polars and pyarrow
+
+    opening.open_source(source)
+
+
 def tell(run: Run) -> None:
     """The summary of a finished run on standard error, its directory on standard output."""
     from mimic_core.runs.report import as_lines

@@ -88,12 +88,11 @@ def _require_mode(mode: ScoreMode, other: ScoreMode, asked: dict[str, Any]) -> N
 
 
 def _score(config: RunConfig, job: JobOptions, out: Path) -> Run:
+    options.require_pool(config.source)
+    options.require_joinable(job)
     from mimic_core.cli.terminal import watched
     from mimic_core.jobs.worker import finish
-    from mimic_core.sources.path import pool_path
 
-    pool_path(config.source)  # a wrong path is said before torch is loaded
-    options.require_joinable(job)
     with watched() as progress:
         from mimic_core.scoring.pipeline import score_pool  # imports torch
 

@@ -59,12 +59,11 @@ def train(
 
 def _train(config: RunConfig, job: JobOptions, out: Path) -> Run | None:
     """The finished run; None in all processes but the first."""
+    options.require_pool(config.source)
+    options.require_joinable(job)
     from mimic_core.cli.terminal import watched
     from mimic_core.jobs.worker import finish
-    from mimic_core.sources.path import pool_path
 
-    pool_path(config.source)  # a wrong path is said before torch is loaded
-    options.require_joinable(job)
     with watched() as progress:
         from mimic_core.scoring.training.distributed import first_process
         from mimic_core.scoring.training.train import train_pool  # imports torch

@@ -80,6 +80,10 @@ class ZipFiles(Lean):
         check_image_size(entry.file_size, name)
         return Locator("zip", self.path.name, 0, entry.file_size, entry.filename)
 
+    def name_of(self, image: Locator) -> str:
+        """The entry below the prefix."""
+        return image.member.replace("\\", "/").removeprefix(self.prefix)
+
     def identity(self, name: str) -> list[Any]:
         """Size and checksum from the archive's directory."""
         entry = _entry(self.path, self.prefix + safe_relative(name))

@@ -231,11 +231,11 @@ def _of_parquet(
 
 def _of_json(path: Path, uid_column: str) -> dict[str, pl.Series]:
     with path.open("rb") as file:
-        names = json_columns(file)
+        names = json_columns(file, path.name)
         _require_column(path, uid_column, names)
         file.seek(0)
         rows: list[dict[str, Any]] = []
-        for number, row in enumerate(json_rows(file), 1):
+        for number, row in enumerate(json_rows(file, path.name), 1):
             if row.problem is not None:
                 raise _broken(path, row.problem)
             uid = _json_uid(row.meta.get(uid_column), number)

@@ -83,6 +83,10 @@ class FolderFiles(Lean):
         clean, size = self._find(name)
         return Locator("range", clean, 0, size)
 
+    def name_of(self, image: Locator) -> str:
+        """Its path."""
+        return image.path
+
     def identity(self, name: str) -> list[Any]:
         """The size in bytes."""
         return [self._find(name)[1]]

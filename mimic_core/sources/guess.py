@@ -6,7 +6,9 @@ that the table has is taken; upper and lower case do not matter unless both are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 from mimic_core.base.config import SourceConfig, Task
@@ -27,10 +29,29 @@ IMAGE_NAMES = (
     "file",
     "jpg",  # img2dataset's Parquet output
 )
-CAPTION_NAMES = ("caption", "text", "title", "txt", "comment", "description", "sentence")
+# Of images that were not downloaded, or under another name.
+URL_NAMES = ("url", "image_url", "img_url", "image_link")
+CAPTION_NAMES = (
+    *("caption", "captions", "text", "title", "txt", "comment", "description", "sentence"),
+    *("sentences", "conversations"),  # of JSON; the rule is that of ``texts.captions_of``
+)
 LABEL_NAMES = ("label", "cls", "class", "class_name", "fine_label", "category", "target")
 # Beside captions, the other names are as likely to be mere remarks.
 _CLEARLY_LABELS = ("label", "cls")
+
+
+_URL = re.compile(r"https?://\S+", re.IGNORECASE)
+
+
+def is_url(text: str) -> bool:
+    """Whether a cell is the address of something in the web."""
+    return _URL.fullmatch(text.strip()) is not None
+
+
+@cache
+def known_names() -> frozenset[str]:
+    """All names of columns that are known, in lower case."""
+    return frozenset((*IMAGE_NAMES, *URL_NAMES, *CAPTION_NAMES, *LABEL_NAMES, "uid", "key", "id"))
 
 
 class Columns(NamedTuple):
@@ -130,6 +151,8 @@ def _first_name(
     return None
 
 
-def guess_image(columns: Sequence[str], chosen: str | None, where: str) -> str:
+def guess_image(
+    columns: Sequence[str], chosen: str | None, where: str, names: Sequence[str] = IMAGE_NAMES
+) -> str:
     """The column that names the image (``guess_column``)."""
-    return guess_column(columns, IMAGE_NAMES, chosen, "--image-column", where)
+    return guess_column(columns, names, chosen, "--image-column", where)

@@ -1,9 +1,10 @@
 """From a path to a source: what is there decides the layout, and what it holds the task.
 
 A folder is, in this order: tar shards (there or one folder deeper), Parquet files with embedded
-images (likewise), a table of captions or labels at its root, images with a text or ``.json``
-beside them, class folders; at last, containers in any folder. A zip is one of those but the first
-two. A single tar, Parquet file or table may be given as well.
+images (likewise), a table of captions or labels at its root, tables in its folders as imagefolder
+or COCO has them, images with a text or ``.json`` beside them, a table of captions and URLs, class
+folders; at last, containers in any folder. A zip is one of those but the first two. A single tar,
+Parquet file or table may be given as well.
 
 A pool has captions or labels. Where the settings do not say which, captions win over the names of
 folders, but not over a clear label of each sample: then the user is asked.
@@ -19,14 +20,28 @@ from mimic_core.base.config import SourceConfig, Task
 from mimic_core.base.errors import SourceError
 from mimic_core.sources.archive import open_archive
 from mimic_core.sources.folder import FolderFiles, is_run
-from mimic_core.sources.layouts import beside, class_folders, parquet, table, webdataset
+from mimic_core.sources.layouts import (
+    beside,
+    class_folders,
+    coco,
+    imagefolder,
+    metadata,
+    parquet,
+    table,
+    webdataset,
+)
 from mimic_core.sources.offers import Offer, Place
-from mimic_core.sources.path import ACCEPTED, pool_path
+from mimic_core.sources.path import ACCEPTED, is_pattern, pattern_root, pool_path
+from mimic_core.sources.patterns import PatternFiles
 from mimic_core.sources.source import IMAGE_SUFFIXES, Source, kind_of
 from mimic_core.sources.tables.loading import table_suffix
 from mimic_core.sources.texts import printable
 
-LAYOUTS = (webdataset.offer, parquet.offer, table.offer, beside.offer, class_folders.offer)
+LAYOUTS = (
+    *(webdataset.offer, parquet.offer),
+    *(table.offer, imagefolder.offer, coco.offer, beside.offer, metadata.offer),
+    class_folders.offer,
+)
 CONTAINERS = (webdataset.offer, parquet.offer)
 
 _SHOWN = 6
@@ -90,6 +105,13 @@ def _decided(offer: Offer) -> Source:
 
 def _place(config: SourceConfig) -> Place:
     """The files at ``config.path``."""
+    if is_pattern(config.path):
+        folder, pattern = pool_path(config), pattern_root(config.path)[1]
+        selected = PatternFiles(
+            folder, not config.no_follow_links, config.link_roots, pattern=pattern
+        )
+        selected.require_files(config.path)
+        return Place(folder, selected, config, deep=True)
     path = pool_path(config)
     folder = path if path.is_dir() else path.parent
     files = FolderFiles(folder, not config.no_follow_links, config.link_roots)

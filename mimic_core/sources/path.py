@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import re
 import stat
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 from mimic_core.base.config import SourceConfig
 from mimic_core.base.errors import SourceError
 
 ACCEPTED = (
     "a folder of .tar shards; a folder of images with a table of captions or labels (.csv, .tsv, "
-    ".jsonl, .parquet), with .txt files beside the images, or in class folders; a .zip of such a "
-    "folder; .parquet files with embedded images; or one such file"
+    ".json, .jsonl, .parquet), with .txt files beside the images, or in class folders; a .zip of "
+    "such a folder; .parquet, .arrow or .mds files with embedded images; a .lance table; one such "
+    "file; or a pattern of files ({000..099}, *)"
 )
 
-
+MAX_FILES = 1_000_000  # that a pattern may name
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
+MARKS = re.compile(r"[*?\[{]")
 _SPECIAL = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
@@ -25,6 +32,8 @@ def pool_path(config: SourceConfig) -> Path:
         SourceError: There is none, or something that could be read without end.
     """
     path = Path(config.path).expanduser()
+    if is_pattern(config.path):
+        path = pattern_root(config.path)[0]
     kind = stat.S_IFMT(_mode(path, config.path))
     if kind not in (stat.S_IFDIR, stat.S_IFREG):
         raise SourceError(
@@ -50,3 +59,69 @@ def _mode(path: Path, said: str) -> int:
             allowed=ACCEPTED,
             next_step="check the path",
         ) from error
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path is a pattern and no file or folder of that very name."""
+    return MARKS.search(path) is not None and not Path(path).expanduser().exists()
+
+
+def pattern_root(path: str) -> tuple[Path, str]:
+    """The folder that all files of a pattern lie below, and the pattern relative to it.
+
+    Raises:
+        SourceError: A part of it could lead out of that folder.
+    """
+    parts = Path(path).expanduser().parts
+    first = next(place for place, part in enumerate(parts) if MARKS.search(part))
+    left = "/".join(parts[first:])
+    if any(".." in PurePosixPath(one).parts or one.startswith("/") for one in spelt_out(left)):
+        raise SourceError(
+            "a pattern leads out of its folder",
+            got=path,
+            allowed="no .. and no absolute path behind the first of * ? [ {",
+            next_step="write the folder in front of the pattern",
+        )
+    return Path(*parts[:first]), left
+
+
+def spelt_out(pattern: str) -> Iterator[str]:
+    """``pattern`` without braces: once for each of what they hold.
+
+    Raises:
+        SourceError: That is more than ``MAX_FILES``.
+    """
+    _require_few(pattern, math.prod(len(_parts(one)) for one in _BRACES.findall(pattern)))
+    waiting, count = [pattern], 0
+    while waiting:
+        one = waiting.pop()
+        found = _BRACES.search(one)
+        if found is None:
+            count += 1
+            yield one
+            continue
+        inside = [f"{one[: found.start()]}{part}{one[found.end() :]}" for part in _parts(found[1])]
+        _require_few(pattern, count + len(waiting) + len(inside))
+        waiting += reversed(inside)
+
+
+def _require_few(pattern: str, count: int) -> None:
+    if count > MAX_FILES:
+        raise SourceError(
+            "a pattern names too many files",
+            got=pattern,
+            allowed=f"at most {MAX_FILES}",
+            next_step="split it",
+        )
+
+
+def _parts(inside: str) -> list[str]:
+    """What stands between two braces: a range of numbers, zeros in front kept, or alternatives."""
+    found = _RANGE.fullmatch(inside)
+    if found is None:
+        return inside.split(",")
+    first, last = int(found[1]), int(found[2])
+    _require_few(f"{{{inside}}}", abs(last - first) + 1)
+    step = 1 if last >= first else -1
+    width = len(found[1]) if found[1].startswith("0") or len(found[1]) == len(found[2]) else 0
+    return [str(number).zfill(width) for number in range(first, last + step, step)]

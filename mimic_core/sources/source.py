@@ -27,6 +27,7 @@ from mimic_core.base.errors import SourceError
 from mimic_core.base.identity import digest
 from mimic_core.base.schema import Locator, Sample, Skip
 from mimic_core.sources.limits import MAX_TEXT_BYTES
+from mimic_core.sources.splits import split_of
 
 # In the order in which one of several images of the same key is chosen.
 IMAGE_SUFFIXES = (
@@ -79,6 +80,9 @@ class Files(Protocol):
 
     def locate(self, name: str) -> Locator:
         """Where an image is; raises ``ImageError`` if it is not there or not to be read."""
+
+    def name_of(self, image: Locator) -> str:
+        """The file that ``image`` is or is in, as ``listing`` names it."""
 
     def identity(self, name: str) -> list[Any]:
         """What tells one content of an image file from another, as cheaply as can be."""
@@ -223,6 +227,10 @@ class Source(Lean):
         if caption is not None:  # a column "label" beside chosen labels is another opinion
             own["caption"] = caption
         kept = {name: value for name, value in meta.items() if own.get(name, _OTHER) != value}
+        if "split" not in meta:
+            inside = image.kind not in ("range", "zip") or bool(image.offset)
+            split = split_of(self.files.name_of(image), container=inside)
+            kept |= {"split": split} if split else {}
         if isinstance(kept.get("uid"), str) and kept["uid"].lower() == uid:
             del kept["uid"]
         return Sample(uid, key, shard, caption, image, kept, label)
@@ -254,6 +262,11 @@ def kind_of(name: str) -> str:
     suffixes = PurePosixPath(name.lower()).suffixes
     packed = len(suffixes) > 1 and suffixes[-1] in (".gz", ".zst", ".bz2", ".xz")
     return "".join(suffixes[-2:] if packed else suffixes[-1:]) or "no suffix"
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its suffix, read or not."""
+    return PurePosixPath(name).suffix.lower()[1:] in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES)
 
 
 def check_size(size: int, what: str) -> None:

@@ -2,18 +2,26 @@
 
 A name is resolved only where exactly one file can be meant, and each resolution is counted under
 its kind, so that a person is told. Else the nearest file is named.
+
+A name may also be the end of a file's (``1.jpg`` of ``images/1.jpg``): of several such files, the
+one in the folder that holds most of the table's names, and of several such folders, the one that
+the table is named for (``captions_val2017.json``, ``val2017``). A URL means the file of the name
+that it ends in, if no other URL of the table ends alike.
 """
 
 from __future__ import annotations
 
 import difflib
 import posixpath
+import re
 import unicodedata
 import urllib.parse
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import PurePosixPath
 
+from mimic_core.sources.guess import is_url
 from mimic_core.sources.images import ImageError
 from mimic_core.sources.source import Files
 
@@ -36,11 +44,13 @@ class Spellings:
     Args:
         files: Where the images are.
         wanted: All names that the pool's table has; absolute ones are taken to share a folder.
+        table: The name of the table.
     """
 
-    def __init__(self, files: Files, wanted: Iterable[str]) -> None:
+    def __init__(self, files: Files, wanted: Iterable[str], table: str = "") -> None:
         self._files = files
         self._wanted = wanted
+        self._table = PurePosixPath(table).stem.casefold()
         self._compared = 0
 
     def find(self, name: str, error: ImageError) -> tuple[str, str]:
@@ -49,6 +59,8 @@ class Spellings:
         Raises:
             ImageError: None or several fit: ``error``, with the nearest file.
         """
+        if is_url(name):
+            return self._downloaded(name, error), "the name of a downloaded URL"
         spelt, found = name, self._by_spelling.get(_plain(name), [])
         for kind, spell in _SPELLINGS:
             spelt = posixpath.normpath(spell(spelt))
@@ -60,6 +72,9 @@ class Spellings:
         below = self._below_folder(spelt)
         if below is not None:
             return below, "another folder in front of a name"
+        ending = None if _is_absolute(_plain(spelt)) else self._ending(spelt)
+        if ending is not None:
+            return ending, "no folder in front of a name"
         raise ImageError(error.reason, self._explained(name, error.detail)) from error
 
     @cached_property
@@ -108,6 +123,57 @@ class Spellings:
         found = self._by_spelling.get(plain.removeprefix(self._stripped), ())
         return found[0] if len(found) == 1 else None
 
+    def _ending(self, spelt: str) -> str | None:
+        """The file that a relative name is the end of."""
+        found = self._endings(_plain(spelt))
+        if len(found) > 1:
+            found = [one for one in found if self._folder(one, spelt) == self._most]
+        return found[0] if len(found) == 1 else None
+
+    def _endings(self, plain: str) -> list[str]:
+        files = self._by_base.get(posixpath.basename(plain), ())
+        return [file for file in files if _plain(file).endswith(f"/{plain}")]
+
+    @staticmethod
+    def _folder(file: str, name: str) -> str:
+        """What stands in front of ``name`` in ``file``."""
+        return _plain(file).removesuffix(_plain(name))
+
+    @cached_property
+    def _by_base(self) -> dict[str, list[str]]:
+        """Files by the last part of their name."""
+        found: dict[str, list[str]] = {}
+        for file in self._files.listing.names:
+            found.setdefault(posixpath.basename(_plain(file)), []).append(file)
+        return found
+
+    @cached_property
+    def _most(self) -> str | None:
+        """The folder that holds most of the relative names; None where two hold as many."""
+        hits = Counter(
+            self._folder(file, name)
+            for name in self._wanted
+            for file in self._endings(_plain(name))
+        )
+        best = [folder for folder, count in hits.items() if count == max(hits.values())]
+        if len(best) > 1:
+            best = [one for one in best if self._is_named_for(posixpath.basename(one[:-1]))]
+        return best[0] if len(best) == 1 else None
+
+    def _is_named_for(self, folder: str) -> bool:
+        return bool(folder) and folder in re.split(r"[^a-z0-9]+", self._table)
+
+    def _downloaded(self, url: str, error: ImageError) -> str:
+        base = _url_base(url)
+        found = self._by_base.get(base, []) if base else []
+        if len(found) != 1 or self._url_bases[base] != 1:
+            raise error
+        return found[0]
+
+    @cached_property
+    def _url_bases(self) -> Counter[str]:
+        return Counter(map(_url_base, set(filter(is_url, self._wanted))))
+
     def _explained(self, name: str, detail: str) -> str:
         plain = _plain(name)
         same = self._by_spelling.get(plain, []) or self._by_name.get(_stem(plain), [])
@@ -133,6 +199,12 @@ def _plain(name: str) -> str:
     for _, spell in _SPELLINGS:
         name = spell(name)
     return posixpath.normpath(name) if name else name
+
+
+def _url_base(url: str) -> str:
+    """The name of the file that a URL ends in, if it has a suffix."""
+    base = _plain(posixpath.basename(urllib.parse.urlsplit(url).path))
+    return base if "." in base else ""
 
 
 def _is_absolute(name: str) -> bool:

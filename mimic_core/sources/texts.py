@@ -122,10 +122,30 @@ def caption_of(value: Any, what: str) -> str:
 
 
 def captions_of(value: Any, what: str) -> list[str]:
-    """The captions of one image from a JSON value: each of a list, else the one that it is."""
+    """The captions of one image from a JSON value: each of a list, else the one that it is.
+
+    Of a conversation, as LLaVA writes it, the first answer is the caption.
+    """
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        return [_first_answer(value, what)]
     return [
         caption_of(one, what) for one in (value or [None] if isinstance(value, list) else [value])
     ]
+
+
+def _first_answer(turns: list[dict[str, Any]], what: str) -> str:
+    """What the assistant says first, without marks for the image.
+
+    Raises:
+        Unusable: These are no turns of a conversation.
+    """
+    for speaker, text in (("from", "value"), ("role", "content")):
+        if any(speaker in turn for turn in turns):
+            for turn in turns:
+                if str(turn.get(speaker)).lower() in ("gpt", "assistant"):
+                    return caption_of(turn.get(text), what).replace("<image>", "").strip()
+            return ""
+    raise Unusable("bad_metadata", f"{what} is a list of objects, but no conversation")
 
 
 def read_sidecar(

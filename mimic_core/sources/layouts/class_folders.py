@@ -30,9 +30,9 @@ from mimic_core.sources.source import (
     row_range,
     row_shards,
 )
+from mimic_core.sources.splits import SPLITS, is_split
 from mimic_core.sources.texts import require_text_of
 
-SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval")
 # Folders of one dataset that hold parts of each sample, or a piece of it, and no class.
 _PARTS = re.compile(
     rf"(?:{'|'.join(SPLITS)}|unlabell?ed|images?|imgs?|pictures?|jpe?gs?|jpegimages|masks?|labels?"
@@ -127,13 +127,13 @@ class ClassSource(Source):
             raise Unusable(
                 "unread_format", f".{_suffix(name)} images are not read; convert them to JPEG"
             )
-        *above, folder, _ = name.split("/")
+        folder = name.split("/")[-2]
         return self.sample(
             key=name,
             shard=shard,
             text=require_text_of("labels", folder, "the name of the folder"),
             image=self.files.locate(name),
-            meta={"split": above[0]} if above else {},
+            meta={},
             derived=lambda image: derived_uid("", image or name, "", 0),
         )
 
@@ -154,10 +154,12 @@ def _classes(names: Iterable[str]) -> set[str]:
 def _in_folders(names: Iterable[str]) -> bool:
     """Whether the images among ``names`` lie in class folders, and nowhere else."""
     folders = {tuple(name.split("/")[:-1]) for name in _image_names(names)}
-    splits = {folder[0].lower() in SPLITS for folder in folders if folder}
+    tops = {folder[0] for folder in folders if folder}
     depths = {len(folder) for folder in folders}
     # A level of splits alone has no classes; a level of other names may be anything.
-    return (depths == {1} and False in splits) or (depths == {2} and splits == {True})
+    return (depths == {1} and any(top.lower() not in SPLITS for top in tops)) or (
+        depths == {2} and all(map(is_split, tops))
+    )
 
 
 def _are_classes(names: list[str]) -> bool:

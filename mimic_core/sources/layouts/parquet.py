@@ -57,8 +57,10 @@ def offer(place: Place, task: Task | None) -> Offer | None:
     """
     config, root = place.config, place.files.root
     schemas: dict[str, dict[str, pl.DataType] | None] = {}
-    for name in place.near if place.files.layout == "folder" else ():
-        if table_suffix(name) == "parquet":
+    if place.files.layout != "folder" or not any(map(_is_parquet, place.near)):
+        return None
+    for name in place.names:
+        if _is_parquet(name):
             try:
                 schemas[name] = parquet_schema(root / name, name)
             except SourceError:
@@ -95,6 +97,10 @@ def offer(place: Place, task: Task | None) -> Offer | None:
         for name, found in readable.items():
             _check_columns(found, name, image, one.text_column or "", one.task)
     return Offer(first, sources, texts, clearly_labels(texts.get("labels")))
+
+
+def _is_parquet(name: str) -> bool:
+    return table_suffix(name) == "parquet"
 
 
 def _embedded(schema: dict[str, pl.DataType], chosen: str | None) -> bool:

@@ -56,9 +56,9 @@ MAX_WAITING = 100_000  # incomplete samples of a tar whose texts may still come
 
 def offer(place: Place, task: Task | None) -> Offer | None:
     """Tar shards; what the first of them has decides the task where the user does not."""
-    paths = tuple(name for name in place.near if is_tar(name))
-    if not paths:
+    if not any(map(is_tar, place.near)):
         return None
+    paths = tuple(name for name in place.names if is_tar(name))
 
     def reading(task: Task) -> WebDatasetSource:
         column = getattr(place.config, COLUMN_OF[task])

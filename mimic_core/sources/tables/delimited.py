@@ -4,11 +4,17 @@ A cell in quotes may hold line breaks. Where a quote is opened and not closed, t
 swallow all rows up to the next quote; so a quoted cell ends before a line that is a row by itself,
 and the row that it began in is a problem of its own. In tab-separated files, which are often
 written without any quoting, such a row is read as it stands instead.
+
+A first line that names an image or a URL and no column is a row by itself: there is no header then.
+The columns are ``file_name`` or ``url``, and ``caption`` (``label`` where all of them are whole
+numbers) if there is one more, else ``column_2`` and so on. Flickr's ``1.jpg#0`` is an image and the
+number of its caption, ``caption_number``. Where ``|`` separates the cells, spaces around are none.
 """
 
 from __future__ import annotations
 
 import codecs
+import itertools
 import re
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -19,10 +25,11 @@ import polars as pl
 
 from mimic_core.base.config import Task
 from mimic_core.base.errors import SourceError
-from mimic_core.sources.guess import Columns
+from mimic_core.sources.guess import Columns, is_url, known_names
 from mimic_core.sources.limits import MAX_TEXT_BYTES
 from mimic_core.sources.source import IMAGE_SUFFIXES, UNREAD_SUFFIXES, Unusable
 from mimic_core.sources.tables.columns import CHUNK_ROWS, MAX_COLUMNS, OWN
+from mimic_core.sources.tables.plain import unpacked_name
 from mimic_core.sources.texts import check_text
 
 _DELIMITERS = "\t,;|"
@@ -36,6 +43,10 @@ _FLOAT = (
 _WHOLE = r"^(?:0|-?[1-9][0-9]{0,14})(?:\.0*)?$"
 _RECORD_LINES = 256  # of one row; a caption with more line breaks is a problem
 _PEEKED = 64 * 1024
+_PEEKED_LINES = 50
+_IMAGE_FILE = re.compile(
+    rf"[^\n]+\.(?:{'|'.join((*IMAGE_SUFFIXES, *UNREAD_SUFFIXES))})(#\d+)?", re.IGNORECASE
+)
 
 
 class _Line(NamedTuple):
@@ -61,27 +72,55 @@ class Delimited:
 
     def __init__(self, file: IO[bytes], name: str) -> None:
         head = file.read(_PEEKED)
-        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise SourceError(f"{name} is UTF-16", next_step="save it as UTF-8")
         file.seek(0)
         old_mac = b"\r" in head and b"\n" not in head
         self._lines = _mac_lines(file) if old_mac else _lines(file)
-        header = next(self._lines, _Line(1, "")).text
-        if header is None:
+        first = next(self._lines, _Line(1, ""))
+        if first.text is None:
             raise SourceError(
                 f"the first line of {name} is longer than {MAX_TEXT_BYTES} bytes",
                 next_step="check that it is a table with a header",
             )
-        header = header.rstrip("\r\n")
-        default = "\t" if name.lower().endswith(".tsv") else ","
-        self._delimiter: str = max([default, *_DELIMITERS], key=lambda one: _width(header, one))
-        cells = _cells(header, self._delimiter) or header.split(self._delimiter)
-        self.names = [cell.strip() or f"column_{place}" for place, cell in enumerate(cells, 1)]
+        header = first.text.rstrip("\r\n")
+        self._delimiter = _delimiter(header, unpacked_name(name).lower())
+        cells = [
+            cell.strip()
+            for cell in _cells(header, self._delimiter) or header.split(self._delimiter)
+        ]
+        self._width = len(cells)
         self._waiting: deque[_Line] = deque()
         self._image = 0
         self._spaces = False
         self._suffixes: set[str] = set()
+        self._numbered = False
+        self.headed = not _is_row_of_data(cells)
+        if self.headed:
+            self.names = [cell or f"column_{place}" for place, cell in enumerate(cells, 1)]
+        else:
+            self._waiting.append(first)
+            self.names = self._invented(cells)
         _check_names(self.names, name)
+
+    def _invented(self, cells: list[str]) -> list[str]:
+        """Names for the columns of a table without a header, whose first row is ``cells``."""
+        files = [place for place, cell in enumerate(cells) if _IMAGE_FILE.fullmatch(cell)]
+        urls = [place for place, cell in enumerate(cells) if is_url(cell)]
+        names = [f"column_{place}" for place in range(1, len(cells) + 1)]
+        if files and not is_url(cells[files[0]]):
+            names[files[0]] = "file_name"
+            self._numbered = "#" in cells[files[0]].rpartition(".")[2]
+        if urls:
+            names[urls[0]] = "url"
+        others = [place for place, name in enumerate(names) if name.startswith("column_")]
+        if len(others) == 1:
+            names[others[0]] = "label" if self._all_whole(others[0]) else "caption"
+        return [*names, "caption_number"] if self._numbered else names
+
+    def _all_whole(self, place: int) -> bool:
+        """Whether the first cells of a column are whole numbers."""
+        self._waiting.extend(itertools.islice(self._lines, _PEEKED_LINES))
+        rows = [one.text.rstrip("\r\n").split(self._delimiter) for one in self._waiting if one.text]
+        return all(re.fullmatch(_INTEGER, row[place].strip()) for row in rows if len(row) > place)
 
     def rows(self, image: str) -> Iterator[_Row]:
         """All rows; those that are none have empty cells and a problem.
@@ -103,18 +142,23 @@ class Delimited:
             problem = "a quote is opened and not closed"
         except ValueError as error:
             cells, problem = None, str(error)
-        if cells is not None and len(cells) != len(self.names):
-            problem = f"{len(cells)} fields, the header has {len(self.names)}"
+        if cells is not None and len(cells) != self._width:
+            what = "header" if self.headed else "first line"
+            problem = f"{len(cells)} fields, the {what} has {self._width}"
             cells = None
         if cells is None and self._delimiter == "\t":
             plain = text.rstrip("\r\n").split("\t")
-            cells = plain if len(plain) == len(self.names) else None
+            cells = plain if len(plain) == self._width else None
         if cells is None:
             return self._problem(line, problem)
         try:
             cells = [check_text(cell, "") for cell in cells]
         except Unusable:
             return self._problem(line, "not UTF-8")
+        if self._delimiter == "|":
+            cells = [cell.strip() for cell in cells]
+        if self._numbered:
+            cells = _numbered(cells, self.names.index("file_name"))
         image = cells[self._image]
         self._spaces = self._spaces or " " in image
         self._suffixes.add(PurePosixPath(image).suffix.lower())
@@ -145,9 +189,11 @@ class Delimited:
     def _is_row(self, text: str) -> bool:
         """Whether a line has all columns and names an image, as rows do."""
         cells = text.rstrip("\r\n").split(self._delimiter)
-        if len(cells) < len(self.names):
+        if len(cells) < self._width or self._image >= self._width:
             return False
         image = cells[self._image].strip('"')
+        if self._numbered:
+            image = image.rpartition("#")[0]
         suffix = PurePosixPath(image).suffix.lower()
         known = suffix[1:] in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES) or suffix in self._suffixes
         return known and bool(image) and (self._spaces or " " not in image)
@@ -160,6 +206,30 @@ class Delimited:
                 return None
             self._waiting.append(line)
         return self._waiting[place]
+
+
+def _delimiter(header: str, name: str) -> str:
+    """What separates the cells: of several candidates, the one that makes most columns."""
+    default = "," if name.endswith(".csv") else "\t"
+    if default == "\t" and "\t" in header:
+        return default  # captions without quotes may hold any number of commas
+    candidates: list[str] = [default, *_DELIMITERS]
+    return max(candidates, key=lambda one: _width(header, one))
+
+
+def _is_row_of_data(cells: list[str]) -> bool:
+    """Whether a first line is no header: it names an image or a URL, and no column."""
+    if len(cells) < 2 or any(cell.lower() in known_names() for cell in cells):
+        return False
+    return any(_IMAGE_FILE.fullmatch(cell) or is_url(cell) for cell in cells)
+
+
+def _numbered(cells: list[str], place: int) -> list[str]:
+    """A row of Flickr's: the number behind ``#`` becomes a cell of its own."""
+    found = _IMAGE_FILE.fullmatch(cells[place])
+    number = found[1] if found and found[1] else ""
+    image = cells[place].removesuffix(number)
+    return [*cells[:place], image, *cells[place + 1 :], number.removeprefix("#")]
 
 
 def _check_names(names: list[str], name: str) -> None:

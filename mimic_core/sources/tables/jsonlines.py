@@ -1,7 +1,12 @@
-"""Captions tables as JSON Lines: one object per line; a broken line is skipped."""
+"""Captions tables as JSON: one object per line, of which a broken one is skipped, or one document.
+
+What a file begins with decides, not its suffix: JSON Lines are also written as ``.json``, and lists
+as ``.jsonl``.
+"""
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,15 +19,18 @@ from mimic_core.sources.guess import Columns
 from mimic_core.sources.limits import MAX_TEXT_BYTES
 from mimic_core.sources.source import Unusable
 from mimic_core.sources.tables.columns import CHUNK_ROWS
+from mimic_core.sources.tables.jsondocuments import SeveralDocumentsError, document_rows
+from mimic_core.sources.tables.plain import unpacked_name
 from mimic_core.sources.texts import captions_of, cells, check_text, label_of, parse_metadata
 
+_PEEKED = 4096
 _HEADER_ROWS = 100  # rows whose fields count as the table's columns
 
 
-def json_columns(file: IO[bytes]) -> list[str]:
+def json_columns(file: IO[bytes], name: str) -> list[str]:
     """The fields of the first hundred rows, in the order of their first appearance."""
     fields: dict[str, None] = {}
-    for _, row in zip(range(_HEADER_ROWS), json_rows(file), strict=False):
+    for _, row in zip(range(_HEADER_ROWS), json_rows(file, name), strict=False):
         fields.update(dict.fromkeys(row.meta))
     return list(fields)
 
@@ -35,8 +43,25 @@ class JsonRow:
     problem: str | None = None
 
 
-def json_rows(file: IO[bytes]) -> Iterator[JsonRow]:
+def json_rows(file: IO[bytes], name: str) -> Iterator[JsonRow]:
     """The rows of a file in order; those that are none have a problem. Blank lines are no rows."""
+    lines = unpacked_name(name).lower().endswith(("jsonl", "ndjson"))
+    if lines:
+        start = file.read(_PEEKED).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+        file.seek(0)
+        lines = start != b"["
+    if not lines:
+        try:
+            for row in document_rows(file, name):
+                yield JsonRow(problem=row) if isinstance(row, str) else JsonRow(row)
+        except SeveralDocumentsError:
+            file.seek(0)
+        else:
+            return
+    yield from _lines(file)
+
+
+def _lines(file: IO[bytes]) -> Iterator[JsonRow]:
     number = 0
     while line := file.readline(MAX_TEXT_BYTES + 1):
         number += 1
@@ -51,7 +76,7 @@ def json_rows(file: IO[bytes]) -> Iterator[JsonRow]:
                 yield JsonRow(problem=error.detail)
 
 
-def load_json(file: IO[bytes], columns: Columns, task: Task) -> pl.DataFrame:
+def load_json(file: IO[bytes], name: str, columns: Columns, task: Task) -> pl.DataFrame:
     """The whole table (``loading``); a row's other fields stay together as its JSON.
 
     A row with a list of captions becomes one row for each of them.
@@ -62,7 +87,7 @@ def load_json(file: IO[bytes], columns: Columns, task: Task) -> pl.DataFrame:
     }
     chunks = [pl.DataFrame(schema=schema)]
     rows: list[_Cells] = []
-    for row in json_rows(file):
+    for row in json_rows(file, name):
         rows += _json_cells(row, columns, task)
         if len(rows) >= CHUNK_ROWS:
             chunks.append(pl.DataFrame(rows, schema=schema, orient="row"))

@@ -1,4 +1,4 @@
-"""Captions tables (CSV, TSV, JSON Lines, Parquet) as one polars frame.
+"""Captions tables (CSV, TSV, JSON, JSON Lines, Parquet) as one polars frame.
 
 The frame has the columns ``image``, ``text`` (the caption, or the label in its own dtype) and
 ``problem`` (text; null in good rows) and the user's own: either typed under ``own.<name>`` or, for
@@ -9,6 +9,7 @@ problem, so that none is lost.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -27,14 +28,28 @@ from mimic_core.sources.tables.arrow import (
 from mimic_core.sources.tables.columns import OWN
 from mimic_core.sources.tables.delimited import Delimited, load_csv
 from mimic_core.sources.tables.jsonlines import json_columns, load_json
+from mimic_core.sources.tables.plain import is_packed, unpacked_name
 
 TABLE_SUFFIXES = ("csv", "tsv", "jsonl", "ndjson", "parquet")
+_JSON = ("json", "jsonl", "ndjson")
+# What may be a table, or a text of any kind: only the content says it.
+MAYBE_TABLES = ("json", "txt", "token", "tab", "lst", "psv")
 
 
 def table_suffix(name: str) -> str | None:
-    """The table format that a file name stands for, or None."""
-    suffix = PurePosixPath(name).suffix.lower().removeprefix(".")
-    return suffix if suffix in TABLE_SUFFIXES else None
+    """The table format that a file name stands for, or None; compressed or not."""
+    suffix = _suffix(name)
+    packed_parquet = suffix == "parquet" and is_packed(name)  # which nobody writes
+    return suffix if suffix in TABLE_SUFFIXES and not packed_parquet else None
+
+
+def may_be_table(name: str) -> bool:
+    """Whether a file may be a table although its name does not say so."""
+    return _suffix(name) in MAYBE_TABLES
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(unpacked_name(name)).suffix.lower().removeprefix(".")
 
 
 def table_columns(file: IO[bytes], name: str) -> list[str]:
@@ -48,11 +63,11 @@ def table_columns(file: IO[bytes], name: str) -> list[str]:
 
 def table_schema(file: IO[bytes], name: str) -> dict[str, pl.DataType]:
     """The columns with their dtypes; all are text in CSV and JSON Lines."""
-    suffix = table_suffix(name)
+    suffix = _suffix(name)
     if suffix == "parquet":
         return parquet_schema(file, name)
-    if suffix in ("jsonl", "ndjson"):
-        return dict.fromkeys(json_columns(file), pl.String())
+    if suffix in _JSON:
+        return dict.fromkeys(json_columns(file, name), pl.String())
     return dict.fromkeys(Delimited(file, name).names, pl.String())
 
 
@@ -62,12 +77,37 @@ def load_table(file: IO[bytes], name: str, columns: Columns, task: Task = "pairs
     Raises:
         SourceError: It cannot be read as a whole; names the line where it breaks.
     """
-    suffix = table_suffix(name)
+    suffix = _suffix(name)
+    if suffix in _JSON:
+        return load_json(file, name, columns, task)
     if suffix == "parquet":
-        return _load_parquet(file, name, columns, task)
-    if suffix in ("jsonl", "ndjson"):
-        return load_json(file, columns, task)
-    return load_csv(file, name, columns, task)
+        frame = _load_parquet(file, name, columns, task)
+    else:
+        frame = load_csv(file, name, columns, task)
+    return _lists_in_text(frame) if task == "pairs" and "several" not in frame.columns else frame
+
+
+def _lists_in_text(frame: pl.DataFrame) -> pl.DataFrame:
+    """The table with a row for each caption where all cells are JSON lists of captions."""
+    cells = frame["text"].str.strip_chars()
+    there = cells.filter(cells != "")
+    if there.is_empty() or not (there.str.starts_with('["') & there.str.ends_with('"]')).all():
+        return frame
+    try:
+        lists = [json.loads(cell) if cell else None for cell in cells]
+    except ValueError:
+        return frame
+    if not all(isinstance(one, str) for found in lists for one in found or ()):
+        return frame
+    return _exploded(frame.with_columns(pl.Series("text", lists, pl.List(pl.String()))))
+
+
+def _exploded(frame: pl.DataFrame) -> pl.DataFrame:
+    """A row for each caption of the lists in ``text``; a row without any stays one."""
+    count = pl.col("text").list.len().fill_null(0)
+    nothing = pl.lit([None], dtype=pl.List(pl.String()))
+    captions = pl.when(count > 0).then(pl.col("text")).otherwise(nothing)
+    return frame.with_columns(captions.alias("text"), (count > 1).alias("several")).explode("text")
 
 
 def require_text(schema: dict[str, pl.DataType], column: str, option: str, name: str) -> None:
@@ -199,9 +239,4 @@ def _load_parquet(file: IO[bytes], name: str, columns: Columns, task: Task) -> p
         rows.problems,
         *own.values(),
     )
-    if not lists:
-        return frame
-    count = pl.col("text").list.len().fill_null(0)
-    nothing = pl.lit([None], dtype=pl.List(pl.String()))  # a row stays a row
-    captions = pl.when(count > 0).then(pl.col("text")).otherwise(nothing)
-    return frame.with_columns(captions.alias("text"), (count > 1).alias("several")).explode("text")
+    return _exploded(frame) if lists else frame

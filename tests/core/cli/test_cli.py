@@ -27,6 +27,7 @@ from mimic_core.cli.commands import run_command
 from mimic_core.export import formats
 from mimic_core.jobs.processes import environment
 from mimic_core.runs.run import Run, open_run
+from tests.core.sources_pools import write_files
 from tests.fakes import fake_run
 
 
@@ -48,6 +49,7 @@ def pools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("pool", "some/pool"):
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mimic_core.sources.opening.open_source", lambda _: None)
 
 
 @pytest.fixture
@@ -485,7 +487,7 @@ sys.modules["mimic_core.scoring.pipeline"] = module
 @pytest.fixture
 def slow_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (tmp_path / "site").mkdir()
-    (tmp_path / "pool").mkdir()
+    write_files(tmp_path / "pool", {"t.csv": "file_name,caption\n1.png,one\n"})
     (tmp_path / "site" / "sitecustomize.py").write_text(textwrap.dedent(SLOW_PIPELINE))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     return [sys.executable, "-m", "mimic_core", "score", "pool", "--reference"]

@@ -94,3 +94,26 @@ print([name for name in ("torch", "polars", "pyarrow") if name in sys.modules])
         "  next step: check the path\n"
     )
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("command", [SCORE, ["train", "--model", "m", "--reference", "r"]])
+def test_a_folder_that_is_no_pool_is_refused_before_torch_is_loaded(
+    command: list[str], tmp_path: Path
+) -> None:
+    script = f"""
+import sys
+from mimic_core.__main__ import main
+from mimic_core.jobs.processes import environment
+assert main([*{command!r}, "."]) == 1
+print([name for name in ("torch", "torchvision", "open_clip") if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+    assert "error: the folder is of no known layout" in done.stderr

@@ -30,6 +30,7 @@ def pool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The pool of ``COMMAND`` is there."""
     (tmp_path / "some" / "pool").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mimic_core.sources.opening.open_source", lambda _: None)
 
 
 @pytest.fixture

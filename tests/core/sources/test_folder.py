@@ -204,11 +204,11 @@ def test_an_unclosed_quote_is_a_skip_and_swallows_no_row(tmp_path: Path, lines: 
 @pytest.mark.parametrize(
     ("name", "table", "problem"),
     [
-        ("t.csv", "filename,caption\n".encode("utf-16"), "t.csv is UTF-16"),
+        ("t.csv", "filename,caption\n".encode("utf-32"), "t.csv is not UTF-8"),
         ("t.csv", b"filename,caf\xe9,caption\n", "t.csv is not UTF-8"),
         ("t.csv", "filename,caption,caption\n", "t.csv names a column twice"),
         ("t.csv", "", "t.csv has no column that is clearly the image"),
-        ("t.csv", "url,caption\n", "t.csv has no column that is clearly the image"),
+        ("t.csv", "link,caption\n", "t.csv has no column that is clearly the image"),
         ("t.csv", "filename,score\n", "t.csv has no column that is clearly the caption or the"),
         ("t.csv", "filename,Caption,caption\n", "t.csv has several columns named caption"),
         ("t.jsonl", "not json\n", "t.jsonl has no column that is clearly the image"),
@@ -312,7 +312,7 @@ def hostile_folder(tmp_path: Path, name: str) -> Path:
         ("", "no image is named"),
         ("a\0b.png", "NUL"),
         ("x" * 5000, "File name too long"),
-        ("https://example.org/a.png", "is a URL"),
+        ("https://example.org/gone.png", "is a URL"),
         ("i/a.png/x", "Not a directory"),
     ],
 )
@@ -448,9 +448,9 @@ def test_pairs_fingerprint_reads_the_captions(tmp_path: Path) -> None:
     [
         ({}, "with no files", "give the path of the pool itself"),
         ({"a.png": PNG, "b.PNG": PNG}, "with 2 x .png", "put a table of captions or labels beside"),
-        ({"train/metadata.csv": "", "x/y.md": ""}, "1 x .csv, 1 x .md", "with a table: train"),
+        ({"train/t.csv": "", "x/y.md": ""}, "1 x .csv, 1 x .md", "with a table: train"),
         ({"a.zip": b"", "b.zip": b""}, "with 2 x .zip", "give the path of one .zip"),
-        ({"a.csv.gz": b""}, "with 1 x .csv.gz", "unpack compressed files (a.csv.gz)"),
+        ({"a.xml.gz": b""}, "with 1 x .xml.gz", "unpack compressed files (a.xml.gz)"),
     ],
 )
 def test_other_folders_are_refused_with_what_is_there(

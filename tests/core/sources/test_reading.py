@@ -90,7 +90,7 @@ CLASSES: dict[str, bytes | str] = {f"{name}/{n}.png": PNG for name in "ab" for n
 @pytest.mark.parametrize(
     "files",
     [
-        {"captions.jsonl.gz": b""},
+        {"captions.jsonl.7z": b""},
         {"captions.json": "[]"},
         {"annotations/captions_train2017.json": "{}"},
         {"a/0.xml": "<a/>"},

@@ -81,13 +81,14 @@ def test_key_is_the_path_up_to_the_first_dot_of_the_base_name(
     assert split_key(name) == expected
 
 
-def test_shards_one_folder_down_get_safe_unique_names(tmp_path: Path) -> None:
+def test_shards_in_folders_get_safe_unique_names(tmp_path: Path) -> None:
     for name in ("A.tar", "a.tar", "sub/x y.0.tar", ".hidden.tar"):
         write_tar(tmp_path / name, triple("k", "c"))
     write_tar(tmp_path / "sub" / "deep" / "z.tar", triple("k", "c"))
     assert opened(tmp_path).shards == (
         f"A-{digest('A.tar')}",
         f"a-{digest('a.tar')}",
+        "sub-deep-z",
         "sub-x-y-0",
     )
 
