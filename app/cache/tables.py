@@ -208,6 +208,14 @@ def categories(key: TableKey) -> list[str]:
     return columns.category_columns(table(key))
 
 
+@st.cache_data(max_entries=48, show_spinner=False)
+def category_values(key: TableKey, column: str) -> list[Any]:
+    """The values of a category column, in order."""
+    values = table(key)[column]
+    plain_values = values.cast(pl.String) if values.dtype == pl.Categorical else values
+    return plain_values.drop_nulls().unique().sort().to_list()
+
+
 @st.cache_resource(max_entries=12, show_spinner=False)
 def trusted(key: TableKey) -> list[str]:
     """What could mark the good samples, as the command line takes it."""

@@ -18,6 +18,7 @@ from app.components.shared.choosers import column_box, drags, segments, zoom_but
 from app.components.shared.controls import command_code
 from app.components.shared.errors import empty_state
 from app.components.shared.jobs import watch, watched_job, watching
+from app.components.shared.panels import panel
 from app.components.shared.shell import theme
 from app.drawing import explore
 from app.library import BUNDLED_ROOT, tidy_path
@@ -31,6 +32,7 @@ from mimic_core.jobs.worker import start_job
 _KEY = "map"
 
 
+@panel
 def map_panel(shown: Shown) -> None:
     """Colour, lasso and zoom, or how to make the map where there is none."""
     if not shown.has_map:
