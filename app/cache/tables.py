@@ -208,6 +208,14 @@ def categories(key: TableKey) -> list[str]:
     return columns.category_columns(table(key))
 
 
+@st.cache_data(max_entries=48, show_spinner=False)
+def category_values(key: TableKey, column: str) -> list[Any]:
+    """The values of a category column, in order."""
+    values = table(key)[column]
+    plain_values = values.cast(pl.String) if values.dtype == pl.Categorical else values
+    return plain_values.drop_nulls().unique().sort().to_list()
+
+
 @st.cache_resource(max_entries=12, show_spinner=False)
 def trusted(key: TableKey) -> list[str]:
     """What could mark the good samples, as the command line takes it."""
@@ -293,6 +301,13 @@ def colouring(key: TableKey, column: str, *, dark: bool) -> Colouring:
     return colour_by(table(key)[column], DARK if dark else LIGHT)
 
 
+@st.cache_data(max_entries=12, show_spinner=False)
+def whole_map(key: TableKey) -> Box:
+    """The box around the whole map."""
+    frame = table(key)
+    return box_around(frame["map_x"].to_numpy(), frame["map_y"].to_numpy())
+
+
 @st.cache_data(max_entries=48, show_spinner=False)
 def map_picture(
     key: TableKey, recipe_yaml: str, *, column: str, zoom: Box | None, dark: bool
@@ -300,7 +315,7 @@ def map_picture(
     """The map as a PNG, and the part of the map it shows."""
     frame = table(key)
     x, y = frame["map_x"].to_numpy(), frame["map_y"].to_numpy()
-    box = zoom or box_around(x, y)
+    box = zoom or whole_map(key)
     png = raster.draw(
         x,
         y,

@@ -133,7 +133,7 @@ def _add_hover(figure: go.Figure, sample: pl.DataFrame, colouring: Colouring) ->
     said = [
         [number(score) for score in sample["mimic_score"]],
         [hover_text(value or "missing") for value in values],
-        [hover_text(text) for text in _texts(sample)],
+        [hover_text(text) for text in hover_captions(sample)],
     ]
     answer_mouse(
         figure,
@@ -145,7 +145,7 @@ def _add_hover(figure: go.Figure, sample: pl.DataFrame, colouring: Colouring) ->
     )
 
 
-def _texts(sample: pl.DataFrame) -> pl.Series:
+def hover_captions(sample: pl.DataFrame) -> pl.Series:
     """Captions, or labels in their place."""
     labels = sample["label"] if "label" in sample.columns else pl.Series([None] * len(sample))
     return sample["caption"].fill_null(labels.cast(pl.String))

@@ -27,8 +27,12 @@ def hover_text(caption: str) -> str:
 
     Plotly reads ``<`` as markup, ``%{`` as a value of the data and ``$`` as LaTeX.
     """
-    short = caption if len(caption) <= CAPTION_SHOWN else caption[: CAPTION_SHOWN - 1] + "…"
-    return short.translate(_ENTITIES)
+    return shortened(caption).translate(_ENTITIES)
+
+
+def shortened(caption: str) -> str:
+    """A caption that fits into a hover box."""
+    return caption if len(caption) <= CAPTION_SHOWN else caption[: CAPTION_SHOWN - 1] + "…"
 
 
 def put_behind(

@@ -27,7 +27,7 @@ from mimic_core.stats.cutoffs import Keep
 
 HISTORY_LENGTH = 50
 _STATE = "mimicscope"
-_RUN, _SELECT = "run", "select"  # parameters of the address
+_RUN, _SELECT, _CHARTS = "run", "select", "charts"  # parameters of the address
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class AppState:
         keep: The side that the next cutoff keeps.
         lasso: What the next lasso does with the samples inside.
         zoom: Visible part of the map; None is all of it.
+        plain: Whether plotly draws the charts, which then follow a cutoff only when it is released.
         opened: uid of the sample shown whole.
         tuned: Probe settings in place of the run's own, until they are reset or saved.
         asked: Probe settings as the controls say, until they are applied.
@@ -67,6 +68,7 @@ class AppState:
     keep: Keep = "high"
     lasso: Literal["keep", "drop"] = "keep"
     zoom: Box | None = None
+    plain: bool = False
     opened: str | None = None
     tuned: ProbeConfig | None = None
     asked: ProbeConfig | None = None
@@ -81,7 +83,8 @@ class AppState:
 def state() -> AppState:
     """The state as it is now; a new tab starts with the run that its address names."""
     if _STATE not in st.session_state:
-        st.session_state[_STATE] = AppState(run_id=st.query_params.get(_RUN))
+        plain = st.query_params.get(_CHARTS) == "plain"
+        st.session_state[_STATE] = AppState(run_id=st.query_params.get(_RUN), plain=plain)
     current: AppState = st.session_state[_STATE]
     return current
 
@@ -105,7 +108,9 @@ def choose_run(run_id: str | None) -> None:
     """Look at another run: what belonged to the last one is forgotten."""
     if run_id != state().run_id:
         kept = ProveForm(compared=state().proving.compared)  # recipes may fit other runs too
-        st.session_state[_STATE] = AppState(run_id=run_id, upload=state().upload, proving=kept)
+        st.session_state[_STATE] = AppState(
+            run_id=run_id, upload=state().upload, proving=kept, plain=state().plain
+        )
 
 
 def go_on_with(run_id: str) -> None:

@@ -41,7 +41,7 @@ condition_bar(view)
 left, right = st.columns(2, gap="medium")
 with left, st.container(border=True, key="panel_histogram"), errors_shown():
     histogram_panel(view)
-with right, st.container(border=True, key="panel_map"), errors_shown():
+with right, st.container(border=True, key="panel_map"):
     map_panel(view)
 direction(view)
 skipped_samples(view)

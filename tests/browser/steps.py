@@ -17,7 +17,13 @@ SETTLE_SECONDS = 60
 def open_explore(page: Any, url: str) -> None:
     """Open the app and wait for both charts."""
     page.goto(url)
-    page.wait_for_selector(".st-key-map .nsewdrag")
+    charts(page)
+
+
+def charts(page: Any) -> None:
+    """Wait until histogram and map of Explore are drawn."""
+    for name in ("histogram", "map"):
+        page.wait_for_selector(f".chart.{name}[data-ready]")
     settle(page)
 
 
@@ -48,18 +54,24 @@ def field(page: Any, key: str) -> float:
 
 def drag_cutoff(page: Any, start: float, end: float) -> None:
     """Drag over the histogram between two shares of its width."""
-    box = page.locator(".st-key-histogram .nsewdrag").bounding_box()
-    y = box["y"] + box["height"] / 2
-    page.mouse.move(box["x"] + box["width"] * start, y)
+    x, y, width = plot(page)
+    page.mouse.move(x + width * start, y)
     page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] * end, y + 20, steps=8)
+    page.mouse.move(x + width * end, y + 20, steps=8)
     page.mouse.up()
     settle(page)
 
 
+def plot(page: Any) -> tuple[float, float, float]:
+    """Left end, middle and width of the histogram between its axes, in pixels of the window."""
+    box = page.locator(".chart.histogram .board").bounding_box()
+    left, right = 46, 12  # the margins in histogram.js
+    return box["x"] + left, box["y"] + box["height"] / 2, box["width"] - left - right
+
+
 def lasso(page: Any, *, centre: Corner, radius: float) -> None:
     """Draw a circle on the map; ``centre`` and ``radius`` are shares of its height."""
-    box = page.locator(".st-key-map .nsewdrag").bounding_box()
+    box = page.locator(".chart.map .field").bounding_box()
     x = box["x"] + box["width"] / 2 + centre[0] * box["height"]
     y = box["y"] + box["height"] / 2 + centre[1] * box["height"]
     reach = radius * box["height"]

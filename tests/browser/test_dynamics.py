@@ -75,12 +75,10 @@ def test_dragged_rows_are_looked_at_and_become_the_selection(url: str, page: Any
     steps.settle(page)
     assert steps.kept(page) == (count, N)
     page.locator('[data-testid="stSidebarNavLink"]', has_text="Explore").click()
-    page.wait_for_selector(".st-key-map .nsewdrag")
-    steps.settle(page)
+    steps.charts(page)
     assert steps.kept(page) == (count, N)
     page.reload()
-    page.wait_for_selector(".st-key-map .nsewdrag")
-    steps.settle(page)
+    steps.charts(page)
     assert steps.kept(page) == (count, N)  # the rows are in the address
 
 

@@ -102,18 +102,101 @@ def test_zoom_keeps_the_selection_and_redraws_the_map(url: str, page: Any) -> No
     steps.open_explore(page, url)
     steps.lasso(page, centre=(0.0, -0.25), radius=0.2)
     before = steps.kept(page)
-    picture = ".st-key-map .layer-below image, .st-key-map image"
-    whole = page.locator(picture).first.get_attribute("href")
+    whole = page.locator(".chart.map").get_attribute("data-ready")
     page.locator(".st-key-zoom_in button").first.click()
     steps.settle(page)
-    page.wait_for_function(
-        "([path, old]) => document.querySelector(path)?.getAttribute('href') !== old",
-        arg=[picture, whole],
-    )
+    page.wait_for_selector(f".chart.map:not([data-ready='{whole}'])")
     assert steps.kept(page) == before
     page.locator(".st-key-zoom_out button").first.click()
     steps.settle(page)
     assert steps.kept(page) == before
+
+
+def test_everything_follows_the_cutoff_while_it_is_dragged(url: str, page: Any, run: Run) -> None:
+    """Counts and map move with the hand, without the server; its exact figures come at the end."""
+    steps.open_explore(page, url)
+    table = run_table(run)
+    scores = table["mimic_score"].to_numpy()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    chart = page.locator(".chart.histogram")
+    x, y, width = steps.plot(page)
+    whole = pixels(page)
+    page.mouse.move(x, y)  # the lower handle stands at the left end
+    page.mouse.down()
+    seen = []
+    for place in (0.3, 0.45, 0.6):
+        page.mouse.move(x + place * width, y, steps=4)
+        page.evaluate("() => new Promise(requestAnimationFrame)")
+        page.evaluate("() => new Promise(requestAnimationFrame)")
+        cutoff = scores.min() + place * (scores.max() - scores.min())
+        text = chart.locator(".counts").inner_text()
+        assert chart.get_attribute("data-exact") == "false"
+        assert text.startswith("≈")
+        about = int(text.split(" of ")[0].removeprefix("≈").replace(",", ""))
+        assert about == pytest.approx((scores >= cutoff).sum(), abs=0.02 * N)
+        seen.append(pixels(page))
+    assert seen[0] != seen[1] != seen[2] != whole
+    assert asked == []
+    assert steps.kept(page) == (N, N)  # the server knows of nothing yet
+    page.mouse.up()
+    steps.settle(page)
+    page.wait_for_selector(".chart.histogram[data-exact=true]")
+    kept = steps.kept(page)[0]
+    assert chart.locator(".counts").inner_text().startswith(f"{kept} of {N}")
+    cutoff = steps.field(page, "cut_score")
+    assert kept == pytest.approx((scores >= cutoff).sum(), abs=1)
+    noisy = table["is_noisy"].to_numpy()
+    dropped = scores < cutoff
+    precision = (noisy & dropped).sum() / dropped.sum()
+    said = chart.locator(".counts").inner_text().split("\n")
+    assert float(said[2].split()[0]) == pytest.approx(precision, abs=0.01)
+
+
+def pixels(page: Any) -> str:
+    """The map as it is on screen."""
+    return str(page.locator(".chart.map canvas").first.evaluate("board => board.toDataURL()"))
+
+
+def test_the_cutoff_moves_by_arrow_keys_and_a_reload_in_mid_drag_loses_nothing(
+    url: str, page: Any
+) -> None:
+    steps.open_explore(page, url)
+    lower = page.get_by_role("slider", name="Lower cutoff")
+    lower.focus()
+    for _ in range(3):
+        page.keyboard.press("Shift+ArrowRight")
+    page.wait_for_selector(".st-key-conditions button:has-text('mimic score')")
+    steps.settle(page)
+    assert float(lower.get_attribute("aria-valuenow")) == pytest.approx(
+        steps.field(page, "cut_score"), rel=1e-3
+    )
+    before = steps.kept(page)
+    assert before < (N, N)
+    x, y, width = steps.plot(page)
+    page.mouse.move(x + 0.8 * width, y)
+    page.mouse.down()
+    page.mouse.move(x + 0.9 * width, y, steps=3)
+    page.reload()
+    steps.charts(page)
+    assert steps.kept(page) == before
+
+
+def test_where_components_fail_plain_charts_take_their_place(url: str, page: Any, run: Run) -> None:
+    page.goto(f"{url}&charts=plain")
+    page.wait_for_selector(".st-key-map .nsewdrag")
+    steps.settle(page)
+    box = page.locator(".st-key-histogram .nsewdrag").bounding_box()
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] / 2, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 1.02, middle + 20, steps=8)
+    page.mouse.up()
+    steps.settle(page)
+    scores = run_table(run)["mimic_score"].to_numpy()
+    kept = steps.kept(page)[0]
+    assert kept == pytest.approx((scores >= steps.field(page, "cut_score")).sum(), abs=1)
+    assert page.locator(".chart").count() == 0
 
 
 def test_a_refresh_comes_back_to_the_run(url: str, page: Any, run: Run) -> None:
@@ -133,8 +216,7 @@ def test_a_refresh_keeps_the_selection_and_going_back_undoes_it(url: str, page: 
     second = steps.kept(page)
     assert second < first < (N, N)
     page.reload()
-    page.wait_for_selector(".st-key-map .nsewdrag")
-    steps.settle(page)
+    steps.charts(page)
     assert steps.kept(page) == second
     page.go_back()
     steps.settle(page)

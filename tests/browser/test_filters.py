@@ -81,8 +81,7 @@ def test_the_showpiece_is_built_compared_saved_and_loaded(url: str, page: Any, r
         if name == "Export":
             page.wait_for_selector('h1:has-text("Export")')
         else:
-            page.wait_for_selector(".st-key-map .nsewdrag")
-        steps.settle(page)
+            steps.charts(page)
         assert steps.kept(page) == (by_both.sum(), N)
         steps.go_to(page, "Filters")
 

@@ -47,8 +47,7 @@ def test_from_the_demo_pool_to_a_subset(page: Any, tmp_path: Path) -> None:
         opener = page.locator(f".st-key-open-{job.job_id} button").first
         opener.wait_for(timeout=SCORING_MS)
         opener.click()
-        page.wait_for_selector(".st-key-map .nsewdrag")
-        steps.settle(page)
+        steps.charts(page)
         assert steps.kept(page) == (SAMPLES, SAMPLES)
         steps.drag_cutoff(page, 0.3, 1.02)
         by_cutoff = steps.kept(page)[0]

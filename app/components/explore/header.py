@@ -119,45 +119,58 @@ def direction(shown: Shown) -> None:
         st.info("This run carries no direction check.", icon=":material/help:")
         return
     _offer(shown.run, check)
+    _verdict(check, whose)
+
+
+@st.fragment
+def _verdict(check: DirectionCheck, whose: str) -> None:
+    """The verdict; its figures are made once somebody opens it."""
     icon, colour, _ = _LEVELS[check.level]
-    with st.expander(f":{colour}[{icon}] **{plain(whose + check.verdict)}**", key="direction"):
-        chart, facts = st.columns([3, 2], vertical_alignment="center")
-        chart.plotly_chart(
-            explore.segment_figure(check.segment, theme()),
-            key="segment",
-            config={"displayModeBar": False},
-            alt="Mean loss on the way from the model to the reference model",
+    label = f":{colour}[{icon}] **{plain(whose + check.verdict)}**"
+    opened = st.expander(label, key="direction", on_change="rerun")
+    if opened.open:
+        with opened:
+            _figures(check)
+
+
+def _figures(check: DirectionCheck) -> None:
+    chart, facts = st.columns([3, 2], vertical_alignment="center")
+    chart.plotly_chart(
+        explore.segment_figure(check.segment, theme()),
+        key="segment",
+        config={"displayModeBar": False},
+        alt="Mean loss on the way from the model to the reference model",
+    )
+    with facts:
+        st.metric(
+            "Expected AUROC",
+            number(check.figure),
+            help="For wrong labels or captions, from samples that were scored again with one "
+            "that is wrong on purpose: 0.5 is chance, 1 is perfect.",
         )
-        with facts:
-            st.metric(
-                "Expected AUROC",
-                number(check.figure),
-                help="For wrong labels or captions, from samples that were scored again with one "
-                "that is wrong on purpose: 0.5 is chance, 1 is perfect.",
-            )
-            st.metric("Samples with a positive score", f"{100 * check.share_positive:.1f} %")
-            st.metric("Rank agreement with CLIP score", number(check.rank_with_clip_score))
-            st.metric("Rank agreement with loss", number(check.rank_with_loss))
-        if len(check.epochs) > 1:
-            _epochs(check)
-        if check.sweep:
-            st.caption("Candidate mimic layers on a small part of the pool")
-            st.dataframe(
-                pl.DataFrame(
-                    [
-                        {
-                            "mimic layers": ", ".join(one.mimic_layers),
-                            "samples": one.samples,
-                            "share positive": one.share_positive,
-                            "rank with CLIP score": one.rank_with_clip_score,
-                            "rank with loss": one.rank_with_loss,
-                            "mean score": one.mean_score,
-                        }
-                        for one in check.sweep
-                    ]
-                ),
-                hide_index=True,
-            )
+        st.metric("Samples with a positive score", f"{100 * check.share_positive:.1f} %")
+        st.metric("Rank agreement with CLIP score", number(check.rank_with_clip_score))
+        st.metric("Rank agreement with loss", number(check.rank_with_loss))
+    if len(check.epochs) > 1:
+        _epochs(check)
+    if check.sweep:
+        st.caption("Candidate mimic layers on a small part of the pool")
+        st.dataframe(
+            pl.DataFrame(
+                [
+                    {
+                        "mimic layers": ", ".join(one.mimic_layers),
+                        "samples": one.samples,
+                        "share positive": one.share_positive,
+                        "rank with CLIP score": one.rank_with_clip_score,
+                        "rank with loss": one.rank_with_loss,
+                        "mean score": one.mean_score,
+                    }
+                    for one in check.sweep
+                ]
+            ),
+            hide_index=True,
+        )
 
 
 def _epochs(check: DirectionCheck) -> None:

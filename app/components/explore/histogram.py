@@ -11,6 +11,7 @@ import streamlit as st
 from app.cache import tables
 from app.choices import selecting
 from app.choices.selecting import Band
+from app.components.explore.charts import live_histogram
 from app.components.shared.choosers import column_box, drags, segments
 from app.components.shared.shell import theme
 from app.drawing import explore
@@ -32,7 +33,13 @@ def histogram_panel(shown: Shown) -> None:
     condition = selecting.cutoff_of(shown.recipe, column)
     ends = selecting.band(condition, values)
     _top(shown, values, ends)
-    _chart(shown, column, ends)
+    if session.state().plain:
+        _chart(shown, column, ends)
+    elif len(values):
+        _live(shown, column, ends)
+    missing = tables.histogram(shown.key, column).missing
+    if missing:
+        st.caption(f"{count(missing)} samples have no {plain(spoken(column))}.")
     if len(values):
         _typed(shown, column, values, ends)
 
@@ -84,6 +91,18 @@ def _change_side(recipe: Recipe, column: str, values: np.ndarray, ends: Band) ->
         session.set_recipe(selecting.flip(recipe, column, values))
 
 
+def _live(shown: Shown, column: str, ends: Band) -> None:
+    recipe = shown.recipe
+    live_histogram(
+        shown,
+        column,
+        ends,
+        others=selecting.without_cutoff(recipe, column).to_yaml(),
+        theme=theme(),
+        on_span=lambda low, high: session.set_recipe(selecting.set_band(recipe, column, low, high)),
+    )
+
+
 def _chart(shown: Shown, column: str, ends: Band) -> None:
     counts = tables.histogram(shown.key, column)
     kept = shown.table[column].filter(pl.Series(shown.selected)).drop_nulls()
@@ -107,8 +126,6 @@ def _chart(shown: Shown, column: str, ends: Band) -> None:
         config={"displayModeBar": False, "scrollZoom": False, "doubleClick": False},
         alt=f"Histogram of {column}: {shown.kept} of {shown.total} samples kept",
     )
-    if counts.missing:
-        st.caption(f"{count(counts.missing)} samples have no {plain(spoken(column))}.")
 
 
 def _dragged(recipe: Recipe, column: str, axis: tuple[float, float]) -> Callable[[], None]:

@@ -13,10 +13,12 @@ from app.choices import selecting
 from app.choices.box import Box, box_around
 from app.choices.lasso import simplified
 from app.choices.selecting import Corner
+from app.components.explore.charts import cutoff_context, live_map
 from app.components.shared.choosers import column_box, drags, segments, zoom_buttons
 from app.components.shared.controls import command_code
 from app.components.shared.errors import empty_state
 from app.components.shared.jobs import watch, watched_job, watching
+from app.components.shared.panels import panel
 from app.components.shared.shell import theme
 from app.drawing import explore
 from app.library import BUNDLED_ROOT, tidy_path
@@ -30,6 +32,7 @@ from mimic_core.jobs.worker import start_job
 _KEY = "map"
 
 
+@panel
 def map_panel(shown: Shown) -> None:
     """Colour, lasso and zoom, or how to make the map where there is none."""
     if not shown.has_map:
@@ -39,6 +42,9 @@ def map_panel(shown: Shown) -> None:
     state = session.state()
     colour = state.colour if state.colour in shown.table.columns else "mimic_score"
     tones = theme()
+    if not state.plain:
+        _live(shown, colour)
+        return
     png, box = tables.map_picture(
         shown.key, shown.recipe_yaml, column=colour, zoom=state.zoom, dark=tones.dark
     )
@@ -63,6 +69,29 @@ def map_panel(shown: Shown) -> None:
         },
         alt=f"Map of {shown.total} samples coloured by {colour}",
     )
+
+
+def _live(shown: Shown, colour: str) -> None:
+    state, tones = session.state(), theme()
+    whole = tables.whole_map(shown.key)
+    box = state.zoom or whole
+    live_map(
+        shown,
+        box,
+        cut=cutoff_context(shown),
+        colouring=tables.colouring(shown.key, colour, dark=tones.dark),
+        outlines=selecting.regions(shown.recipe),
+        theme=tones,
+        on_region=lambda drawn: _choose(drawn, box),
+        on_view=lambda seen: session.change(zoom=seen),
+    )
+
+
+def _choose(drawn: list[Corner], box: Box) -> None:
+    """Make the region that was drawn on that part of the map a condition."""
+    current = session.state()
+    change = selecting.keep_region if current.lasso == "keep" else selecting.drop_region
+    session.set_recipe(change(current.recipe, simplified(drawn, box)))
 
 
 def _controls(shown: Shown) -> None:
@@ -105,9 +134,7 @@ def _lassoed(box: Box) -> Callable[[], None]:
     def store() -> None:
         drawn = corners(session.value(_KEY))
         if drawn:
-            current = session.state()
-            change = selecting.keep_region if current.lasso == "keep" else selecting.drop_region
-            session.set_recipe(change(current.recipe, simplified(drawn, box)))
+            _choose(drawn, box)
 
     return store
 

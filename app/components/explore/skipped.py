@@ -16,16 +16,28 @@ ROWS_SHOWN = 200
 def skipped_samples(shown: Shown) -> None:
     """Counts by reason and the first samples; nothing when none was skipped."""
     skipped = shown.run.features.skipped
-    if not len(skipped):
-        return
-    with st.expander(f"{count(len(skipped))} samples were skipped", icon=":material/block:"):
-        counts = category_counts(skipped["reason"])
-        meaning = pl.col("value").replace_strict(SKIP_REASONS, default=None)
-        st.dataframe(
-            counts.select("count", reason="value", meaning=meaning),
-            hide_index=True,
-            width="stretch",
-        )
-        st.dataframe(skipped.head(ROWS_SHOWN), hide_index=True, width="stretch")
-        if len(skipped) > ROWS_SHOWN:
-            st.caption(f"the first {ROWS_SHOWN} of {count(len(skipped))}")
+    if len(skipped):
+        _skipped(skipped)
+
+
+@st.fragment
+def _skipped(skipped: pl.DataFrame) -> None:
+    """The tables are made once somebody opens them."""
+    label = f"{count(len(skipped))} samples were skipped"
+    opened = st.expander(label, icon=":material/block:", key="skipped", on_change="rerun")
+    if opened.open:
+        with opened:
+            _tables(skipped)
+
+
+def _tables(skipped: pl.DataFrame) -> None:
+    counts = category_counts(skipped["reason"])
+    meaning = pl.col("value").replace_strict(SKIP_REASONS, default=None)
+    st.dataframe(
+        counts.select("count", reason="value", meaning=meaning),
+        hide_index=True,
+        width="stretch",
+    )
+    st.dataframe(skipped.head(ROWS_SHOWN), hide_index=True, width="stretch")
+    if len(skipped) > ROWS_SHOWN:
+        st.caption(f"the first {ROWS_SHOWN} of {count(len(skipped))}")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import polars as pl
 import streamlit as st
 
 from app.cache import tables
@@ -68,7 +65,7 @@ def _add(shown: Shown) -> None:
     if not columns:
         return
     column = st.selectbox("Category column", columns, key="add_column")
-    values = _values(shown.table[column])
+    values = tables.category_values(shown.key, column)
 
     def by_category() -> None:
         picked = session.value(f"add_values_{column}")
@@ -86,9 +83,3 @@ def _add(shown: Shown) -> None:
         ),
         on_change=by_category,
     )
-
-
-def _values(column: pl.Series) -> list[Any]:
-    """The column's values, sorted."""
-    plain_values = column.cast(pl.String) if column.dtype == pl.Categorical else column
-    return plain_values.drop_nulls().unique().sort().to_list()

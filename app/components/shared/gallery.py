@@ -18,6 +18,7 @@ from app.choices.ranking import (
 )
 from app.components.shared.choosers import page_turner, segments
 from app.components.shared.errors import empty_state
+from app.components.shared.panels import panel
 from app.components.shared.sample import sample_dialog
 from app.components.shared.tiles import Tile, tile_grid
 from app.drawing import pictures
@@ -37,6 +38,7 @@ _LABELS: dict[GalleryMode, str] = {
 _ORDERS: dict[GalleryOrder, str] = {"highest": "Highest first", "lowest": "Lowest first"}
 
 
+@panel
 def gallery(shown: Shown, *, cutoff: float | None) -> None:
     """Mode and page, the tiles, and the opened sample."""
     state = session.state()

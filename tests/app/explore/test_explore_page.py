@@ -39,10 +39,14 @@ def texts(app: AppTest) -> str:
     return "\n".join(str(one.value) for one in [*app.markdown, *app.caption, *app.title])
 
 
+def components(app: AppTest) -> list[dict[str, Any]]:
+    """What was sent to each of our own components."""
+    return [json.loads(one.proto.mixed.json or one.proto.json) for one in app.get("bidi_component")]
+
+
 def tiles(app: AppTest) -> list[dict[str, Any]]:
-    (grid,) = app.get("bidi_component")
-    found: list[dict[str, Any]] = json.loads(grid.proto.mixed.json or grid.proto.json)["tiles"]
-    return found
+    (found,) = [sent["tiles"] for sent in components(app) if "tiles" in sent]
+    return list(found)
 
 
 @pytest.mark.parametrize("page", [None, "export"])
@@ -326,7 +330,8 @@ def test_the_first_epochs_are_offered_where_they_are_better(
     run = run.update(direction_check=run.record.direction_check.model_copy(update=update))
     app = open_app(tmp_path)
     assert "Direction bad" in texts(app)
-    assert metric(app, "Expected AUROC") == "0.4"
+    app.session_state["direction"] = True  # opened
+    assert metric(app.run(), "Expected AUROC") == "0.4"
     app.button(key="use_first_epochs").click().run()
     assert not app.exception
     assert open_run(run.path).record.epochs_used == 1
