@@ -30,9 +30,10 @@ from mimic_core.base.config import ProbeConfig
 from mimic_core.base.errors import ConfigError, RunError
 from mimic_core.base.schema import IMAGE_COLUMNS, Locator, named
 from mimic_core.filters import recipe as filters
-from mimic_core.filters.conditions import Condition, EnsembleVote, Leaf
+from mimic_core.filters.conditions import Condition, EnsembleVote, Leaf, UidList
 from mimic_core.filters.recipe import Recipe, Selection
 from mimic_core.filters.table_view import TableView
+from mimic_core.filters.uid_lists import pinned
 from mimic_core.filters.votes import joined
 from mimic_core.filters.votes import votes as leaf_votes
 from mimic_core.proofs.record import Proof, read_proof
@@ -185,12 +186,34 @@ def _leaf_votes(key: TableKey, said: str, _leaf: Leaf) -> pl.Series:  # noqa: AR
 
 def votes(key: TableKey, condition: Condition) -> pl.Series:
     """The votes (N,) of a condition. Each leaf is counted once: changing one leaves the others."""
-    return joined(condition, lambda leaf: _leaf_votes(key, leaf.model_dump_json(), leaf))
+
+    def counted(leaf: Leaf) -> pl.Series:
+        leaf = local(leaf)
+        return _leaf_votes(key, leaf.model_dump_json(), leaf)
+
+    return joined(condition, counted)
+
+
+def local(leaf: Leaf) -> Leaf:
+    """The leaf with the digest of the list of uids that it names.
+
+    Raises:
+        ConfigError: That list is outside of the folders that the app may read.
+    """
+    if isinstance(leaf, UidList):
+        require_allowed(Path(leaf.file))
+    return pinned(leaf)
+
+
+def selection(key: TableKey, recipe_yaml: str) -> Selection:
+    """What a recipe keeps of a table."""
+    if "uid_list" in recipe_yaml:  # its file may be another one by now
+        recipe_yaml = Recipe.from_yaml(recipe_yaml).with_leaves(local).to_yaml()
+    return _selection(key, recipe_yaml)
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
-def selection(key: TableKey, recipe_yaml: str) -> Selection:
-    """What a recipe keeps of a table."""
+def _selection(key: TableKey, recipe_yaml: str) -> Selection:
     recipe = Recipe.from_yaml(recipe_yaml)
     found = [votes(key, named.condition) for named in recipe.conditions]
     return filters.selection_of(recipe, table(key)["uid"], found)

@@ -200,6 +200,8 @@ def own_name(condition: Condition) -> str:
             name = "map region"
         case kinds.Uids():
             name = "chosen samples"
+        case kinds.UidList():
+            name = condition.describe()
         case kinds.EnsembleVote():
             name = "ensemble"
         case kinds.Not():

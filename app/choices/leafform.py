@@ -1,7 +1,7 @@
 """A condition as the values of a form: what the controls of the editor show and change.
 
 A form may be unfinished (no text typed, no value picked); ``condition`` then raises an error that
-says what is missing. Regions and lists of uids are drawn, not typed, and have no form.
+says what is missing. Regions and samples chosen one by one are drawn, not typed: they have no form.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mimic_core.filters.ensembles.config import Aggregation, Binarisation, Ensem
 from mimic_core.runs.history import HistoryColumn
 from mimic_core.stats.cutoffs import Cutoff
 
-Kind = Literal["percentile", "absolute", "top_k", "ensemble", "category", "text"]
+Kind = Literal["percentile", "absolute", "top_k", "ensemble", "category", "text", "uid_list"]
 Side = Literal["top", "lowest", "between"]
 _AGGREGATIONS: dict[str, type[ways.Majority | ways.Unanimous | ways.MeanRank | ways.LabelModel]] = {
     "majority": ways.Majority,
@@ -43,6 +43,7 @@ class LeafForm:
         by: Column of the groups of a percentile or a top-k; None for the whole table.
         category, values: Category column and the values that are kept.
         text_column, contains, match_case: Of a text.
+        file, listed: Of a list of uids: where it is, and whether its samples are kept or dropped.
         binarise, score, scope, factor, value, top_percent: How a step votes, on which score;
             ``value`` is the cutoff of a threshold where it is not ``factor``/B.
         aggregate, votes: How the votes are put together.
@@ -65,6 +66,8 @@ class LeafForm:
     text_column: str = "caption"
     contains: str = ""
     match_case: bool = False
+    file: str = ""
+    listed: Literal["keep", "drop"] = "keep"
     binarise: str = "kmeans"
     score: HistoryColumn = "mimic_score"
     scope: Literal["epoch", "all"] = "epoch"
@@ -100,6 +103,10 @@ class LeafForm:
                 if self.category is None or not self.values:
                     raise _missing("the values to keep", "choose at least one value")
                 return kinds.Category(column=self.category, values=self.values)
+            case "uid_list":
+                if not self.file:
+                    raise _missing("which file lists the uids", "upload one, or type its path")
+                return kinds.UidList.parse({"file": self.file, "listed": self.listed})
         if not self.contains:
             raise _missing("the text to look for", "type a word of the captions to keep")
         return kinds.Text(
@@ -166,6 +173,8 @@ def form_of(condition: Condition) -> LeafForm | None:
             return LeafForm("category", category=column, values=values)
         case kinds.Text(column=column, contains=contains, match_case=match_case):
             return LeafForm("text", text_column=column, contains=contains, match_case=match_case)
+        case kinds.UidList(file=file, listed=listed):
+            return LeafForm("uid_list", file=file, listed=listed)
         case kinds.EnsembleVote():
             return ensemble_form(condition)
     return None

@@ -119,7 +119,11 @@ def export(
 
 
 def print_counts(selection: Selection, *, err: bool = False) -> None:
-    """Print one line for each reason of a drop, then what is kept."""
+    """Print one line for each list of uids and each reason of a drop, then what is kept."""
+    from mimic_core.filters.selections import lists_met
+
+    for sentence in lists_met(selection):
+        typer.echo(printable(sentence), err=err)
     for reason, count in selection.drops.items():
         typer.echo(f"dropped by {printable(reason)}: {count:,}", err=err)
     share = f"{selection.retention_rate:.1%}"

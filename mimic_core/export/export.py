@@ -15,6 +15,7 @@ from mimic_core.base.errors import ExportError
 from mimic_core.base.identity import uids_digest
 from mimic_core.base.schema import SCHEMA_VERSION
 from mimic_core.export.formats import CSV_NOTE, SUFFIXES, WRITERS, Format, holds_uids
+from mimic_core.filters import uid_lists
 from mimic_core.filters.recipe import Recipe, Selection, needed_columns
 from mimic_core.filters.selections import select
 from mimic_core.runs.run import Run, now, open_run
@@ -185,7 +186,9 @@ def manifest_for(
             {"name": one.name, "columns": sorted(one.columns), "sha256": one.sha256}
             for one in run.record.joins
         ],
-        "recipe": selection.recipe.model_dump(mode="json", exclude_none=True),
+        "recipe": selection.recipe.with_leaves(uid_lists.pinned).model_dump(
+            mode="json", exclude_none=True
+        ),
         "total": selection.total,
         "kept": selection.kept,
         "retention_rate": selection.retention_rate,

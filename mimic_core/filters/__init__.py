@@ -7,6 +7,7 @@ __all__ = [
     "recipe",
     "selections",
     "table_view",
+    "uid_lists",
     "votes",
     "yaml_text",
 ]

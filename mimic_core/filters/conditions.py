@@ -6,6 +6,8 @@ it. Build one from unchecked values with ``.parse``, which raises an error a per
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -220,6 +222,36 @@ class Uids(_Condition):
         return f"{len(self.uids):,} chosen sample{'' if len(self.uids) == 1 else 's'}"
 
 
+class UidList(_Condition):
+    """The samples that a file lists by uid, or all but those (``mimic_core.filters.uid_lists``).
+
+    The file may list others too, such as a subset that was chosen from a larger pool. In a recipe's
+    own file its path may be relative to that. With ``sha256``, only a file of just that content is
+    read; manifests say it.
+    """
+
+    kind: Literal["uid_list"] = "uid_list"
+    file: str = Field(min_length=1)
+    listed: Literal["keep", "drop"] = "keep"
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+
+    @field_validator("file")
+    @classmethod
+    def _a_path(cls, file: str) -> str:
+        if "\0" in file:
+            raise ValueError("no file can have a zero byte in its name")
+        return file
+
+    def columns_read(self) -> frozenset[str]:
+        """The uids alone."""
+        return frozenset({"uid"})
+
+    def describe(self) -> str:
+        """Such as ``listed in subset.npy``."""
+        name = PurePath(self.file).name
+        return f"listed in {name}" if self.listed == "keep" else f"not listed in {name}"
+
+
 class EnsembleVote(_Condition):
     """Samples that the steps of the run keep together (``mimic_core.filters.ensembles.ensemble``).
 
@@ -297,11 +329,26 @@ class Minus(_Condition):
         return f"{_nested(self.keep)} minus {_nested(self.drop)}"
 
 
-Leaf = Absolute | Percentile | TopK | Category | Text | Region | Uids | EnsembleVote
+Leaf = Absolute | Percentile | TopK | Category | Text | Region | Uids | UidList | EnsembleVote
 Condition = Annotated[Leaf | AllOf | AnyOf | Not | Minus, Field(discriminator="kind")]
 
 for _model in (AllOf, AnyOf, Not, Minus):
     _model.model_rebuild()
+
+
+def with_leaves(condition: Condition, change: Callable[[Leaf], Leaf]) -> Condition:
+    """A tree with each of its leaves changed."""
+    match condition:
+        case AllOf() | AnyOf():
+            parts = tuple(with_leaves(part, change) for part in condition.conditions)
+            return condition.model_copy(update={"conditions": parts})
+        case Not():
+            part = with_leaves(condition.condition, change)
+            return condition.model_copy(update={"condition": part})
+        case Minus():
+            keep, drop = (with_leaves(part, change) for part in (condition.keep, condition.drop))
+            return condition.model_copy(update={"keep": keep, "drop": drop})
+    return change(condition)
 
 
 def _nested(condition: Condition) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mimic_core.base import files
 from mimic_core.base.errors import FilterError
-from mimic_core.filters import yaml_text
+from mimic_core.filters import uid_lists, yaml_text
 from mimic_core.filters.recipe import Recipe
 
 FOLDER = "recipes"
@@ -94,12 +94,13 @@ def list_recipes(root: Path) -> RecipeLibrary:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a file.
+    """The recipe in a file; the lists of uids that it names are looked for beside it.
 
     Raises:
         FilterError: The file cannot be read, or holds no recipe.
     """
-    return Recipe.from_yaml(yaml_text.read(path))
+    recipe = Recipe.from_yaml(yaml_text.read(path))
+    return recipe.with_leaves(lambda leaf: uid_lists.beside(leaf, path.absolute().parent))
 
 
 def save_recipe(root: Path, name: str, recipe: Recipe, *, overwrite: bool = False) -> SavedRecipe:

@@ -6,7 +6,7 @@ row which condition was the first to reject it. A recipe without conditions keep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ from mimic_core.base.config import Frozen
 from mimic_core.base.errors import FilterError
 from mimic_core.base.identity import sorted_uids
 from mimic_core.filters import yaml_text
-from mimic_core.filters.conditions import Condition
+from mimic_core.filters.conditions import Condition, Leaf, with_leaves
 from mimic_core.filters.table_view import Table, TableView
 from mimic_core.filters.votes import votes
 from mimic_core.runs.history import HISTORY_COLUMNS, History, HistoryColumn
@@ -76,6 +76,15 @@ class Recipe(Frozen):
                 next_step="choose one of its conditions",
             )
         return Recipe(conditions=tuple(c for c in self.conditions if c.name != name))
+
+    def with_leaves(self, change: Callable[[Leaf], Leaf]) -> Recipe:
+        """This recipe with each leaf of its conditions changed."""
+        return Recipe(
+            conditions=tuple(
+                NamedCondition(name=one.name, condition=with_leaves(one.condition, change))
+                for one in self.conditions
+            )
+        )
 
     def to_yaml(self) -> str:
         """The recipe as YAML text, the same text for equal recipes."""

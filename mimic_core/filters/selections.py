@@ -14,6 +14,8 @@ import polars as pl
 from mimic_core.base import files
 from mimic_core.base.errors import ExportError
 from mimic_core.base.schema import ROW_GROUP_ROWS
+from mimic_core.filters import uid_lists
+from mimic_core.filters.conditions import Leaf, UidList
 from mimic_core.filters.recipe import Recipe, Selection, apply, needed_columns, needed_history
 from mimic_core.runs import stored
 from mimic_core.runs.history import run_history
@@ -26,12 +28,27 @@ def select(run: Run, recipe: Recipe) -> Selection:
 
     Raises:
         FilterError: A condition does not fit the run; the message names the column.
+        SourceError: A list of uids cannot be read.
         RunError: The run is not finished, or damaged.
     """
+    recipe = recipe.with_leaves(uid_lists.pinned)
     table = scan_run(run, needed_columns(recipe))
     asked = needed_history(recipe)
     with stored.intact(run.tables):
         return apply(recipe, table, run_history(run, asked) if asked else None)
+
+
+def lists_met(selection: Selection) -> list[str]:
+    """How each list of uids that the recipe names has met the run, in a sentence."""
+    found: list[str] = []
+
+    def note(leaf: Leaf) -> Leaf:
+        if isinstance(leaf, UidList):
+            found.append(uid_lists.met(leaf, selection.table_uids))
+        return leaf
+
+    selection.recipe.with_leaves(note)
+    return found
 
 
 def kept_uids(selection: Selection) -> pl.DataFrame:

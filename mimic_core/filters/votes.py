@@ -18,6 +18,7 @@ import polars as pl
 from mimic_core.base.errors import FilterError
 from mimic_core.base.schema import named
 from mimic_core.filters import conditions as kinds
+from mimic_core.filters import uid_lists
 from mimic_core.filters.conditions import Condition, Leaf
 from mimic_core.filters.groups import Grouped, best_of_each, between_percentiles, grouped
 from mimic_core.filters.polygon import inside_polygon
@@ -76,6 +77,8 @@ def _leaf_votes(leaf: Leaf, rows: TableView) -> pl.Series:
             return _region(leaf, rows)
         case kinds.Uids():
             return _uids(leaf, rows)
+        case kinds.UidList():
+            return uid_lists.listed_rows(leaf, rows.uids)
         case kinds.EnsembleVote():
             return _ensemble(leaf, rows)
 

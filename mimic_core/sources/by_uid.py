@@ -111,7 +111,7 @@ def read_uids(path: Path) -> pl.Series:
     Raises:
         SourceError: The file cannot be read, or lists none.
     """
-    require_file(path, MAX_UID_FILE, LIST_FORMS)
+    require_list(path)
     try:
         uids = uid_texts(_listed(path), path)
     except (*FAILURES, EOFError, Unusable) as error:
@@ -124,6 +124,11 @@ def read_uids(path: Path) -> pl.Series:
             next_step="write one uid per line into it",
         )
     return uids
+
+
+def require_list(path: Path) -> None:
+    """Refuse what cannot be a list of uids: no file, or too large."""
+    require_file(path, MAX_UID_FILE, LIST_FORMS)
 
 
 def require_file(path: Path, limit: int, allowed: str) -> None:
@@ -279,7 +284,7 @@ def _beside(path: Path, uids: Path | None, rows: int) -> pl.Series:
             allowed=FORMS,
             next_step="name the file of its uids, one for each row in order, with --uids",
         )
-    require_file(place, MAX_UID_FILE, LIST_FORMS)
+    require_list(place)
     found = uid_texts(_listed(place), place)
     if len(found) != rows:
         raise SourceError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import streamlit as st
@@ -10,6 +12,7 @@ import streamlit as st
 from app.cache import filters, tables
 from app.choices.leafform import Kind, LeafForm, as_kind
 from app.components.shared.controls import Put, bound
+from app.library import runs_root, store_upload
 from app.shown import Shown
 from app.state import session
 from app.text import plain, spoken
@@ -22,6 +25,7 @@ _KINDS: dict[Kind, str] = {
     "ensemble": "Ensemble",
     "category": "Category",
     "text": "Text",
+    "uid_list": "Uid list",
 }
 _SIDES = {"top": "Top", "lowest": "Lowest", "between": "Between"}
 
@@ -156,6 +160,41 @@ def category_controls(shown: Shown, form: LeafForm, put: Put) -> None:
     gone = [value for value in form.values if value not in known]
     if gone:
         st.caption(f"Also kept, but not in this run: {plain(', '.join(map(str, gone)))}")
+
+
+def list_controls(form: LeafForm, put: Put) -> None:
+    """A file that lists uids, uploaded or on this machine, and what becomes of its samples."""
+    key, uploaded = "leaf_file", "leaf_upload"
+
+    def store(file: Path) -> None:
+        put(file=str(file))
+
+    file = st.file_uploader(
+        "List of uids",
+        type=["txt", "csv", "tsv", "parquet", "jsonl", "npy"],
+        key=uploaded,
+        on_change=lambda: _stored(session.value(uploaded), store),
+        help="One uid per line, a table with a column uid, or DataComp's .npy.",
+    )
+    path, side = st.columns([3, 2])
+    path.text_input(
+        "or its path on this machine",
+        key=session.bind(key, form.file),
+        disabled=file is not None,
+        on_change=lambda: put(file=session.value(key).strip()),
+        placeholder="/data/subset.npy",
+    )
+    side.selectbox(
+        "Listed samples are",
+        ["keep", "drop"],
+        format_func={"keep": "kept", "drop": "dropped"}.__getitem__,
+        **bound("listed", form.listed, put),
+    )
+
+
+def _stored(file: BinaryIO | None, store: Callable[[Path], None]) -> None:
+    if file is not None:
+        store(store_upload(file, file.name, runs_root()))
 
 
 def text_controls(shown: Shown, form: LeafForm, put: Put) -> None:

@@ -23,7 +23,7 @@ from app.state import session
 from app.state.filters import Editor, Task
 from app.text import count, plain, share
 from mimic_core.base.errors import MimicError
-from mimic_core.filters.conditions import Condition
+from mimic_core.filters.conditions import Condition, with_leaves
 from mimic_core.filters.recipe import Recipe
 
 _HEADS: dict[Task, str] = {
@@ -102,6 +102,8 @@ def leaf_editor(shown: Shown, editor: Editor) -> None:
                 ensemble_controls(editor.form, put, steps=steps)
             case "category":
                 leaf_controls.category_controls(shown, editor.form, put)
+            case "uid_list":
+                leaf_controls.list_controls(editor.form, put)
             case "text":
                 leaf_controls.text_controls(shown, editor.form, put)
             case _:
@@ -155,7 +157,7 @@ def _add(recipe: Recipe, editor: Editor, condition: Condition) -> None:
 
 def _condition(form: LeafForm) -> Condition | None:
     try:
-        return form.condition()
+        return with_leaves(form.condition(), tables.local)
     except MimicError:
         return None
 
@@ -163,7 +165,7 @@ def _condition(form: LeafForm) -> Condition | None:
 def _outcome(shown: Shown, form: LeafForm) -> Condition | None:
     """Say what the condition keeps by itself, or why it cannot be applied yet."""
     try:
-        condition = form.condition()
+        condition = with_leaves(form.condition(), tables.local)
         kept = filters.kept_alone(shown.key, condition)
     except MimicError as error:
         problem = error.problem[:1].upper() + error.problem[1:]

@@ -63,6 +63,7 @@ def upload(shown: Shown) -> None:
         with errors_shown():
             name = Path(file.name).stem
             recipe = Recipe.from_yaml(yaml_text.decoded(file.getvalue(), file.name))
+            recipe = recipe.with_leaves(tables.local)
             tables.selection(shown.key, recipe.to_yaml())  # raises if the run lacks a column
             name = f"{name} (file)" if name == PRESENT else name
             now = session.state().proving

@@ -45,6 +45,7 @@ def recipe_upload(shown: Shown, label: str) -> None:
     if file is None or file.file_id == session.state().loaded:
         return
     recipe = Recipe.from_yaml(yaml_text.decoded(file.getvalue(), file.name))
+    recipe = recipe.with_leaves(tables.local)
     tables.selection(shown.key, recipe.to_yaml())  # raises if the run lacks a column
     session.change(loaded=file.file_id)
     use_recipe(recipe, None)

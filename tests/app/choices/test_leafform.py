@@ -21,6 +21,7 @@ from mimic_core.filters.conditions import (
     Region,
     Text,
     TopK,
+    UidList,
     Uids,
 )
 from mimic_core.filters.ensembles.config import (
@@ -69,6 +70,7 @@ AGGREGATIONS = (Majority(), AtLeast(votes=3), Unanimous(), MeanRank(), LabelMode
         Category(column="width", values=(32, 64)),
         Text(contains="dog"),
         Text(column="key", contains="Dog", match_case=True),
+        UidList(file="a.npy", listed="drop"),
         EnsembleVote(min_confidence=0.8),
     ],
 )
@@ -103,6 +105,7 @@ def test_what_is_drawn_or_joined_has_no_form() -> None:
         (LeafForm("text"), "text to look for"),
         (LeafForm("category", category="topic"), "values to keep"),
         (LeafForm("category"), "values to keep"),
+        (LeafForm("uid_list"), "which file lists"),
         (LeafForm("absolute"), "end of the range"),
         (LeafForm("top_k"), "how many"),
         (LeafForm("ensemble", binarise="threshold", score="loss"), "score to cut at"),

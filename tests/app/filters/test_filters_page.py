@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.choices import editing
+from app.library import READ_VARIABLE
 from app.state.address import pack
 from app.state.filters import BEFORE, EVERYTHING, FiltersState
 from app.state.session import AppState
@@ -31,6 +33,7 @@ from mimic_core.filters.conditions import (
     Region,
     Text,
     TopK,
+    UidList,
     Uids,
 )
 from mimic_core.filters.library import list_recipes, save_recipe
@@ -626,3 +629,33 @@ def test_the_address_carries_the_recipe(filters_page: Any, run: Run, open_app: O
     letters = app.query_params["select"]
     again = open_app(run.path.parent, "filters", run_id=run.id, select=letters)
     assert conditions(again) == [SHOWPIECE]
+
+
+def test_a_list_of_uids_is_uploaded_typed_and_turned_round(
+    tmp_path: Path, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = fake_run(tmp_path / "runs", n=40, images=False)
+    uids = run_table(own)["uid"]
+    app = open_app(tmp_path / "runs", "filters", own.id)
+    app.button(key="add_condition").click().run()
+    app.pills(key="leaf_kind").set_value("uid_list").run()
+    assert app.button(key="edit_add").disabled
+    data = "\n".join(uids[:7]).encode()
+    app.file_uploader(key="leaf_upload").set_value([("mine.txt", data, "text/plain")]).run()
+    app.button(key="edit_add").click().run()
+    (listed,) = conditions(app)
+    assert isinstance(listed, UidList)
+    assert Path(listed.file).read_bytes() == data
+    assert listed.sha256 == hashlib.sha256(data).hexdigest()
+    assert metric(app, "Kept") == "7 of 40"
+
+
+def test_a_list_of_uids_outside_of_the_roots_is_not_read(
+    tmp_path: Path, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = fake_run(tmp_path / "runs", n=40, images=False)
+    (tmp_path / "secret.txt").write_text(run_table(own)["uid"][0])
+    monkeypatch.setenv(READ_VARIABLE, str(tmp_path / "runs"))
+    foreign = Recipe().with_condition("secret", UidList(file=str(tmp_path / "secret.txt")))
+    app = open_app(tmp_path / "runs", "filters", own.id, pack(foreign))
+    assert "outside of the folders" in "".join(str(one.value) for one in app.error)
