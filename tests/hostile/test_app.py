@@ -15,7 +15,6 @@ import pytest
 from google.protobuf.message import Message
 from streamlit.testing.v1 import AppTest
 
-import mimic_core.scoring.tuning  # noqa: F401 - the app imports it in a thread, beside pytest's filters
 from app.cache.tables import picture_of
 from app.components.shared.sign_in import may_enter
 from app.library import (
@@ -36,10 +35,17 @@ from mimic_core.sources import by_uid
 from tests.fakes import fake_run
 from tests.hostile.foreign import CATEGORY, MARK, NUMBER, ODD, foreign_recipe, foreign_run
 from tests.hostile.runner import Hostile
-from tests.places import ROOT
+from tests.pages import (
+    MAIN,
+    STATE,
+    OpenApp,
+    components_are_looked_for_once,
+    elsewhere,
+    no_defects,
+    open_app,
+)
 from tests.recipes import recipe
 
-DEFECTS = "app.components.shared.errors"  # the logger that is told of them
 PAGES = ("explore", "dynamics", "filters", "prove", "export", "data", "train")
 # What streamlit and the browser show as it is. Everything else is markdown.
 RAW = {
@@ -52,6 +58,7 @@ RAW = {
 NAMES = {"id", "form_id", "key", "url", "user_key", "icon", "alt"}
 
 Open = Callable[..., AppTest]
+__all__ = ["components_are_looked_for_once", "elsewhere", "no_defects", "open_app"]
 
 
 @pytest.fixture
@@ -59,30 +66,12 @@ def foreign(tmp_path: Path, run: Run) -> Run:
     return foreign_run(run, tmp_path / "runs")
 
 
-@pytest.fixture(autouse=True)
-def _no_defects(
-    caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
-    """What the pages call a defect fails the test; no test sees the bundled run."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("app.library.BUNDLED_ROOT", tmp_path / "bundled")
-    yield
-    logged = [one for one in caplog.get_records("call") if one.name == DEFECTS]
-    assert [one.exc_info for one in logged if one.levelname == "ERROR"] == []
-
-
 @pytest.fixture
-def open_app(monkeypatch: pytest.MonkeyPatch) -> Open:
-    def start(found: Run, page: str = "explore", **address: str) -> AppTest:
-        monkeypatch.setenv(ROOT_VARIABLE, str(found.path.parent))
-        app = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=60)
-        for name, value in {"run": found.id, **address}.items():
-            app.query_params[name] = value
-        app.run()
-        if page != "explore":
-            app.switch_page(f"views/{page}.py").run()
-        assert not app.exception
-        return app
+def open_page(open_app: OpenApp) -> Open:
+    def start(
+        found: Run, page: str = "explore", *, run: str | None = None, **address: str
+    ) -> AppTest:
+        return open_app(found.path.parent, page, run or found.id, **address)
 
     return start
 
@@ -110,12 +99,12 @@ def _all_messages(app: AppTest) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_foreign_text_is_never_markup(open_app: Open, foreign: Run, page: str) -> None:
-    app = open_app(foreign, page, select=pack(foreign_recipe()))
+def test_foreign_text_is_never_markup(open_page: Open, foreign: Run, page: str) -> None:
+    app = open_page(foreign, page, select=pack(foreign_recipe()))
     if page == "explore":
-        state = app.session_state["mimicscope"]
+        state = app.session_state[STATE]
         uid = foreign.features.samples["uid"][3]
-        app.session_state["mimicscope"] = replace(state, column=NUMBER, colour=CATEGORY, opened=uid)
+        app.session_state[STATE] = replace(state, column=NUMBER, colour=CATEGORY, opened=uid)
         app.run()
     seen = 0
     for message in _all_messages(app):
@@ -134,10 +123,10 @@ def test_foreign_text_is_never_markup(open_app: Open, foreign: Run, page: str) -
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_a_column_of_an_odd_name_can_be_shown(open_app: Open, foreign: Run, name: str) -> None:
-    app = open_app(foreign)
-    state = app.session_state["mimicscope"]
-    app.session_state["mimicscope"] = replace(state, column=name, colour=name)
+def test_a_column_of_an_odd_name_can_be_shown(open_page: Open, foreign: Run, name: str) -> None:
+    app = open_page(foreign)
+    state = app.session_state[STATE]
+    app.session_state[STATE] = replace(state, column=name, colour=name)
     app.run()
     assert not app.exception
     assert [one.value for one in app.error] == []
@@ -155,33 +144,33 @@ LETTERS = {
 
 
 @pytest.mark.parametrize("name", LETTERS)
-def test_a_selection_in_the_address_that_is_none(open_app: Open, run: Run, name: str) -> None:
-    app = open_app(run, select=LETTERS[name])
+def test_a_selection_in_the_address_that_is_none(open_page: Open, run: Run, name: str) -> None:
+    app = open_page(run, select=LETTERS[name])
     assert app.error or app.warning
 
 
 @pytest.mark.parametrize(
     "run_id", ["../../etc", "nobody", "<b>x</b>", "a\0b", "x" * 5000, ":material/home:"]
 )
-def test_a_run_in_the_address_that_is_none(open_app: Open, run: Run, run_id: str) -> None:
-    app = open_app(run, run=run_id)
+def test_a_run_in_the_address_that_is_none(open_page: Open, run: Run, run_id: str) -> None:
+    app = open_page(run, run=run_id)
     assert not app.exception
 
 
-def test_a_damaged_run_does_not_hide_the_others(open_app: Open, foreign: Run) -> None:
+def test_a_damaged_run_does_not_hide_the_others(open_page: Open, foreign: Run) -> None:
     for number, text in enumerate(("", "{}", "[]", "\udcff", '{"schema_version": 2}')):
         folder = foreign.path.parent / f"bad-{number} {MARK.replace('/', '')}"
         folder.mkdir()
         (folder / "run.json").write_bytes(text.encode(errors="surrogateescape"))
-    app = open_app(foreign)
+    app = open_page(foreign)
     assert app.metric  # the good run is shown
     assert sum("bad" in one.value for one in app.sidebar.caption) == 5
 
 
-def test_a_damaged_table_is_a_message(open_app: Open, foreign: Run) -> None:
+def test_a_damaged_table_is_a_message(open_page: Open, foreign: Run) -> None:
     path = foreign.features.path / "samples" / "00001.parquet"
     path.write_bytes(path.read_bytes()[:50])
-    app = open_app(foreign)
+    app = open_page(foreign)
     assert "00001" in app.error[0].value
 
 
@@ -247,7 +236,7 @@ def test_links_of_a_pool_lead_into_the_roots_alone(
 
 
 def test_images_outside_of_the_roots_are_not_shown(
-    open_app: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_page: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = fake_run(tmp_path / "runs", n=6)
     pool = shutil.move(found.features.source_root(), tmp_path / "elsewhere")
@@ -268,8 +257,8 @@ def test_images_outside_of_the_roots_are_not_shown(
     "path",
     ["a\0b", "/dev/zero", "/proc/self/mem", "~nobody/x", "x" * 5000, "<b>x</b>"],
 )
-def test_hostile_paths_in_the_field_of_the_pool(open_app: Open, run: Run, path: str) -> None:
-    app = open_app(run, "data")
+def test_hostile_paths_in_the_field_of_the_pool(open_page: Open, run: Run, path: str) -> None:
+    app = open_page(run, "data")
     app.segmented_control(key="pool_kind").set_value("On this machine").run()
     app.text_input(key="pool_path").set_value(path).run()
     assert not app.exception
@@ -279,13 +268,13 @@ def test_hostile_paths_in_the_field_of_the_pool(open_app: Open, run: Run, path: 
 # --- signing in ---
 
 
-def test_nobody_has_to_sign_in_unless_the_server_asks(open_app: Open, run: Run) -> None:
-    assert open_app(run).metric
+def test_nobody_has_to_sign_in_unless_the_server_asks(open_page: Open, run: Run) -> None:
+    assert open_page(run).metric
 
 
 def test_without_signing_in_no_page_is_shown(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     monkeypatch.setenv(ROOT_VARIABLE, str(run.path.parent))
-    app = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=60)
+    app = AppTest.from_file(str(MAIN), default_timeout=60)
     app.secrets["auth"] = {"client_id": "x"}
     app.run()
     assert not app.exception

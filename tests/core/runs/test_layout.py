@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import subprocess
 import sys
+import warnings
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -230,31 +234,71 @@ def assert_apart(place: np.ndarray, cluster: np.ndarray) -> None:
     assert (nearest == cluster).all()
 
 
-# Both libraries compile for long in every process: a test each, which two processes can share.
-
-
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of umap and numba themselves
 def test_umap_separates_clusters_and_repeats() -> None:
+    """UMAP as plain Python, by ``tests/conftest.py``: the same numbers without compiling."""
     x, cluster = clusters()
     config = MapConfig(n_neighbors=6, epochs=60)
     place = umap_map(x, config)
     assert_apart(place, cluster)
     assert umap_map(x, config).tobytes() == place.tobytes()
+    assert umap_map(x, config.model_copy(update={"seed": 1})).tobytes() != place.tobytes()
+
+
+class ExactNeighbours:
+    """What ``NNDescent`` estimates, by all distances."""
+
+    def __init__(self, fitted: np.ndarray, **settings: int) -> None:
+        assert settings == {"n_neighbors": settings["n_neighbors"], "random_state": 0, "n_jobs": 1}
+        self.fitted = fitted
+
+    def query(self, x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        apart = np.linalg.norm(x[:, None] - self.fitted[None], axis=2)
+        nearest = np.argsort(apart, axis=1)[:, :k]
+        return nearest, np.take_along_axis(apart, nearest, axis=1)
+
+
+@pytest.fixture
+def exact_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands in for pynndescent, which compiles for a minute."""
+    monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=ExactNeighbours))
+
+
+def test_a_sample_lies_at_the_weighted_mean_of_its_nearest(exact_neighbours: None) -> None:
+    fitted = np.array([[0.0], [1.0], [4.0]], np.float32)
+    place = np.array([[90, 90], [30, 0], [0, 60]], np.float32)
+    x = np.array([[3.0], [4.0], [-2.0]], np.float32)  # 1 and 2 away; on one; 2 and 3 away
+    found = layout._beside_neighbours(x, fitted, place, MapConfig(n_neighbors=2))
+    np.testing.assert_allclose(found, [[10, 40], [0, 60], [66, 54]], rtol=1e-4, atol=1e-3)
+    assert found.dtype == np.float32
+
+
+def test_the_rest_is_placed_beside_its_own(fits: list[np.ndarray], exact_neighbours: None) -> None:
+    x, cluster = clusters()
+    uids = pl.Series([f"{i:032x}" for i in range(90)])
+    place = umap_map(x, MapConfig(n_neighbors=6, max_fit=60), uids=uids)
+    assert [len(fitted) for fitted in fits] == [60]
+    assert_apart(place, cluster)
+
+
+def _lay_out_compiled() -> None:
+    """The two libraries as a user's map has them: what is fitted, and the rest beside it."""
+    warnings.simplefilter("ignore")  # of umap, pynndescent and numba themselves
+    x, cluster = clusters()
+    uids = pl.Series([f"{i:032x}" for i in range(90)])
+    config = MapConfig(n_neighbors=6, max_fit=60, epochs=60)
+    place = umap_map(x, config, uids=uids)
+    assert_apart(place, cluster)
+    drawn = np.sort(draws.order(uids, 0)[:60])
+    fitted = x[drawn].astype(np.float32)
+    copies = layout._beside_neighbours(fitted, fitted, place[drawn], config)
+    np.testing.assert_allclose(copies, place[drawn], atol=1e-3)  # a copy lands on its original
+    assert umap_map(x, config, uids=uids).tobytes() == place.tobytes()
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of pynndescent and numba themselves
-def test_the_rest_is_placed_beside_its_own_and_repeats(fits: list[np.ndarray]) -> None:
-    x, cluster = clusters()
-    uids = pl.Series([f"{i:032x}" for i in range(90)])
-    config = MapConfig(n_neighbors=6, max_fit=60)
-    place = umap_map(x, config, uids=uids)
-    assert [len(fitted) for fitted in fits] == [60]
-    assert_apart(place, cluster)
-    drawn = np.sort(draws.order(uids, 0)[:60])
-    copies = layout._beside_neighbours(
-        x[drawn].astype(np.float32), x[drawn].astype(np.float32), place[drawn], config
-    )
-    np.testing.assert_allclose(copies, place[drawn], atol=1e-3)  # a copy lands on its original
-    assert umap_map(x, config, uids=uids).tobytes() == place.tobytes()
+def test_the_compiled_libraries_lay_out_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "0")  # read when numba is imported
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as process:
+        process.submit(_lay_out_compiled).result()
