@@ -1,5 +1,5 @@
 from .base.config import RunConfig as RunConfig
-from .export.export import replay as replay
+from .export.record import replay as replay
 from .filters.ensembles.ensemble import ensemble as ensemble
 from .filters.recipe import Recipe as Recipe
 from .filters.recipe import Selection as Selection

@@ -258,6 +258,25 @@ def test_the_recipe_in_the_readme_filters(tmp_path: Path) -> None:
     assert set(selection.drops) == set(recipe.names)
 
 
+@needs_readme
+def test_the_readme_names_a_test_for_every_format_of_exports() -> None:
+    from mimic_core.export.settings import FORMATS
+
+    text = README.read_text("utf-8")
+    table = text[text.index("| `--format` |") :].partition("\n\n")[0]
+    told: list[str] = []
+    for row in table.splitlines()[2:]:
+        formats, _, tests = row.strip("| ").split(" | ")
+        told += re.findall(r"`(\w+)`", formats)
+        named = re.findall(r"`(test_\w+\.py)`", tests)
+        assert named
+        for name in named:
+            source = (ROOT / "tests" / "core" / "export" / name).read_text("utf-8")
+            by_name = any(f'"{one}"' in source for one in re.findall(r"`(\w+)`", formats))
+            assert by_name, f"{name} says nothing of {formats}"
+    assert sorted(told) == sorted(FORMATS)
+
+
 def screen_texts(path: Path) -> Iterator[tuple[int, str]]:
     """Sentences in the code: strings with a space that are no docstrings."""
     tree = ast.parse(path.read_text("utf-8"))

@@ -29,6 +29,8 @@ from app.library import require_allowed
 from mimic_core.base.config import ProbeConfig
 from mimic_core.base.errors import ConfigError, RunError
 from mimic_core.base.schema import IMAGE_COLUMNS, Locator, named
+from mimic_core.export.original_table import table_name
+from mimic_core.export.settings import ExportConfig
 from mimic_core.filters import recipe as filters
 from mimic_core.filters.conditions import Condition, EnsembleVote, Leaf, UidList
 from mimic_core.filters.recipe import Recipe, Selection
@@ -243,6 +245,13 @@ def category_values(key: TableKey, column: str) -> list[Any]:
 def trusted(key: TableKey) -> list[str]:
     """What could mark the good samples, as the command line takes it."""
     return trusted_candidates(table(key))
+
+
+@st.cache_data(max_entries=12, show_spinner="Looking at the pool…")
+def table_suffix(key: TableKey, table: str | None) -> str:
+    """The suffix of the table that gets a keep column; empty where it is several."""
+    name = table_name(run(key), ExportConfig(format="keep_column", table=table))
+    return "" if name is None else Path(name).suffix
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

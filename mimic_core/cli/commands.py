@@ -15,6 +15,7 @@ from mimic_core.base.config import Frozen, RunConfig
 from mimic_core.base.errors import ConfigError
 from mimic_core.base.specification import default_temperature
 from mimic_core.cli.options import flag, optional_fields
+from mimic_core.export.settings import ExportConfig
 from mimic_core.jobs.options import JobOptions
 from mimic_core.proofs.record import ProofRequest
 from mimic_core.proofs.settings import ProveConfig
@@ -87,6 +88,15 @@ def prove_command(
         *(["--recipe", recipe] for recipe in recipes),
         *([] if held_out is None else [["--held-out", held_out]]),
         *_changed(request.config, **own),
+    )
+
+
+def export_command(config: ExportConfig, run: Run, *, runs: str, out: str, recipe: str) -> str:
+    """The command that writes what the recipe file keeps of a run under ``runs``."""
+    return written(
+        ["export", run.id, "--format", config.format],
+        ["--out", out, "--recipe", recipe, "--runs", runs],
+        *_changed(config, format=config.format),
     )
 
 

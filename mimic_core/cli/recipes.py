@@ -45,7 +45,7 @@ def replay(
     runs: RunsFolder = Path("runs"),
 ) -> None:
     """Make an exported selection again and compare it with its manifest; exit 1 if it differs."""
-    from mimic_core.export.export import replay as replay_export
+    from mimic_core.export.record import replay as replay_export
 
     selection = replay_export(manifest, runs)
     print_counts(selection)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mimic_core.base.errors import RunError, printable
-from mimic_core.cli.options import RunsFolder
+from mimic_core.cli import options
+from mimic_core.cli.options import Group, RunsFolder
+from mimic_core.export.settings import ExportConfig
 
 if TYPE_CHECKING:
     from mimic_core.filters.recipe import Selection
     from mimic_core.runs.run import Run
-
-Format = Literal["parquet", "csv", "jsonl", "datacomp"]  # of mimic_core.export.formats (polars)
 
 RunArgument = Annotated[str, typer.Argument(help="A run directory, or the id of a run.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -92,28 +92,50 @@ def layout(run: RunArgument, out: RunsFolder = Path("runs")) -> None:
     typer.echo(found.features.path / "map.parquet")
 
 
+@options.takes(
+    Group(ExportConfig, ("format",)),
+    Group(ExportConfig, ("shard_size",), "Shards: webdataset, hf_parquet"),
+    Group(ExportConfig, ("split_column", "no_splits"), "Splits: imagefolder, hf_parquet, classes"),
+    Group(ExportConfig, ("repeats", "repeats_total", "repeats_penalty"), "DataComp uids"),
+    Group(ExportConfig, ("table",), "The keep column"),
+)
 def export(
     run: RunArgument,
-    file_format: Annotated[Format, typer.Option("--format", help="What to write.")],
-    out: Annotated[Path, typer.Option(help="The file to write.")],
+    out: Annotated[
+        Path, typer.Option(help="The file to write; of formats that are many files, the folder.")
+    ],
+    *,
     recipe: Annotated[
         Path | None, typer.Option(help="A recipe in YAML; default all samples.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace a file, or an earlier export, that is there.")
+    ] = False,
     runs: RunsFolder = Path("runs"),
+    **given: Any,
 ) -> None:
-    """Write the samples that a recipe keeps; the files written are named on standard output."""
+    """Write the samples that a recipe keeps; what is written is named on standard output.
+
+    Pictures are copied as they are. Stopped or killed, nothing is left.
+    """
+    from mimic_core.cli.terminal import watched
     from mimic_core.export.export import export as write_export
     from mimic_core.filters.library import read_recipe
     from mimic_core.filters.recipe import Recipe
     from mimic_core.filters.selections import select
     from mimic_core.runs.table import run_table
 
+    config = ExportConfig.parse(options.values(ExportConfig, options.given(given)))
     found = find_run(run, runs)
     chosen = Recipe() if recipe is None else read_recipe(recipe)
     selection, table = select(found, chosen), run_table(found)
-    result = write_export(selection, table, found, format=file_format, out=out, overwrite=overwrite)
+    with watched() as progress:
+        result = write_export(
+            selection, table, found, config, out=out, overwrite=overwrite, progress=progress
+        )
     print_counts(selection, err=True)
+    for reason, count in result.not_exported.items():
+        typer.echo(f"not exported, {reason}: {count:,} (the manifest names them)", err=True)
     for path in (*result.files, result.manifest):
         typer.echo(path)
 

@@ -1,3 +1,3 @@
 """A selection as files, each with a manifest that replays."""
 
-__all__ = ["export", "formats"]
+__all__ = ["export", "formats", "original_table", "record", "settings"]

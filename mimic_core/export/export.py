@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,104 +11,142 @@ from typing import Any
 import polars as pl
 
 from mimic_core.base import files
-from mimic_core.base.errors import ExportError
-from mimic_core.base.identity import uids_digest
-from mimic_core.base.schema import SCHEMA_VERSION
-from mimic_core.export.formats import CSV_NOTE, SUFFIXES, WRITERS, Format, holds_uids
-from mimic_core.filters import uid_lists
-from mimic_core.filters.recipe import Recipe, Selection, needed_columns
+from mimic_core.base.errors import ExportError, MimicError
+from mimic_core.base.progress import Progress, Silent
+from mimic_core.export import folders, shards
+from mimic_core.export.destination import Draft, written
+from mimic_core.export.formats import WRITERS, datacomp_bytes, holds_uids
+from mimic_core.export.original_table import keep_column
+from mimic_core.export.pictures import Account, Pictures, Unexported, picture_bytes, pool_order
+from mimic_core.export.record import (
+    MANIFEST_SUFFIX,
+    ExportRequest,
+    counted_pictures,
+    manifest_of,
+    read_manifest,
+    require_intact,
+    same_request,
+)
+from mimic_core.export.repeats import repeats_of
+from mimic_core.export.settings import FOLDERS, SUFFIXES, TABLES, ExportConfig, ExportFormat
+from mimic_core.export.work import Work
+from mimic_core.filters.recipe import Selection
 from mimic_core.filters.selections import select
-from mimic_core.runs.run import Run, now, open_run
-from mimic_core.runs.table import map_config
-from mimic_core.sources.joining import joined_digest
+from mimic_core.runs.run import Run, open_run
+from mimic_core.runs.table import run_table
 
-MANIFEST_SUFFIX = ".manifest.json"
-REMEDY = "export the selection again"
-
-
-def _is_name(value: object) -> bool:
-    """Whether a manifest may use it as the name of a file or folder beside it."""
-    return isinstance(value, str) and value not in ("", "..") and Path(value).name == value
-
-
-def _are_files(value: object) -> bool:
-    if not isinstance(value, list):
-        return False
-    return all(
-        isinstance(one, dict) and _is_name(one.get("name")) and isinstance(one.get("sha256"), str)
-        for one in value
-    )
-
-
-def _are_joins(value: object) -> bool:
-    if not isinstance(value, list):
-        return False
-    return all(
-        isinstance(one, dict)
-        and isinstance(one.get("name"), str)
-        and isinstance(one.get("sha256"), str)
-        and isinstance(one.get("columns"), list)
-        and all(isinstance(name, str) for name in one["columns"])
-        for one in value
-    )
-
-
-_FIELDS: dict[str, Callable[[object], bool]] = {
-    "run_id": _is_name,
-    "epochs_used": lambda value: value is None or isinstance(value, int),
-    "recipe": lambda value: isinstance(value, dict),
-    "uids_sha256": lambda value: isinstance(value, str),
-    "files": _are_files,
-    "joins": _are_joins,
-    "total": lambda value: isinstance(value, int),
-    "drops": lambda value: isinstance(value, dict),
+_PER_SAMPLE = 4096  # bytes beside the picture: caption, metadata, headers
+_WITH_PICTURES: dict[ExportFormat, Callable[[Work], None]] = {
+    "webdataset": shards.webdataset,
+    "hf_parquet": shards.hf_parquet,
+    "imagefolder": folders.imagefolder,
+    "open_clip": folders.open_clip,
+    "files": folders.file_list,
+    "links": folders.links,
+    "classes": folders.classes,
+    "keep_column": keep_column,
 }
+_COPIED: tuple[ExportFormat, ...] = ("webdataset", "hf_parquet", "imagefolder")
 
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """What an export wrote: the data files, and the manifest beside them."""
+    """What an export wrote: the files and folders with the samples, and the manifest beside them.
+
+    ``not_exported`` counts the kept samples that are in no file, by reason.
+    """
 
     files: tuple[Path, ...]
     manifest: Path
+    not_exported: dict[str, int]
 
 
 def export(
     selection: Selection,
     table: pl.DataFrame,
     run: Run,
+    config: ExportConfig,
     *,
-    format: Format,  # noqa: A002 - the word of the command line and of the manifest
     out: Path,
     overwrite: bool = False,
+    within: Collection[Path] = (),
+    progress: Progress | None = None,
 ) -> ExportResult:
-    """Write the kept samples to the file ``out`` and a manifest to ``<out>.manifest.json``.
+    """Write the kept samples to the file or folder ``out``, and a manifest to
+    ``<out>.manifest.json``.
 
-    Exactly the selected uids are written, with all columns of ``table`` (DataComp's format holds
-    uids only), in the order of the uids. A selection that keeps nothing gives a file without rows.
-    Writing again what is there already changes nothing.
+    Tables hold exactly the selected uids with all columns of ``table`` in the order of the uids.
+    Formats with pictures hold those whose original bytes are still there, in the order of the pool,
+    and the manifest says of each other one why it is missing. Either all files are there under
+    their names, or none is. Writing again what is there already changes nothing.
+
+    Args:
+        selection: Made from ``table``.
+        table: Of ``run`` (``mimic_core.runs.table``).
+        run: A finished run.
+        config: What is written.
+        out: A file or, of formats that are many files, a folder.
+        overwrite: Whether a file, or an earlier export, of that name is replaced.
+        within: Folders that no picture is read outside of; none, no limit.
+        progress: Told how far it is; None for nobody.
 
     Raises:
-        ExportError: The pool's uids are not those of ``format``, or ``out`` has the wrong suffix,
-            or another file is there and ``overwrite`` is not set, or the selection was made from
-            another table.
+        ExportError: The format does not fit the pool, or ``out`` the format; something else is
+            there and may not be replaced; the disk is full.
+        RunError: The pool's pictures are needed and not where they were.
+        Interrupted: ``progress.check`` asked to stop; nothing is left.
     """
-    _check_target(out, format)
-    require_known_uids(run, table, format)
-    data = export_bytes(selection, table, format=format)
-    manifest = manifest_for(selection, run, format=format, name=out.name, data=data)
-    place = out.with_name(out.name + MANIFEST_SUFFIX)
-    if not overwrite:
-        _refuse_other(out, same=files.holds(out, data))
-        _refuse_other(place, same=place.is_file() and _undated(place) == _undated(manifest))
-    if not out.exists() or overwrite:
-        files.write_bytes(out, data)
-    if not place.exists() or overwrite:
-        files.write_json(place, manifest)
-    return ExportResult((out,), place)
+    _check_target(out, config.format)
+    require_known_uids(run, table, config.format)
+    rows = selected_rows(selection, table)
+    account, place = Account(), out.with_name(out.name + MANIFEST_SUFFIX)
+    asked = manifest_of(selection, run, config, written=[], account=account)
+    if overwrite:
+        _refuse_foreign_folders(out, place)
+    elif (found := _already_there(out, place, asked)) is not None:
+        return found
+    progress = progress or Silent()
+    with Draft(out) as draft:
+        if config.format in TABLES:
+            data = _table_bytes(rows, config, account)
+            if not overwrite and os.path.lexists(out) and not files.holds(out, data):
+                raise _taken(out)
+            draft.write(out.name, data)
+        else:
+            kept = table.join(rows.select("uid"), on="uid", how="semi", maintain_order="left")
+            draft.require_space(_needed(kept, config.format))
+            progress.phase("export", len(kept))
+            with Pictures(run, account, progress, within=within) as pictures:
+                work = Work(run, pool_order(kept), config, draft, out.name, pictures, account)
+                _WITH_PICTURES[config.format](work)
+        said = manifest_of(
+            selection,
+            run,
+            config,
+            written=draft.files,
+            account=account,
+            pictures=draft.counted(counted_pictures),
+        )
+        names = draft.commit(place.name, said, replace=overwrite)
+    return ExportResult(tuple(out.with_name(name) for name in names), place, said["not_exported"])
 
 
-def require_known_uids(run: Run, table: pl.DataFrame, file_format: Format) -> None:
+def carry_out(request: ExportRequest, progress: Progress) -> ExportResult:
+    """The export that was asked for, from the run on disk. Raises as ``export``."""
+    run = open_run(Path(request.run))
+    return export(
+        select(run, request.recipe),
+        run_table(run),
+        run,
+        request.config,
+        out=Path(request.out),
+        overwrite=request.overwrite,
+        within=[Path(root) for root in request.read_roots],
+        progress=progress,
+    )
+
+
+def require_known_uids(run: Run, table: pl.DataFrame, file_format: ExportFormat) -> None:
     """Refuse DataComp's format for a pool without uids: ours would be found in none of its shards.
 
     Raises:
@@ -131,21 +169,25 @@ def require_known_uids(run: Run, table: pl.DataFrame, file_format: Format) -> No
     )
 
 
-def export_bytes(
-    selection: Selection,
-    table: pl.DataFrame,
-    *,
-    format: Format,  # noqa: A002 - as in export
-) -> bytes:
-    """The bytes that ``export`` writes, for a download."""
-    if format not in WRITERS:
+def export_bytes(selection: Selection, table: pl.DataFrame, config: ExportConfig) -> bytes:
+    """The bytes that ``export`` writes, for a download of one of the ``TABLES``."""
+    if config.format not in TABLES:
         raise ExportError(
-            "there is no such export format",
-            got=format,
-            allowed=", ".join(WRITERS),
-            next_step="choose one of these formats",
+            "the format is many files, or needs the pool's own",
+            got=config.format,
+            allowed=", ".join(TABLES),
+            next_step="write it to a folder",
         )
-    return WRITERS[format](selected_rows(selection, table))
+    return _table_bytes(selected_rows(selection, table), config, Account())
+
+
+def manifest_for(
+    selection: Selection, table: pl.DataFrame, run: Run, config: ExportConfig, *, name: str
+) -> dict[str, Any]:
+    """The manifest of a download (``docs/formats.md``) under the file name ``name``."""
+    account = Account()
+    data = _table_bytes(selected_rows(selection, table), config, account)
+    return manifest_of(selection, run, config, written=[written(name, data)], account=account)
 
 
 def selected_rows(selection: Selection, table: pl.DataFrame) -> pl.DataFrame:
@@ -164,145 +206,93 @@ def selected_rows(selection: Selection, table: pl.DataFrame) -> pl.DataFrame:
     return rows
 
 
-def manifest_for(
-    selection: Selection,
-    run: Run,
-    *,
-    format: Format,  # noqa: A002 - as in export
-    name: str,
-    data: bytes,
-) -> dict[str, Any]:
-    """What a manifest says (``docs/formats.md``): how the file came about, and its digests."""
-    features = run.features
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "created_at": now(),
-        "run_id": run.id,
-        "epochs_used": run.record.epochs_used,
-        "feature_set": features.id,
-        "pool_fingerprint": features.info["fingerprint"],
-        "map": map_config(features),
-        "joins": [
-            {"name": one.name, "columns": sorted(one.columns), "sha256": one.sha256}
-            for one in run.record.joins
-        ],
-        "recipe": selection.recipe.with_leaves(uid_lists.pinned).model_dump(
-            mode="json", exclude_none=True
-        ),
-        "total": selection.total,
-        "kept": selection.kept,
-        "retention_rate": selection.retention_rate,
-        "drops": selection.drops,
-        "uids_sha256": uids_digest(selection.uids),
-        "format": format,
-        **({"cells": CSV_NOTE} if format == "csv" else {}),
-        "files": [{"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}],
-    }
+def _table_bytes(rows: pl.DataFrame, config: ExportConfig, account: Account) -> bytes:
+    if config.format != "datacomp":
+        return WRITERS[config.format](rows)
+    repeats = repeats_of(rows, config)
+    if repeats is not None:
+        for uid in rows["uid"].filter(pl.Series(repeats == 0)):
+            account.left_out.append(Unexported(uid, "no_repeats", "it has no place"))
+    return datacomp_bytes(rows, repeats)
 
 
-def replay(manifest: Path, runs_root: Path) -> Selection:
-    """Make the selection of a manifest again, from the run it names under ``runs_root``.
+def _needed(rows: pl.DataFrame, file_format: ExportFormat) -> int:
+    """About how many bytes will be written."""
+    stays = (rows["image_kind"] == "range") & (rows["image_offset"] == 0)
+    if file_format in _COPIED:
+        return picture_bytes(rows) + _PER_SAMPLE * len(rows)
+    if file_format in ("links", "classes", "open_clip"):
+        return picture_bytes(rows.filter(~stays))
+    return 0
 
-    Raises:
-        ExportError: The recipe now keeps other uids, counts differ, or a file that lies beside
-            the manifest is not the one that was written.
-        RunError: The manifest is damaged, or the run is not there.
-    """
-    said = files.read_json(manifest, remedy=REMEDY)
-    said.setdefault("joins", [])  # of manifests from before there were any
-    wrong = [name for name, fits in _FIELDS.items() if name not in said or not fits(said[name])]
-    if wrong or said.get("schema_version") != SCHEMA_VERSION:
+
+def _check_target(out: Path, file_format: ExportFormat) -> None:
+    suffix = SUFFIXES.get(file_format)
+    if out.name in ("", "..") or "\0" in out.name:
         raise ExportError(
-            "this is not a manifest of this version of Mimicscope",
-            got=f"{manifest}: {', '.join(wrong) or 'schema_version'}",
-            allowed=f"schema version {SCHEMA_VERSION} with all its fields",
-            next_step=REMEDY,
-        )
-    _check_files(manifest, said["files"])
-    run = open_run(runs_root / said["run_id"]).using(said["epochs_used"])
-    recipe = Recipe.from_tree(said["recipe"])
-    _check_joins(run, recipe, said["joins"])
-    selection = select(run, recipe)
-    now_there: dict[str, Any] = {
-        "total": selection.total,
-        "drops": selection.drops,
-        "uids_sha256": uids_digest(selection.uids),
-    }
-    for name, value in now_there.items():
-        if value != said[name]:
-            raise ExportError(
-                f"the recipe does not keep the same samples any more: {name} differs",
-                got=value,
-                allowed=str(said[name]),
-                next_step="see whether the run, or the map its lasso was drawn on, was made anew",
-            )
-    return selection
-
-
-def _check_joins(run: Run, recipe: Recipe, joined: list[dict[str, Any]]) -> None:
-    """Refuse columns of other files that are read by the recipe and are not those of the export."""
-    asked = set(needed_columns(recipe))
-    there = {one.name: one for one in run.record.joins}
-    for one in joined:
-        if not asked.intersection(one["columns"]):
-            continue
-        found = there.get(one["name"])
-        sha256 = None if found is None else joined_digest(run, found)
-        if sha256 != one["sha256"]:
-            raise ExportError(
-                f"the columns joined as {one['name']} are not those that were exported with",
-                got="no such join" if sha256 is None else f"SHA-256 {sha256}",
-                allowed=f"SHA-256 {one['sha256']}",
-                next_step="join the same file again by that name (mimicscope join)",
-            )
-
-
-def _check_files(manifest: Path, written: list[dict[str, Any]]) -> None:
-    for entry in written:
-        path = manifest.with_name(entry["name"])
-        if not path.is_file():
-            continue  # a manifest alone is enough to replay
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != entry["sha256"]:
-            raise ExportError(
-                f"{path.name} is not the file that was exported: its SHA-256 differs",
-                got=found,
-                allowed=entry["sha256"],
-                next_step="export the selection again",
-            )
-
-
-def _check_target(out: Path, file_format: Format) -> None:
-    if not out.name:
-        raise ExportError(
-            "an export needs the name of a file",
+            "an export needs the name of a file" if suffix else "an export needs a name",
             got=str(out),
-            next_step=f"give --out a name ending in {SUFFIXES.get(file_format, 'its suffix')}",
+            next_step=f"give --out a name ending in {suffix}" if suffix else "give --out a name",
         )
-    expected = SUFFIXES.get(file_format)
-    if expected is not None and out.suffix != expected:
+    if suffix is not None and out.suffix != suffix:
         raise ExportError(
             f"a {file_format} file is named otherwise",
             got=out.name,
-            allowed=f"a name ending in {expected}",
-            next_step=f"write to {out.with_suffix(expected).name}",
+            allowed=f"a name ending in {suffix}",
+            next_step=f"write to {out.with_suffix(suffix).name}",
         )
-    if out.is_dir():
+    if suffix is not None and out.is_dir():
         raise ExportError(
             "there is a folder of that name", got=str(out), next_step="name a file inside it"
         )
-
-
-def _refuse_other(path: Path, *, same: bool) -> None:
-    if path.exists() and not same:
+    if file_format in FOLDERS and os.path.lexists(out) and not out.is_dir():
         raise ExportError(
-            "another file is already there",
-            got=str(path),
-            next_step="choose another name, or allow overwriting",
+            "there is a file of that name, and the export is a folder",
+            got=str(out),
+            next_step="choose another name",
         )
 
 
-def _undated(manifest: Path | dict[str, Any]) -> dict[str, Any]:
-    said = files.read_json(manifest, remedy=REMEDY) if isinstance(manifest, Path) else manifest
-    return {name: value for name, value in said.items() if name != "created_at"}
+def _already_there(out: Path, place: Path, asked: dict[str, Any]) -> ExportResult | None:
+    """The same export where it is there, whole; None where nothing is in the way.
+
+    Raises:
+        ExportError: Something else is.
+    """
+    there = os.path.lexists(out)
+    if os.path.lexists(place):
+        try:
+            said = read_manifest(place)
+            same = same_request(said, asked)
+            if same and there:
+                require_intact(place, said)
+        except MimicError as error:
+            raise _taken(place) from error
+        if not same:
+            raise _taken(place)
+        if there:
+            named = dict.fromkeys(entry["name"].split("/")[0] for entry in said["files"])
+            reasons = said.get("not_exported", {})
+            return ExportResult(tuple(out.with_name(name) for name in named), place, reasons)
+    if there and asked["format"] not in TABLES:
+        raise _taken(out)
+    return None
+
+
+def _refuse_foreign_folders(out: Path, place: Path) -> None:
+    """Refuse to replace a folder that is no export: somebody's pictures may lie there."""
+    for folder in (out, out.with_name(out.name + folders.PICTURES)):
+        if folder.is_dir() and not place.is_file():
+            raise ExportError(
+                "there is a folder of that name that is no export, and it is not replaced",
+                got=str(folder),
+                next_step="choose another name, or remove it yourself",
+            )
+
+
+def _taken(path: Path) -> ExportError:
+    return ExportError(
+        "another file is already there" if not path.is_dir() else "another folder is already there",
+        got=str(path),
+        next_step="choose another name, or allow overwriting",
+    )

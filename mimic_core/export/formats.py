@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,14 +19,8 @@ import polars.selectors as cs
 from mimic_core.base.draws import uid_words
 from mimic_core.base.errors import ExportError
 from mimic_core.base.schema import ROW_GROUP_ROWS
+from mimic_core.export.settings import ExportFormat
 
-Format = Literal["parquet", "csv", "jsonl", "datacomp"]
-SUFFIXES: dict[Format, str] = {
-    "parquet": ".parquet",
-    "csv": ".csv",
-    "jsonl": ".jsonl",
-    "datacomp": ".npy",
-}
 # Apostrophes in front count too, so that taking away one gives back what was there.
 _FORMULA = r"^'*[=+\-@\t\r\n＝＋－＠]"
 CSV_NOTE = (
@@ -49,13 +43,15 @@ def csv_bytes(rows: pl.DataFrame) -> bytes:
     Texts, and names of columns, that a spreadsheet program would compute have an apostrophe in
     front: see ``CSV_NOTE``.
     """
-    _refuse_binary(rows, "csv")
-    nested = set(_nested_columns(rows))
-    columns = [
-        _json_text(rows[name]) if name in nested else _harmless(rows[name]) for name in rows.columns
-    ]
+    columns = [_harmless(column) for column in as_text(rows).iter_columns()]
     header = _harmless(pl.Series(rows.columns, dtype=pl.String)).to_list()
     return pl.DataFrame(dict(zip(header, columns, strict=True))).write_csv().encode()
+
+
+def as_text(rows: pl.DataFrame) -> pl.DataFrame:
+    """The same with nested values as JSON text; what a text file cannot hold is refused."""
+    _refuse_binary(rows, "csv")
+    return rows.with_columns(_json_text(rows[name]) for name in _nested_columns(rows))
 
 
 def jsonl_bytes(rows: pl.DataFrame) -> bytes:
@@ -66,13 +62,20 @@ def jsonl_bytes(rows: pl.DataFrame) -> bytes:
     return rows.write_ndjson().encode()
 
 
-def datacomp_bytes(rows: pl.DataFrame) -> bytes:
+def datacomp_bytes(rows: pl.DataFrame, repeats: np.ndarray | None = None) -> bytes:
     """DataComp's subset file: an ``.npy`` of the uids' two halves, dtype ``u8,u8``, sorted.
+
+    Args:
+        rows: With the column uid (N).
+        repeats: How often each uid is there (N,) int64; its resharder copies a sample as often.
+            None for once.
 
     Raises:
         MimicError: A uid is not 32 hexadecimal digits.
     """
     words = uid_words(rows["uid"])
+    if repeats is not None:
+        words = words.repeat(repeats, axis=0)
     subset = np.empty(len(words), DATACOMP_DTYPE)
     subset["f0"], subset["f1"] = words[:, 0], words[:, 1]
     subset.sort()
@@ -86,7 +89,7 @@ def holds_uids(column: pl.Series) -> bool:
     return bool(column.str.contains(r"^[0-9a-fA-F]{32}$").fill_null(value=False).all())
 
 
-WRITERS: dict[Format, Callable[[pl.DataFrame], bytes]] = {
+WRITERS: dict[ExportFormat, Callable[[pl.DataFrame], bytes]] = {
     "parquet": parquet_bytes,
     "csv": csv_bytes,
     "jsonl": jsonl_bytes,
@@ -127,7 +130,7 @@ def _dumps(value: Any, column: str) -> str | None:
         ) from error
 
 
-def _refuse_binary(rows: pl.DataFrame, file_format: Format) -> None:
+def _refuse_binary(rows: pl.DataFrame, file_format: ExportFormat) -> None:
     binary = rows.select(cs.binary()).columns
     if binary:
         raise ExportError(

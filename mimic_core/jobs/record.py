@@ -10,11 +10,12 @@ from pydantic import TypeAdapter
 
 from mimic_core.base.config import Frozen, RunConfig
 from mimic_core.base.errors import MimicError
+from mimic_core.export.record import ExportRequest
 from mimic_core.jobs.options import JobOptions
 from mimic_core.proofs.record import ProofRequest
 
 JobStatus = Literal["queued", "running", "done", "failed", "cancelled", "stale"]
-JobConfig = RunConfig | ProofRequest  # a pool to score, or recipes to prove
+JobConfig = RunConfig | ProofRequest | ExportRequest  # to score, to prove, to write
 ACTIVE: frozenset[JobStatus] = frozenset(("queued", "running"))
 
 

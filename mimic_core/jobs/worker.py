@@ -1,4 +1,4 @@
-"""Background jobs: scoring or proving in a detached process whose state is on disk.
+"""Background jobs: scoring, proving or exporting in a detached process whose state is on disk.
 
 A job survives the app's server, a refreshed browser and a second browser. The starting process
 calls ``start_job``, ``resume`` and ``JobStore.cancel`` and reads ``JobStore.jobs``; the worker
@@ -22,6 +22,7 @@ from mimic_core.base import progress as meter
 from mimic_core.base.config import RunConfig
 from mimic_core.base.errors import Interrupted, JobError, MimicError
 from mimic_core.base.progress import Meter, Progress
+from mimic_core.export.record import ExportRequest
 from mimic_core.jobs.options import JobOptions
 from mimic_core.jobs.processes import environment
 from mimic_core.jobs.record import Failure, Job, JobConfig, JobStatus, Report
@@ -191,6 +192,8 @@ def work(store: JobStore, job_id: str, *, stopped: Callable[[], bool] = lambda: 
         with progress:
             if isinstance(job.config, ProofRequest):
                 _prove(store, job, job.config, progress)
+            elif isinstance(job.config, ExportRequest):
+                _export(store, job, job.config, progress)
             else:
                 _score(store, job, job.config, progress)
     except Interrupted:
@@ -268,6 +271,16 @@ def _prove(store: JobStore, job: Job, request: ProofRequest, progress: Progress)
     store.set_run_dir(job, run.path)
     held_out = None if request.held_out is None else pl.Series("uid", request.held_out)
     prove(run, dict(request.recipes), request.config, held_out=held_out, progress=progress)
+
+
+def _export(store: JobStore, job: Job, request: ExportRequest, progress: Progress) -> None:
+    from mimic_core.export.export import carry_out
+
+    store.set_run_dir(job, Path(request.run))
+    result = carry_out(request, progress)
+    for reason, count in result.not_exported.items():
+        progress.note(f"not exported, {reason}: {count:,} (the manifest names them)")
+    progress.note("written: " + ", ".join(str(path) for path in (*result.files, result.manifest)))
 
 
 def _crash(job: Job, error: Exception) -> Failure:

@@ -5,9 +5,11 @@ __all__ = [
     "images",
     "index",
     "joining",
+    "layouts",
     "marks",
     "opening",
     "path",
     "reading",
     "source",
+    "tables",
 ]

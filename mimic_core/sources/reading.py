@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import BinaryIO
 
 from mimic_core.base.schema import Locator
 from mimic_core.sources.archive import read_member
@@ -30,10 +31,7 @@ def read_image(root: Path, locator: Locator, *, within: Collection[Path] = ()) -
     Raises:
         ImageError: ``missing_image``, ``corrupt_image`` or ``oversized_image``.
     """
-    path = root / safe_relative(locator.path)
-    if within and (why := require_within(path, within)):
-        raise ImageError("missing_image", why)
-    size = regular_size(path)  # also keeps open() from waiting for a pipe's other end
+    path, size = _file(root, locator, within)
     if locator.kind == "zip":
         return read_member(path, locator.member)
     if locator.kind == "parquet":
@@ -51,9 +49,67 @@ def read_image(root: Path, locator: Locator, *, within: Collection[Path] = ()) -
         raise ImageError("corrupt_image", f"{locator.path}: {error}") from error
     except OSError as error:
         raise ImageError("missing_image", f"{locator.path}: {error.strerror}") from error
+    return _whole(data, length, locator)
+
+
+def _file(root: Path, locator: Locator, within: Collection[Path]) -> tuple[Path, int]:
+    """The regular file that a locator names, and its size."""
+    path = root / safe_relative(locator.path)
+    if within and (why := require_within(path, within)):
+        raise ImageError("missing_image", why)
+    return path, regular_size(path)  # which also keeps open() from waiting for a pipe's other end
+
+
+def _whole(data: bytes, length: int, locator: Locator) -> bytes:
     if len(data) != length:
         raise ImageError(
             "corrupt_image",
             f"{locator.path}: {len(data)} of {length} bytes at {locator.offset}",
         )
     return data
+
+
+class ImageReader:
+    """Reads many images of one pool; a file that holds several stays open while they follow.
+
+    In the order of the pool, containers are read forwards and opened once.
+
+    Args:
+        root: The source's root.
+        within: As for ``read_image``.
+    """
+
+    def __init__(self, root: Path, *, within: Collection[Path] = ()) -> None:
+        self._root = root
+        self._within = within
+        self._path = ""
+        self._file: BinaryIO | None = None
+
+    def read(self, locator: Locator) -> bytes:
+        """The bytes of one image. Raises as ``read_image``."""
+        # A file that is one image is seldom asked for again, and the others keep their own state.
+        if locator.kind != "range" or locator.length < 0 or locator.path != self._path:
+            self.close()
+            data = read_image(self._root, locator, within=self._within)
+            if locator.kind == "range" and locator.offset > 0:
+                self._file = (self._root / safe_relative(locator.path)).open("rb", buffering=0)
+                self._path = locator.path
+            return data
+        check_image_size(locator.length, locator.path)
+        assert self._file is not None  # kept open with its path
+        try:
+            self._file.seek(locator.offset)
+            data = self._file.read(locator.length)
+        except OSError as error:
+            raise ImageError("missing_image", f"{locator.path}: {error.strerror}") from error
+        return _whole(data, locator.length, locator)
+
+    def find(self, locator: Locator) -> tuple[Path, int]:
+        """The file that holds the image, and its size. Raises as ``read_image``."""
+        return _file(self._root, locator, self._within)
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._file is not None:
+            self._file.close()
+        self._file, self._path = None, ""

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from app.library import DEMO_REFERENCE
-from mimic_core.export.export import replay
+from mimic_core.export.record import replay
 from mimic_core.jobs.store import JOBS_FILE, JobStore
 from mimic_core.runs.run import open_run
 from tests.browser import steps

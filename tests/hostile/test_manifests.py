@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mimic_core.base.errors import MimicError
-from mimic_core.export.export import replay
+from mimic_core.export.record import replay
 from mimic_core.runs.run import Run
 from tests.hostile.runner import Hostile
 

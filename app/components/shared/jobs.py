@@ -9,7 +9,8 @@ import streamlit as st
 from app.components.shared.errors import empty_state, errors_shown, show_failure
 from app.state import session
 from app.text import count, duration, per_second, plain
-from mimic_core.base.config import Mode
+from mimic_core.base.config import Mode, RunConfig
+from mimic_core.export.record import ExportRequest
 from mimic_core.jobs import worker
 from mimic_core.jobs.record import Job, JobStatus
 from mimic_core.jobs.store import JobStore
@@ -48,8 +49,8 @@ def _of(store: JobStore, mode: Mode | None) -> list[Job]:
 
 
 def _mode(job: Job) -> Mode | None:
-    """How the job scores; None for a proof."""
-    return None if isinstance(job.config, ProofRequest) else job.config.mode
+    """How the job scores; None for a proof or an export."""
+    return job.config.mode if isinstance(job.config, RunConfig) else None
 
 
 def _poll(store: JobStore, mode: Mode | None) -> None:
@@ -110,10 +111,14 @@ def show_job(store: JobStore, job: Job, *, notes: int = 2) -> None:
 
 
 def job_title(job: Job) -> str:
-    """What a job is about: the pool and the mode, or the recipes that are proved."""
+    """What a job is about: the pool and the mode, the recipes that are proved, what is written."""
     if isinstance(job.config, ProofRequest):
         names = ", ".join(name for name, _ in job.config.recipes)
         return f"**{plain(names)}** · proof"
+    if isinstance(job.config, ExportRequest):
+        return (
+            f"**{plain(pool_name(job.config.out))}** · export as {plain(job.config.config.format)}"
+        )
     training = job.config.training
     if job.options.map_of is not None:
         return f"**{plain(pool_name(job.config.source.path))}** · map"
@@ -154,6 +159,7 @@ def _buttons(store: JobStore, job: Job) -> None:
     if (
         job.status == "done"
         and job.run_dir is not None
+        and not isinstance(job.config, ExportRequest)  # its last note says where it is
         and st.button(
             "Open", key=f"open-{job.job_id}", icon=":material/arrow_forward:", type="primary"
         )

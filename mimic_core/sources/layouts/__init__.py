@@ -1,1 +1,3 @@
 """One layout of a pool, one module."""
+
+__all__ = ["parquet", "table"]

@@ -320,6 +320,19 @@ class TableSource(Source):
             except Unusable as error:
                 yield error.skip(key, shard)
 
+    def places(self, shard: str) -> Iterator[tuple[str, int]]:
+        """For each of ``index(shard)`` its table and the number of its row there: a row with
+        several captions comes as often.
+        """
+        table, start = self._pieces[shard]
+        for place in self._frames[table]["place"].slice(start, ROWS_PER_SHARD):
+            yield table, place
+
+    def rows(self, table: str) -> int:
+        """The number of rows of one of the tables."""
+        places = self._frames[table]["place"]
+        return int(places[-1]) + 1 if len(places) else 0
+
     def _sample(self, table: str, row: dict[str, Any], key: str, shard: str) -> Sample:
         if row["problem"] is not None:
             raise Unusable("bad_metadata", row["problem"])

@@ -1,1 +1,3 @@
 """Tables of any kind as Arrow columns."""
+
+__all__ = ["delimited", "jsonlines", "loading"]

@@ -93,6 +93,8 @@ class Delimited:
         self._spaces = False
         self._suffixes: set[str] = set()
         self._numbered = False
+        self.last_line = 1
+        """the number of the last line of the row that was given last"""
         self.headed = not _is_row_of_data(cells)
         if self.headed:
             self.names = [cell or f"column_{place}" for place, cell in enumerate(cells, 1)]
@@ -122,6 +124,11 @@ class Delimited:
         rows = [one.text.rstrip("\r\n").split(self._delimiter) for one in self._waiting if one.text]
         return all(re.fullmatch(_INTEGER, row[place].strip()) for row in rows if len(row) > place)
 
+    @property
+    def delimiter(self) -> str:
+        """What stands between two cells."""
+        return self._delimiter
+
     def rows(self, image: str) -> Iterator[_Row]:
         """All rows; those that are none have empty cells and a problem.
 
@@ -131,6 +138,7 @@ class Delimited:
         self._image = self.names.index(image)
         while (line := self._line(0)) is not None:
             self._waiting.popleft()
+            self.last_line = line.number
             if line.text is None:
                 yield self._problem(line, f"longer than {MAX_TEXT_BYTES} bytes")
             elif line.text.strip("\r\n"):
@@ -182,7 +190,7 @@ class Delimited:
                 cells = _split(text.rstrip("\r\n"), self._delimiter)
                 if cells is not None:
                     for _ in range(place + 1):
-                        self._waiting.popleft()
+                        self.last_line = self._waiting.popleft().number
                     return cells
         return None
 

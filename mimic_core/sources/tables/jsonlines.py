@@ -84,11 +84,12 @@ def load_json(file: IO[bytes], name: str, columns: Columns, task: Task) -> pl.Da
     schema = {
         **dict.fromkeys(["image", "text", "problem", "json"], pl.String()),
         "several": pl.Boolean(),
+        "place": pl.Int64(),
     }
     chunks = [pl.DataFrame(schema=schema)]
     rows: list[_Cells] = []
-    for row in json_rows(file, name):
-        rows += _json_cells(row, columns, task)
+    for place, row in enumerate(json_rows(file, name)):
+        rows += (one._replace(place=place) for one in _json_cells(row, columns, task))
         if len(rows) >= CHUNK_ROWS:
             chunks.append(pl.DataFrame(rows, schema=schema, orient="row"))
             rows = []
@@ -96,13 +97,16 @@ def load_json(file: IO[bytes], name: str, columns: Columns, task: Task) -> pl.Da
 
 
 class _Cells(NamedTuple):
-    """Image, caption or label, problem, the other fields as JSON, and whether there are more."""
+    """Image, caption or label, problem, the other fields as JSON, whether there are more, and the
+    number of the row.
+    """
 
     image: str | None
     text: str | None
     problem: str | None
     json: str
     several: bool = False
+    place: int = 0
 
 
 def _json_cells(row: JsonRow, columns: Columns, task: Task) -> list[_Cells]:

@@ -1,7 +1,8 @@
 """Captions tables (CSV, TSV, JSON, JSON Lines, Parquet) as one polars frame.
 
-The frame has the columns ``image``, ``text`` (the caption, or the label in its own dtype) and
-``problem`` (text; null in good rows) and the user's own: either typed under ``own.<name>`` or, for
+The frame has the columns ``image``, ``text`` (the caption, or the label in its own dtype),
+``problem`` (text; null in good rows), ``place`` (the number of the row in the file) and the user's
+own: either typed under ``own.<name>`` or, for
 JSON Lines, as the row's JSON in ``json``. A list of captions is as many rows, which ``several``
 marks. Rows that cannot be parsed stay in place with their
 problem, so that none is lost.
@@ -84,7 +85,9 @@ def load_table(file: IO[bytes], name: str, columns: Columns, task: Task = "pairs
         frame = _load_parquet(file, name, columns, task)
     else:
         frame = load_csv(file, name, columns, task)
-    return _lists_in_text(frame) if task == "pairs" and "several" not in frame.columns else frame
+    if task == "pairs" and "several" not in frame.columns:
+        frame = _lists_in_text(frame)
+    return frame if "place" in frame.columns else frame.with_row_index("place")
 
 
 def _lists_in_text(frame: pl.DataFrame) -> pl.DataFrame:
@@ -107,7 +110,8 @@ def _exploded(frame: pl.DataFrame) -> pl.DataFrame:
     count = pl.col("text").list.len().fill_null(0)
     nothing = pl.lit([None], dtype=pl.List(pl.String()))
     captions = pl.when(count > 0).then(pl.col("text")).otherwise(nothing)
-    return frame.with_columns(captions.alias("text"), (count > 1).alias("several")).explode("text")
+    rows = frame.with_row_index("place")
+    return rows.with_columns(captions.alias("text"), (count > 1).alias("several")).explode("text")
 
 
 def require_text(schema: dict[str, pl.DataType], column: str, option: str, name: str) -> None:

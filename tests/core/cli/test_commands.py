@@ -23,7 +23,8 @@ from mimic_core.base.config import (
 from mimic_core.base.errors import ConfigError
 from mimic_core.base.specification import fresh_weights
 from mimic_core.cli import options as cli
-from mimic_core.cli.commands import prove_command, run_arguments, run_command
+from mimic_core.cli.commands import export_command, prove_command, run_arguments, run_command
+from mimic_core.export.settings import ExportConfig
 from mimic_core.filters.recipe import Recipe
 from mimic_core.jobs.options import JobOptions
 from mimic_core.proofs.record import ProofRequest
@@ -193,6 +194,23 @@ def test_a_proof_reads_back(tmp_path: Path) -> None:
     assert prove_command(plain, run, runs="runs", recipes=["a.yaml"]) == (
         f"python -m mimic_core prove {run.id} --runs runs \\\n  --recipe a.yaml"
     )
+
+
+def test_an_export_reads_back(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, n=4)
+    for config in (
+        ExportConfig(format="csv"),
+        ExportConfig(format="webdataset", shard_size=7),
+        ExportConfig(format="hf_parquet", split_column="my split"),
+        ExportConfig(format="classes", no_splits=True),
+        ExportConfig(format="datacomp", repeats="a b", repeats_total=9, repeats_penalty=0.5),
+        ExportConfig(format="keep_column", table="it's.csv"),
+    ):
+        said = options_of(export_command(config, run, runs="my runs", out="k", recipe="r.yaml"))
+        assert ExportConfig.parse(cli.values(ExportConfig, said)) == config
+        assert (said["run"], said["runs"], said["out"], said["recipe"]) == (
+            run.id, Path("my runs"), Path("k"), Path("r.yaml"),
+        )  # fmt: skip
 
 
 def test_a_sample_drawn_by_another_seed_cannot_be_said() -> None:

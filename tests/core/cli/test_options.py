@@ -25,6 +25,7 @@ from mimic_core.base.config import (
 )
 from mimic_core.base.fields import setting
 from mimic_core.cli import options
+from mimic_core.export.settings import ExportConfig
 from mimic_core.jobs.options import JobOptions
 from mimic_core.proofs.settings import ProveConfig
 
@@ -32,6 +33,7 @@ TAKEN: dict[str, tuple[type[Frozen], ...]] = {
     "score": (RunConfig, SourceConfig, HeadConfig, ProbeConfig, SnapshotConfig, JobOptions),
     "train": (RunConfig, SourceConfig, HeadConfig, TrainConfig),
     "prove": (ProveConfig,),
+    "export": (ExportConfig,),
 }
 EVERY = [(command, config) for command, configs in TAKEN.items() for config in configs]
 

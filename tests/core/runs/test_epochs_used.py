@@ -11,7 +11,9 @@ import pytest
 
 from mimic_core.__main__ import main
 from mimic_core.base.errors import RunError
-from mimic_core.export.export import export, replay
+from mimic_core.export.export import export
+from mimic_core.export.record import replay
+from mimic_core.export.settings import ExportConfig
 from mimic_core.filters.conditions import Percentile
 from mimic_core.filters.ensembles.config import EnsembleConfig
 from mimic_core.filters.ensembles.ensemble import ensemble
@@ -79,7 +81,9 @@ def test_an_unfinished_run_has_no_epochs_to_choose(run: Run) -> None:
 def test_a_manifest_replays_with_the_epochs_it_was_made_with(run: Run, tmp_path: Path) -> None:
     used = run.use_epochs(1)
     selection = select(used, RECIPE)
-    made = export(selection, run_table(used), used, format="datacomp", out=tmp_path / "kept.npy")
+    made = export(
+        selection, run_table(used), used, ExportConfig(format="datacomp"), out=tmp_path / "kept.npy"
+    )
     assert json.loads(made.manifest.read_text())["epochs_used"] == 1
     whole = used.use_epochs(None)
     assert select(whole, RECIPE).uids.to_list() != selection.uids.to_list()

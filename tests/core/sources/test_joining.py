@@ -9,7 +9,9 @@ import polars as pl
 import pytest
 
 from mimic_core.base.errors import ExportError, MimicError, RunError, SourceError
-from mimic_core.export.export import export, replay
+from mimic_core.export.export import export
+from mimic_core.export.record import replay
+from mimic_core.export.settings import ExportConfig
 from mimic_core.filters.conditions import Absolute, Category
 from mimic_core.filters.recipe import Recipe
 from mimic_core.filters.selections import select
@@ -184,7 +186,7 @@ def test_replay_tells_whether_the_columns_of_its_recipe_are_as_they_were(
     recipe = Recipe().with_condition("dfn", Absolute(column="dfn", min=5))
     selection = select(joined, recipe)
     manifest = export(
-        selection, run_table(joined), joined, format="csv", out=tmp_path / "kept.csv"
+        selection, run_table(joined), joined, ExportConfig(format="csv"), out=tmp_path / "kept.csv"
     ).manifest
     remove_join(joined, "other")  # which the recipe does not read
     assert replay(manifest, run.path.parent).uids.equals(selection.uids)

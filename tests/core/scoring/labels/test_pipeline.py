@@ -20,6 +20,7 @@ from mimic_core.base.errors import ConfigError, ModelError, SourceError
 from mimic_core.base.progress import Silent
 from mimic_core.base.schema import JUDGED_COLUMNS
 from mimic_core.export import export
+from mimic_core.export.settings import ExportConfig
 from mimic_core.filters.recipe import Recipe, apply
 from mimic_core.models.load import load_model
 from mimic_core.runs import report
@@ -279,7 +280,9 @@ def test_map_recipe_and_export_work(trusted_run: Run, tmp_path: Path) -> None:
     )
     selection = apply(recipe, table)
     assert len(selection.uids) == (table["label"] == "cat").sum()
-    export.export(selection, table, trusted_run, format="csv", out=tmp_path / "cats.csv")
+    export.export(
+        selection, table, trusted_run, ExportConfig(format="csv"), out=tmp_path / "cats.csv"
+    )
     assert set(pl.read_csv(tmp_path / "cats.csv")["label"]) == {"cat"}
 
 
