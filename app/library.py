@@ -47,12 +47,14 @@ def located(config: RunConfig) -> RunConfig:
 
     The bundled run was made in the repository's root, which need not be the working directory.
     """
-    source, reference = config.source.path, config.reference
-    if not Path(source).exists() and (REPOSITORY / source).exists():
-        source = str(REPOSITORY / source)
+    reference = config.reference
+    paths = [
+        str(REPOSITORY / path) if not Path(path).exists() and (REPOSITORY / path).exists() else path
+        for path in config.source.paths
+    ]
     if not Path(reference).exists() and (REPOSITORY / reference).exists():
         reference = str(REPOSITORY / reference)
-    pool = config.source.model_copy(update={"path": source})
+    pool = config.source.model_copy(update={"path": paths[0], "also": tuple(paths[1:])})
     return config.model_copy(update={"source": pool, "reference": reference})
 
 
@@ -94,7 +96,7 @@ def require_allowed_config(config: RunConfig) -> RunConfig:
         ConfigError: One may not.
     """
     source = config.source
-    for folder in (source.path, *([source.image_root] if source.image_root else [])):
+    for folder in (*source.paths, *([source.image_root] if source.image_root else [])):
         require_allowed(expanded(folder))
     head = config.head.file if config.head else None
     scorer = config.training or config.snapshot

@@ -76,7 +76,7 @@ def by_pool(runs: Sequence[Run]) -> dict[str, list[Run]]:
 def _pool(run: Run) -> str:
     """The pool as a heading; equal for runs on the same samples."""
     source = located(run.record.config).source
-    parts = [Path(source.path).resolve().as_posix()]
+    parts = [" and ".join(Path(path).resolve().as_posix() for path in source.paths)]
     if source.sample is not None:
         parts.append(f"{source.sample:,} samples drawn by seed {source.sample_seed}")
     if source.label_column is not None:

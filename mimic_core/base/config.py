@@ -194,12 +194,19 @@ class TrainConfig(Frozen):
 
 
 class SourceConfig(Frozen):
-    """A pool and the part of it to be scored; ``task`` None guesses from the pool."""
+    """A pool and the part of it to be scored; ``task`` None guesses from the pool.
+
+    Several pools may be given as ``paths`` instead of ``path`` and ``also``; in whatever order, it
+    is the same configuration.
+    """
 
     path: str
     """The pool: a folder of webdataset shards or images, class folders, a zip, a parquet file or
     folder, or a table of image paths with captions or labels. Nothing is copied: images are read
     where they are."""
+    also: tuple[str, ...] = Field(default=(), title="More pools")
+    """More pools that are scored together with it, as one. They go with the same, captions or
+    labels; the column pool tells them apart. Their order changes nothing."""
     task: Annotated[Task | None, Otherwise("what the pool has")] = Field(
         default=None, title="Images go with"
     )
@@ -227,6 +234,32 @@ class SourceConfig(Frozen):
     """Use only this many samples, drawn at random by the seed."""
     sample_seed: int = Field(default=0, ge=1 - 2**53, le=2**53 - 1)
     """Draws the sample."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_one_order(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not (values.get("paths") or values.get("also")):
+            return values
+        values = dict(values)
+        given = values.pop("paths", None)
+        if given is not None and ("path" in values or "also" in values):
+            raise ValueError("give either paths, or path and also")
+        paths = list(given) if given is not None else [values.get("path"), *values["also"]]
+        if not all(isinstance(one, str) for one in paths):
+            raise ValueError("a path is text")
+        if twice := sorted({one for one in paths if paths.count(one) > 1}):
+            raise ValueError(f"the pool {twice[0]!r} is given twice")
+        first, *more = sorted(paths)
+        return {**values, "path": first, "also": tuple(more)}
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All its pools, in one order."""
+        return (self.path, *self.also)
+
+    def each(self) -> tuple[SourceConfig, ...]:
+        """The settings of each of its pools by itself."""
+        return tuple(self.model_copy(update={"path": one, "also": ()}) for one in self.paths)
 
 
 class ProbeConfig(Frozen):

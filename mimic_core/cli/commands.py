@@ -46,7 +46,7 @@ def run_arguments(
             allowed="equal seeds",
             next_step="set the source's sample_seed to the run's seed",
         )
-    groups = [["train" if mode == "training" else "score", source.path]]
+    groups = [["train" if mode == "training" else "score", *source.paths]]
     defaults: dict[str, Any] = {}
     if mode != "training":
         defaults["temperature"] = default_temperature(config.reference)

@@ -57,6 +57,7 @@ SCORERS: dict[Mode, type[ProbeConfig | SnapshotConfig | TrainConfig]] = {
 NO_OPTION: dict[type[Frozen], dict[str, str]] = {
     SourceConfig: {
         "path": "the argument SOURCE",
+        "also": "the argument SOURCE, given several times",
         "sample_seed": "--seed draws the sample too",
         "link_roots": "for programs that are open to others",
     },
@@ -98,7 +99,13 @@ LABELS = (
     ),
 )
 RunsFolder = Annotated[Path, typer.Option(help="Folder of the runs.")]
-Pool = Annotated[str, typer.Argument(help=setting(SourceConfig, "path").description)]
+Pools = Annotated[
+    list[str],
+    typer.Argument(
+        help=f"{setting(SourceConfig, 'path').description} Several are scored as one.",
+        metavar="SOURCE...",
+    ),
+]
 
 
 def parameter(field: str) -> str:
@@ -187,7 +194,7 @@ def run_config(mode: Mode, options: dict[str, Any]) -> RunConfig:
     scorer, head = values(SCORERS[mode], options), values(HeadConfig, options)
     if mode != "training":  # which settles it itself, by the model
         scorer.setdefault("temperature", default_temperature(options["reference"]))
-    pool = {"path": options["source"], "sample_seed": options.get("seed", 0)}
+    pool = {"paths": options["source"], "sample_seed": options.get("seed", 0)}
     config: RunConfig = RunConfig.parse(
         {
             **values(RunConfig, options),
@@ -205,9 +212,9 @@ def require_pool(source: SourceConfig) -> None:
     Raises:
         SourceError: Says what is there and what is accepted.
     """
-    from mimic_core.sources.path import pool_path
+    from mimic_core.sources.path import require_pools
 
-    pool_path(source)
+    require_pools(source)
     from mimic_core.sources import opening  # imports polars and pyarrow
 
     opening.open_source(source)
@@ -224,7 +231,9 @@ def tell(run: Run) -> None:
 
 def require_joinable(job: JobOptions) -> None:
     """Refuse a file that could not be joined, before hours of scoring."""
-    from mimic_core.sources import joining
+    if not job.join:
+        return
+    from mimic_core.sources import joining  # imports polars
 
     for path in job.join:
         joining.require_joinable(Path(path))

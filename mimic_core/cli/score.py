@@ -38,7 +38,7 @@ _PROBED = ("epochs", "learning_rate", "weight_decay", "side", "weighting")
     Group(JobOptions, ("device", "workers", "sweep", "map", "join")),
 )
 def score(
-    source: options.Pool,
+    source: options.Pools,
     mode: Annotated[ScoreMode, typer.Option(help="How to score.")] = "probe",
     *,
     features: Annotated[
@@ -91,9 +91,9 @@ def _score(config: RunConfig, job: JobOptions, out: Path) -> Run:
     options.require_pool(config.source)
     options.require_joinable(job)
     from mimic_core.cli.terminal import watched
-    from mimic_core.jobs.worker import finish
 
     with watched() as progress:
+        from mimic_core.jobs.worker import finish
         from mimic_core.scoring.pipeline import score_pool  # imports torch
 
         run = score_pool(

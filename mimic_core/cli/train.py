@@ -40,7 +40,7 @@ _HELD = (
     Group(JobOptions, ("device", "workers", "map", "join")),
 )
 def train(
-    source: options.Pool,
+    source: options.Pools,
     *,
     out: options.RunsFolder = Path("runs"),
     **given: Any,
@@ -62,9 +62,9 @@ def _train(config: RunConfig, job: JobOptions, out: Path) -> Run | None:
     options.require_pool(config.source)
     options.require_joinable(job)
     from mimic_core.cli.terminal import watched
-    from mimic_core.jobs.worker import finish
 
     with watched() as progress:
+        from mimic_core.jobs.worker import finish
         from mimic_core.scoring.training.distributed import first_process
         from mimic_core.scoring.training.train import train_pool  # imports torch
 

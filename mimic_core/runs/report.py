@@ -57,7 +57,7 @@ def as_lines(run: Run) -> list[str]:
         ("run", run.id),
         ("folder", str(run.path)),
         ("status", record.status),
-        ("pool", record.config.source.path),
+        ("pool", ", ".join(record.config.source.paths)),
         ("reference model", record.config.reference),
         ("mode", record.config.mode),
         *(

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from mimic_core.base.config import SourceConfig
 from mimic_core.base.errors import SourceError
 from mimic_core.base.progress import Progress, Silent
 from mimic_core.base.schema import SAMPLE_COLUMNS, SKIP_COLUMNS, Sample, Skip
+from mimic_core.sources.pools import uid_apart
 from mimic_core.sources.source import Source
 from mimic_core.sources.tables.columns import (
     CHUNK_ROWS,
@@ -48,7 +49,7 @@ class _Survey:
 
     words: list[np.ndarray] = field(default_factory=list)  # per shard (N, 2) uint64
     dtypes: dict[str, pl.DataType] = field(default_factory=dict)
-    reasons: Counter[str] = field(default_factory=Counter)
+    reasons: list[Counter[str]] = field(default_factory=list)  # per shard, of skips
 
     def add_columns(self, samples: pl.DataFrame) -> None:
         """Widen the dtypes of the user's columns by those of a part of the pool."""
@@ -70,8 +71,9 @@ def build_index(
     """Write ``index/<shard>.parquet`` and ``index/<shard>.skipped.parquet`` for every shard.
 
     Of samples with the same uid the first in (shard, order) stays, the others are skipped as
-    duplicates. Of the rest ``config.sample`` are drawn: those with the smallest hash of
-    (``config.sample_seed``, uid).
+    duplicates; uids that are made from names are kept apart where several pools come by the same
+    (``mimic_core.sources.pools``). Of the rest ``config.sample`` are drawn: those with the smallest
+    hash of (``config.sample_seed``, uid).
 
     Returns:
         What the index holds and what was met (``reading``), for the feature set's description.
@@ -84,6 +86,7 @@ def build_index(
     _remove_old_drafts(directory)
     with tempfile.TemporaryDirectory(dir=directory, prefix=_DRAFT) as draft:
         survey = _draft(source, Path(draft), progress or Silent())
+        _keep_apart(source, Path(draft), survey)
         unique = _first_of_each(survey.words)
         chosen = _draw(survey.words, unique, config)
         _require_samples(source, survey, int(chosen.sum()))
@@ -104,21 +107,89 @@ def build_index(
                 directory / "index" / f"{shard}.skipped.parquet", pl.concat([skipped, repeated])
             )
             start = stop
-        return _account(source, survey, int(unique.sum()), int(chosen.sum()))
+        return _account(source, survey, unique, chosen)
 
 
-def _account(source: Source, survey: _Survey, unique: int, chosen: int) -> dict[str, Any]:
-    """Counts of an index: its samples, those left out by reason, and what its reading has met."""
-    seen = sum(map(len, survey.words))
-    skipped = survey.reasons + Counter(duplicate_uid=seen - unique)
-    return {
-        "samples": chosen,
-        "drawn_from": unique,
-        "own_uids": source.notes.own_uids,
-        "skipped": dict(sorted(skipped.items())),
-        "remarks": dict(sorted(source.notes.remarks.items())),
-        "unread": dict(sorted(source.notes.unread.items())),
-    }
+def _account(
+    source: Source, survey: _Survey, unique: np.ndarray, chosen: np.ndarray
+) -> dict[str, Any]:
+    """Counts of an index: its samples, those left out by reason, and what its reading has met.
+
+    Of several pools, each has its own under ``pools``.
+    """
+    shard_of = np.repeat(np.arange(len(survey.words)), [len(one) for one in survey.words])
+
+    def counted(parts: Collection[Source], pool: str | None) -> dict[str, Any]:
+        mine = [pool in (None, source.pool_of(shard)) for shard in source.shards]
+        here = np.array(mine, bool)[shard_of]
+        skipped = _total(itertools.compress(survey.reasons, mine))
+        skipped += Counter(duplicate_uid=int((here & ~unique).sum()))
+        return {
+            "samples": int((here & chosen).sum()),
+            "drawn_from": int((here & unique).sum()),
+            "own_uids": sum(part.notes.own_uids for part in parts),
+            "skipped": dict(sorted(skipped.items())),
+            "remarks": dict(sorted(_total(part.notes.remarks for part in parts).items())),
+            "unread": dict(sorted(_total(part.notes.unread for part in parts).items())),
+        }
+
+    whole = counted(source.parts.values(), None)
+    if len(source.parts) > 1:
+        whole["pools"] = {name: counted([part], name) for name, part in source.parts.items()}
+    return whole
+
+
+def _total(counts: Iterable[Counter[str]]) -> Counter[str]:
+    return sum(counts, Counter[str]())
+
+
+def _keep_apart(source: Source, folder: Path, survey: _Survey) -> None:
+    """Give uids that several pools have come by, not having any, to none of them."""
+    derived = {name for name, part in source.parts.items() if not part.notes.own_uids}
+    pools = [source.pool_of(shard) for shard in source.shards]
+    if len(source.parts) == 1 or not derived:
+        return
+    number = {name: place for place, name in enumerate(source.parts)}
+    pool_of = np.repeat([number[one] for one in pools], [len(one) for one in survey.words])
+    shared = _in_several(np.concatenate(survey.words), pool_of)
+    start = 0
+    for position, pool in enumerate(pools):
+        stop = start + len(survey.words[position])
+        if pool in derived and shared[start:stop].any():
+            survey.words[position] = _renamed(folder, position, pool, shared[start:stop])
+        start = stop
+
+
+def _renamed(folder: Path, position: int, pool: str, rows: np.ndarray) -> np.ndarray:
+    """Uids of these rows of a drafted shard made anew; the words (N, 2) of all its uids then."""
+    start, words = 0, [np.empty((0, 2), np.uint64)]
+    for file in sorted(folder.glob(f"{position}.*.samples")):
+        part = pl.read_parquet(file)
+        here = pl.Series(rows[start : start + len(part)])
+        start += len(part)
+        uids = [
+            uid_apart(pool, uid) if changed else uid
+            for uid, changed in zip(part["uid"], here, strict=True)
+        ]
+        part = part.with_columns(pl.Series("uid", uids, pl.String))
+        part.write_parquet(file)
+        words.append(draws.uid_words(part["uid"]))
+    return np.concatenate(words)
+
+
+def _in_several(words: np.ndarray, pool_of: np.ndarray) -> np.ndarray:
+    """Which uids (N, 2) are met in more than one pool: (N,) bool."""
+    order = np.lexsort((words[:, 1], words[:, 0]))
+    new = np.ones(len(words), bool)
+    new[1:] = (words[order][1:] != words[order][:-1]).any(axis=1)
+    group = np.cumsum(new) - 1
+    count = int(group[-1]) + 1 if len(group) else 0
+    least, most = np.full(count, np.iinfo(np.int64).max), np.full(count, -1)
+    np.minimum.at(least, group, pool_of[order])
+    np.maximum.at(most, group, pool_of[order])
+    found = np.empty(len(words), bool)
+    found[order] = (least != most)[group]
+    return found
 
 
 def reading(source: Source, indexed: Mapping[str, Any]) -> str:
@@ -127,6 +198,12 @@ def reading(source: Source, indexed: Mapping[str, Any]) -> str:
     Args:
         indexed: What ``build_index`` has returned.
     """
+    if "pools" in indexed:
+        each = [
+            f"{name}: {reading(part, indexed['pools'][name])}"
+            for name, part in source.parts.items()
+        ]
+        return f"{len(each)} pools, {indexed['samples']:,} samples; {'; '.join(each)}"
     skipped, remarks = indexed.get("skipped", {}), indexed.get("remarks", {})
     parts = [
         f"read as {source.layout}: {source.columns_read()}",
@@ -163,7 +240,8 @@ def _remove_old_drafts(directory: Path) -> None:
 def _draft(source: Source, folder: Path, progress: Progress) -> _Survey:
     """Read every shard once, leaving its samples and skips in ``folder``."""
     survey = _Survey()
-    source.notes.clear()  # of a preview, which would count twice
+    for pool in source.parts.values():
+        pool.notes.clear()  # of a preview, which would count twice
     progress.phase("index", len(source.shards), unit="shards")
     for position, shard in enumerate(source.shards):
         rows = source.index(shard)
@@ -181,7 +259,7 @@ def _draft(source: Source, folder: Path, progress: Progress) -> _Survey:
                 break
         skipped = pl.concat(skips)
         skipped.write_parquet(folder / f"{position}.skipped")
-        survey.reasons.update(skipped["reason"].to_list())
+        survey.reasons.append(Counter(skipped["reason"].to_list()))
         survey.words.append(np.concatenate(words))
         progress.advance(1)
     return survey
@@ -272,7 +350,8 @@ def _duplicates(samples: pl.DataFrame) -> pl.DataFrame:
 def _require_samples(source: Source, survey: _Survey, count: int) -> None:
     if count:
         return
-    reasons = ", ".join(f"{reason}: {n}" for reason, n in survey.reasons.most_common())
+    counts = _total(survey.reasons)
+    reasons = ", ".join(f"{reason}: {n}" for reason, n in counts.most_common())
     first = next((item for item in preview(source, 1) if isinstance(item, Skip)), None)
     raise SourceError(
         "the pool holds no sample that can be scored",

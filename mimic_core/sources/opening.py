@@ -33,6 +33,7 @@ from mimic_core.sources.layouts import (
 from mimic_core.sources.offers import Offer, Place
 from mimic_core.sources.path import ACCEPTED, is_pattern, pattern_root, pool_path
 from mimic_core.sources.patterns import PatternFiles
+from mimic_core.sources.pools import together
 from mimic_core.sources.source import IMAGE_SUFFIXES, Source, kind_of
 from mimic_core.sources.tables.loading import table_suffix
 from mimic_core.sources.texts import printable
@@ -48,12 +49,18 @@ _SHOWN = 6
 
 
 def open_source(config: SourceConfig) -> Source:
-    """Open the pool at ``config.path``.
+    """Open the pool, or the pools, of ``config``.
 
     Raises:
         SourceError: There is nothing, nothing of a known layout, or more than one reading of it;
-            says what was found and what is accepted.
+            says what was found and what is accepted. Or several pools go with different things.
     """
+    if not config.also:
+        return _open_one(config)
+    return together({one.path: _open_one(one) for one in config.each()})
+
+
+def _open_one(config: SourceConfig) -> Source:
     task = _chosen_task(config)
     place = _place(config)
     tries = [(layout, place) for layout in LAYOUTS]

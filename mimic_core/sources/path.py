@@ -25,8 +25,14 @@ MARKS = re.compile(r"[*?\[{]")
 _SPECIAL = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
+def require_pools(config: SourceConfig) -> None:
+    """Refuse a wrong path, of whichever pool. Raises like ``pool_path``."""
+    for one in config.each():
+        pool_path(one)
+
+
 def pool_path(config: SourceConfig) -> Path:
-    """The file or folder of a pool, with the home folder filled in.
+    """The file or folder of one pool, with the home folder filled in.
 
     Raises:
         SourceError: There is none, or something that could be read without end.

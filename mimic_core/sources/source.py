@@ -174,6 +174,15 @@ class Source(Lean):
         """Where images and texts are taken from, in words."""
         raise NotImplementedError
 
+    @property
+    def parts(self) -> Mapping[str, Source]:
+        """The pools that it is made of, by name; one of no name where it is one itself."""
+        return {"": self}
+
+    def pool_of(self, shard: str) -> str:  # noqa: ARG002 - there is one part
+        """The name of the part that ``shard`` belongs to."""
+        return ""
+
     @cached_property
     def notes(self) -> Notes:
         """What this process has met so far in reading the index."""

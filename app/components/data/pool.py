@@ -49,7 +49,11 @@ def pool_chooser() -> SourceConfig | None:
             for name in ("image_column", "caption_column", "label_column")
         }
         task = config_field(SourceConfig, "task", key="pool_task")
-    return SourceConfig(path=path, task=task, link_roots=link_roots(), **columns)
+        also = config_field(SourceConfig, "also", key="pool_also")
+    for one in also:
+        require_allowed(expanded(one))
+    paths = {"path": path, "also": also}
+    return SourceConfig.parse({**paths, "task": task, "link_roots": link_roots(), **columns})
 
 
 def _demo() -> str:

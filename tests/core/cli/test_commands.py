@@ -36,7 +36,8 @@ PLAIN = RunConfig(
 )
 FULL = RunConfig(
     source=SourceConfig(
-        path="my pool's", image_column="img", caption_column="text", sample=50, sample_seed=9
+        path="my pool's", also=("other",), image_column="img", caption_column="text",
+        sample=50, sample_seed=9,
     ),
     reference="a b/ref",
     preprocess="openai",

@@ -43,6 +43,10 @@ class ListSource:
     def __init__(self, content: dict[str, list[Sample | Skip]]) -> None:
         self._content = content
         self.notes = Notes()
+        self.parts = {"": self}
+
+    def pool_of(self, _: str) -> str:
+        return ""
 
     @property
     def shards(self) -> tuple[str, ...]:
