@@ -192,10 +192,10 @@ def actions(tab: Tab) -> Iterator[tuple[str, Action, Action]]:
     shares = iter(0.1 + 0.01 * (i % 30) for i in range(10_000))
     yield "lasso", lambda: lasso(tab, next(shares)), nothing
     pages = iter(["2", "3"] * 5000)
-    turner = ".st-key-gallery_bar"
+    turner = page.locator('[class*="st-key-gallery_page"]')
     yield (
         "gallery_page",
-        lambda: page.locator(turner).get_by_role("button", name=next(pages), exact=True).click(),
+        lambda: turner.get_by_text(next(pages), exact=True).first.click(),
         nothing,
     )
     dialog = page.locator('[data-testid="stDialog"]')
