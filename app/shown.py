@@ -81,6 +81,11 @@ def shown() -> Shown | None:
     )
 
 
+def scope_of(shown: Shown) -> str:
+    """Names the table that a chart shows, so that what follows a chart follows none of another."""
+    return repr(shown.key)
+
+
 def library() -> RunList:
     """The runs there are now."""
     return open_library(runs_root(), opener=tables.run_at)

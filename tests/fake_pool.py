@@ -100,14 +100,19 @@ def samples_table(draw: Draw, seed: int, *, truth: bool) -> pl.DataFrame:
     return frame
 
 
-def write_images(pool: Path, samples: pl.DataFrame, size: np.ndarray) -> pl.DataFrame:
-    """Write the webdataset shards; the samples come back with where each image lies."""
+def write_images(
+    pool: Path, samples: pl.DataFrame, size: np.ndarray, most: int | None = None
+) -> pl.DataFrame:
+    """Write the webdataset shards; the samples come back with where each image lies.
+
+    Of a large pool only the first ``most`` images of a shard are written, which the others share.
+    """
     pool.mkdir(parents=True, exist_ok=True)
     places: dict[str, tuple[int, int]] = {}
     for (shard,), rows in samples.group_by("shard", maintain_order=True):
         path = pool / f"{shard}.tar"
         members: list[tuple[str, bytes]] = []
-        for row in rows.iter_rows(named=True):
+        for row in rows.head(most or len(rows)).iter_rows(named=True):
             meta = {"uid": row["uid"], "topic": row["topic"]}
             members += triple(row["key"], row["caption"], meta, image=_png(row))
         write_tar(path, members)
@@ -115,6 +120,9 @@ def write_images(pool: Path, samples: pl.DataFrame, size: np.ndarray) -> pl.Data
             for member in archive.getmembers():
                 if member.name.endswith(".png"):
                     places[member.name.removesuffix(".png")] = (member.offset_data, member.size)
+        there = rows["key"].head(most or len(rows)).to_list()
+        for number, key in enumerate(rows["key"]):
+            places.setdefault(key, places[there[number % len(there)]])
     found = [places[key] for key in samples["key"]]
     return samples.with_columns(
         pl.Series("image_offset", [offset for offset, _ in found], pl.Int64),

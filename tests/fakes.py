@@ -55,7 +55,7 @@ def fake_run(
     epochs: int = 3,
     truth: bool = True,
     with_map: bool = True,
-    images: bool = True,
+    images: bool | int = True,
     snapshot: bool = False,
 ) -> Run:
     """Write a pool of ``n`` samples, its feature set and one finished run under ``root``.
@@ -71,14 +71,16 @@ def fake_run(
         epochs: Epochs of the probe, or repeats of a snapshot.
         truth: Whether the pool knows its noisy samples.
         with_map: Whether the map is there already.
-        images: Whether the images exist (two webdataset shards of tiny PNGs).
+        images: Whether the images exist (two webdataset shards of tiny PNGs), or how many at most
+            in a shard, which all others share.
         snapshot: Whether the run is a snapshot instead of a probe.
     """
     draw = draw_pool(n, seed)
     pool = root / "pools" / f"fake-{seed}"
     samples = samples_table(draw, seed, truth=truth)
     if images:
-        samples = write_images(pool, samples, draw.size)
+        most = None if images is True else images
+        samples = write_images(pool, samples, draw.size, most)
     features = _write_features(root, pool, samples, draw)
     if with_map:
         _write_map(features, draw)

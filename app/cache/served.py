@@ -53,6 +53,8 @@ class Served:
         self._bodies: OrderedDict[str, Body] = OrderedDict()
         self._size, self._kept_bytes, self._kept_names = 0, kept_bytes, kept_names
         self.pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="pictures")
+        self.ahead = ThreadPoolExecutor(1, thread_name_prefix="pictures ahead")
+        self._wanted: list[str] = []
 
     def add(self, what: object, maker: Maker) -> str:
         """The name of ``what``, whose ``repr`` says all that decides on its bytes."""
@@ -83,11 +85,23 @@ class Served:
         return made
 
     def prepare(self, names: Iterable[str]) -> None:
-        """Make these beside the page, before they are asked for."""
+        """Make these beside the page, one by one; the newest wish takes the place of the last."""
         with self._lock:
-            missing = [name for name in names if name not in self._bodies]
-        for name in missing:
-            self.pool.submit(self.body, name)
+            busy = bool(self._wanted)
+            self._wanted = [name for name in names if name not in self._bodies][::-1]
+        if self._wanted and not busy:
+            self.ahead.submit(self._make_wanted)
+
+    def _make_wanted(self) -> None:
+        while True:
+            with self._lock:
+                if not self._wanted:
+                    return
+                name = self._wanted[-1]
+            self.body(name)
+            with self._lock:
+                if self._wanted[-1:] == [name]:
+                    self._wanted.pop()
 
 
 SERVED = Served()
@@ -117,6 +131,11 @@ def picture_address(root: Path, locator: Locator, *, side: int) -> str:
     within = roots() or ()
     what = ("picture", str(root), locator, side, within, _state(root / locator.path))
     return address_of(SERVED.add(what, lambda: _picture(root, locator, side, within)))
+
+
+def prepare(addresses: Iterable[str]) -> None:
+    """Make what is at these addresses beside the page, after what browsers wait for."""
+    SERVED.prepare([name_in(address) for address in addresses])
 
 
 def picture_at(address: str) -> Picture:

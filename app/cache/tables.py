@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import streamlit as st
 
-from app.cache.served import picture_address, picture_at
+from app.cache.served import picture_address, picture_at, prepare
 from app.choices import columns, ranking, selecting
 from app.choices.box import Box, box_around
 from app.choices.ranking import GalleryMode, GalleryOrder
@@ -151,6 +151,12 @@ def picture_of(run: Run, row: Mapping[str, Any], *, side: int) -> tuple[str | No
         return None, "the pool is outside of the folders that the app may use"
     locator = Locator(*(row[name] for name in IMAGE_COLUMNS))
     return picture_address(root, locator, side=side), ""
+
+
+def prepare_pictures(run: Run, frame: pl.DataFrame, rows: np.ndarray, *, side: int) -> None:
+    """Make the pictures of ``rows`` (M,) beside the page, for the next click."""
+    wanted = frame[rows, list(IMAGE_COLUMNS)].iter_rows(named=True)
+    prepare(uri for row in wanted if (uri := picture_of(run, row, side=side)[0]) is not None)
 
 
 def shown_picture(run: Run, row: Mapping[str, Any], *, side: int) -> tuple[str | None, str]:

@@ -44,6 +44,7 @@ class AppState:
         first: Which end comes first in it, where that can be chosen.
         keep: The side that the next cutoff keeps.
         lasso: What the next lasso does with the samples inside.
+        near: Value of the cutoff while it is in the hand, which the gallery around it follows.
         zoom: Visible part of the map; None is all of it.
         plain: Whether plotly draws the charts, which then follow a cutoff only when it is released.
         opened: uid of the sample shown whole.
@@ -67,6 +68,7 @@ class AppState:
     page: int = 1
     keep: Keep = "high"
     lasso: Literal["keep", "drop"] = "keep"
+    near: float | None = None
     zoom: Box | None = None
     plain: bool = False
     opened: str | None = None
@@ -159,14 +161,14 @@ def set_recipe(recipe: Recipe) -> None:
     current = state()
     if recipe != current.recipe:
         past = (*current.past, current.recipe)[-HISTORY_LENGTH:]
-        change(recipe=recipe, past=past, page=1)
+        change(recipe=recipe, past=past, page=1, near=None)
 
 
 def undo() -> None:
     """Go back to the recipe before the last change."""
     current = state()
     if current.past:
-        change(recipe=current.past[-1], past=current.past[:-1], page=1)
+        change(recipe=current.past[-1], past=current.past[:-1], page=1, near=None)
 
 
 def tune(asked: ProbeConfig, own: ProbeConfig) -> None:

@@ -61,10 +61,15 @@ def page(browser: Any) -> Iterator[Any]:
     traffic.follow(tab)
     trouble: list[str] = []
     tab.on("pageerror", lambda error: trouble.append(f"script error: {error}"))
-    tab.on("dialog", lambda dialog: (trouble.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    tab.on("dialog", lambda dialog: _refuse(dialog, trouble))
     yield tab
     context.close()
     assert trouble == []
+
+
+def _refuse(dialog: Any, trouble: list[str]) -> None:
+    trouble.append(f"dialog: {dialog.message}")
+    dialog.dismiss()
 
 
 @pytest.fixture(scope="session")

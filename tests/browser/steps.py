@@ -95,7 +95,7 @@ def download(page: Any, key: str, folder: Path) -> Path:
     """Click a download button and save what comes."""
     with page.expect_download() as waiting:
         page.locator(f".st-key-{key} button").first.click()
-    target = folder / waiting.value.suggested_filename
+    target = folder / str(waiting.value.suggested_filename)
     waiting.value.save_as(target)
     return target
 

@@ -153,6 +153,28 @@ def test_everything_follows_the_cutoff_while_it_is_dragged(url: str, page: Any, 
     assert float(said[2].split()[0]) == pytest.approx(precision, abs=0.01)
 
 
+def test_the_gallery_around_the_cutoff_follows_when_the_hand_pauses(
+    url: str, page: Any, run: Run
+) -> None:
+    steps.open_explore(page, url)
+    page.locator(".st-key-gallery_mode").get_by_text("Around the cutoff").click()
+    steps.settle(page)
+    table = run_table(run)
+    scores = table["mimic_score"].to_numpy()
+    x, y, width = steps.plot(page)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for place in (0.4, 0.7):
+        page.mouse.move(x + place * width, y, steps=4)
+        cutoff = scores.min() + place * (scores.max() - scores.min())
+        nearest = table["uid"][int(np.abs(scores - cutoff).argmin())]
+        page.locator(f'.tile[data-uid="{nearest}"]').wait_for()
+    assert steps.kept(page) == (N, N)  # nothing has been decided yet
+    page.mouse.up()
+    steps.settle(page)
+    assert steps.kept(page) < (N, N)
+
+
 def pixels(page: Any) -> str:
     """The map as it is on screen."""
     return str(page.locator(".chart.map canvas").first.evaluate("board => board.toDataURL()"))

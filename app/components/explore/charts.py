@@ -19,7 +19,7 @@ from app.choices.box import Box
 from app.choices.selecting import Band, Corner
 from app.drawing.colours import Colouring, Theme
 from app.drawing.explore import HISTOGRAM_HEIGHT, MAP_HEIGHT
-from app.shown import Shown
+from app.shown import Shown, scope_of
 from app.state import session
 from app.text import spoken
 
@@ -52,11 +52,6 @@ def _ends(band: Band) -> list[float | None]:
     return [None if end is None else end.score for end in (band.low, band.high)]
 
 
-def _scope(shown: Shown) -> str:
-    """Names what a cutoff is of, so that a chart follows only its own run."""
-    return repr(shown.key)
-
-
 def live_histogram(
     shown: Shown,
     column: str,
@@ -84,7 +79,7 @@ def live_histogram(
     _histogram(
         data={
             "packed": live.histogram_address(shown.key, column, others, shown.truth),
-            "scope": _scope(shown),
+            "scope": scope_of(shown),
             "column": column,
             "title": spoken(column),
             "span": _ends(band),
@@ -140,7 +135,7 @@ def live_map(
                 dark=theme.dark,
             ),
             "hover": live.hover_address(shown.key, colouring, box),
-            "scope": _scope(shown),
+            "scope": scope_of(shown),
             "column": column,
             "span": _ends(band),
             "height": MAP_HEIGHT,

@@ -14,15 +14,16 @@ from app.choices.ranking import (
     PAGE_SIZE,
     GalleryMode,
     GalleryOrder,
+    Page,
     page_of,
 )
 from app.components.shared.choosers import page_turner, segments
 from app.components.shared.errors import empty_state
 from app.components.shared.panels import panel
 from app.components.shared.sample import sample_dialog
-from app.components.shared.tiles import Tile, tile_grid
+from app.components.shared.tiles import Following, Tile, tile_grid
 from app.drawing import pictures
-from app.shown import Shown
+from app.shown import Shown, scope_of
 from app.state import session
 from app.text import count, number, plain, spoken, text_of
 from mimic_core.base.schema import IMAGE_COLUMNS
@@ -43,6 +44,8 @@ def gallery(shown: Shown, *, cutoff: float | None) -> None:
     """Mode and page, the tiles, and the opened sample."""
     state = session.state()
     mode = _mode(shown)
+    if state.near is not None:
+        cutoff = state.near
     rows = tables.ranked(
         shown.key,
         shown.recipe_yaml,
@@ -67,9 +70,32 @@ def gallery(shown: Shown, *, cutoff: float | None) -> None:
         _nothing(mode)
         return
     badges = [number(value) for value in shown.table[state.column].gather(page.rows)]
-    tile_grid(tiles_of(shown, page.rows, badges), key="gallery_tiles", on_open=_open)
+    tile_grid(
+        tiles_of(shown, page.rows, badges),
+        key="gallery_tiles",
+        on_open=_open,
+        following=_following(shown) if mode == "cutoff" else None,
+    )
+    _prepare(shown, rows, page)
     if state.opened is not None:
         sample_dialog(shown, rows)
+
+
+def _following(shown: Shown) -> Following:
+    """The samples around the cutoff change with it, while it is still in the hand."""
+    column = session.state().column
+    return Following(
+        scope_of(shown), column, on_near=lambda value: session.change(near=value, page=1)
+    )
+
+
+def _prepare(shown: Shown, rows: np.ndarray, page: Page) -> None:
+    """Make the pictures of the pages before and after, so that turning to them need not wait."""
+    start = (page.number - 1) * PAGE_SIZE
+    beside = np.concatenate(
+        [rows[start + PAGE_SIZE :][:PAGE_SIZE], rows[max(0, start - PAGE_SIZE) : start]]
+    )
+    tables.prepare_pictures(shown.run, shown.table, beside, side=pictures.THUMB_SIDE)
 
 
 def _mode(shown: Shown) -> GalleryMode:

@@ -4,6 +4,23 @@ function part(kind, name, text) {
   if (text) node.textContent = text;
   return node;
 }
+const PAUSE = 120; // milliseconds that a cutoff rests in the hand until its samples are asked for
+
+// A chart tells of its cutoff on the window; the ends that are open are null.
+function follow(wanted, tell) {
+  const bus = (window.mimicscopeCharts ??= Object.assign(new EventTarget(), { packed: new Map() }));
+  let last = [null, null], later;
+  const heard = ({ detail }) => {
+    if (detail.scope !== wanted.scope || detail.column !== wanted.column) return;
+    clearTimeout(later);
+    const moved = detail.span.findIndex((value, end) => value !== null && value !== last[end]);
+    last = detail.span;
+    if (moved >= 0 && detail.dragging) later = setTimeout(() => tell(detail.span[moved]), PAUSE);
+  };
+  bus.addEventListener('cutoff', heard);
+  return () => { clearTimeout(later); bus.removeEventListener('cutoff', heard); };
+}
+
 export default function({ data, parentElement, setTriggerValue }) {
   const grid = parentElement.querySelector('.grid');
   grid.replaceChildren(...data.tiles.map((tile) => {
@@ -33,4 +50,5 @@ export default function({ data, parentElement, setTriggerValue }) {
     button.onclick = () => setTriggerValue('opened', tile.uid);
     return button;
   }));
+  return data.follow && follow(data.follow, (value) => setTriggerValue('near', value));
 }

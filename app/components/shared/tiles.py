@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -44,7 +45,25 @@ def picture_alone(uri: str) -> None:
     st.html(f'<img class="picture" src="{escape(uri)}" alt="">')
 
 
-def tile_grid(tiles: list[Tile], *, key: str, on_open: Callable[[str], None] | None) -> None:
+@dataclass(frozen=True, slots=True)
+class Following:
+    """A cutoff in the hand that the tiles follow: whose it is, and what is told of it on a pause.
+
+    ``scope`` and ``column`` are those of the chart; ``on_near`` takes the value in the hand.
+    """
+
+    scope: str
+    column: str
+    on_near: Callable[[float], None]
+
+
+def tile_grid(
+    tiles: list[Tile],
+    *,
+    key: str,
+    on_open: Callable[[str], None] | None,
+    following: Following | None = None,
+) -> None:
     """Show ``tiles``; a click calls ``on_open`` with the uid of the tile before the page reruns."""
 
     def opened() -> None:
@@ -52,4 +71,12 @@ def tile_grid(tiles: list[Tile], *, key: str, on_open: Callable[[str], None] | N
         if uid is not None and on_open is not None:
             on_open(uid)
 
-    _grid(data={"tiles": [asdict(tile) for tile in tiles]}, key=key, on_opened_change=opened)
+    def near() -> None:
+        value = session.value(key).near
+        if value is not None and following is not None:
+            following.on_near(float(value))
+
+    data: dict[str, Any] = {"tiles": [asdict(tile) for tile in tiles]}
+    if following is not None:
+        data["follow"] = {"scope": following.scope, "column": following.column}
+    _grid(data=data, key=key, on_opened_change=opened, on_near_change=near)

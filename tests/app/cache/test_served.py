@@ -85,7 +85,7 @@ def test_what_is_prepared_is_there_before_it_is_asked_for() -> None:
     shelf, made = Served(), []
     name = shelf.add("x", lambda: (made.append(1), text(b"x"))[1])
     shelf.prepare([name])
-    shelf.pool.shutdown(wait=True)
+    shelf.ahead.shutdown(wait=True)
     assert shelf.body(name) == text(b"x")
     assert made == [1]
 
