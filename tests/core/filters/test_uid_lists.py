@@ -11,8 +11,10 @@ import polars as pl
 import pytest
 
 from mimic_core.base.errors import FilterError, SourceError
-from mimic_core.export.export import export, replay
+from mimic_core.export.export import export
 from mimic_core.export.formats import datacomp_bytes
+from mimic_core.export.record import replay
+from mimic_core.export.settings import ExportConfig
 from mimic_core.filters.conditions import AllOf, AnyOf, Minus, Not, Percentile, UidList
 from mimic_core.filters.library import read_recipe, save_recipe
 from mimic_core.filters.recipe import Recipe
@@ -124,7 +126,9 @@ def test_a_manifest_names_the_list_and_replay_notices_another(run: Run, tmp_path
     assert lists_met(selection) == [
         "subset.txt lists 13 uids: 12 of the run's 30 samples, and 1 others"
     ]
-    done = export(selection, run_table(run), run, format="csv", out=tmp_path / "kept.csv")
+    done = export(
+        selection, run_table(run), run, ExportConfig(format="csv"), out=tmp_path / "kept.csv"
+    )
     assert replay(done.manifest, run.path.parent).uids.equals(selection.uids)
     file.write_text("\n".join(uids[:11]))
     with pytest.raises(FilterError, match=r"subset\.txt is not the list"):
