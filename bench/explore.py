@@ -193,11 +193,11 @@ def actions(tab: Tab) -> Iterator[tuple[str, Action, Action]]:
     yield "lasso", lambda: lasso(tab, next(shares)), nothing
     pages = iter(["2", "3"] * 5000)
     turner = page.locator('[class*="st-key-gallery_page"]')
-    yield (
-        "gallery_page",
-        lambda: turner.get_by_text(next(pages), exact=True).first.click(),
-        nothing,
-    )
+
+    def turn() -> None:
+        turner.get_by_text(next(pages), exact=True).first.click()
+
+    yield "gallery_page", turn, nothing
     dialog = page.locator('[data-testid="stDialog"]')
 
     def closed() -> None:
