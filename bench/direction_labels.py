@@ -297,9 +297,6 @@ def _trained(
         for draw in draw_batches(words, batch_size=batch_size, seed=0, epoch=epoch):
             at = torch.from_numpy(draw.rows)
             batch = LoadedBatch(
-                "all",
-                True,
-                len(at),
                 draw.rows,
                 pixels[at],
                 torch.arange(len(at)),

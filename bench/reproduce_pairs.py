@@ -84,7 +84,6 @@ class Pool:
         return replace(
             batch,
             rows=rows,
-            size=len(rows),
             images=batch.images[batch.image_of[chosen]],
             image_of=torch.arange(len(rows)),
             tokens=batch.tokens[chosen],

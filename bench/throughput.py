@@ -71,9 +71,6 @@ def make_data(arch: str, batch: int, batches: int, device: torch.device) -> Sett
     assert tokenizer is not None  # every open_clip model has one
     data = [
         LoadedBatch(
-            shard="0",
-            last_of_shard=True,
-            size=batch,
             rows=np.arange(batch),
             images=torch.randn(batch, 3, *loaded.preprocessing["size"]),
             image_of=torch.arange(batch),
@@ -129,11 +126,12 @@ def run_snapshot(setting: Setting) -> Tensor:
 def run_probe(setting: Setting) -> Tensor:
     """Features to disk, then five epochs, as probe mode computes them."""
     encoder = ReferenceEncoder(setting.loaded.module, setting.device, "fp32", ("image", "text"))
-    encoded = [encoder.encode(batch) for batch in setting.data]
-    arrays = {
-        name: torch.cat([one[0][name] for one in encoded]).cpu().numpy() for name in encoder.arrays
-    }
-    scores = torch.cat([one[1]["clip_score"] for one in encoded]).cpu().numpy()
+    images = [encoder.encode_images(batch.images) for batch in setting.data]
+    texts = [encoder.encode_texts(batch.tokens, batch.labels) for batch in setting.data]
+    parts = [image[0] | text[0] for image, text in zip(images, texts, strict=True)]
+    arrays = {name: torch.cat([one[name] for one in parts]).cpu().numpy() for name in parts[0]}
+    cosines = [(image[1] * text[1]).sum(1) for image, text in zip(images, texts, strict=True)]
+    scores = torch.cat(cosines).cpu().numpy()
     samples = pl.DataFrame({"uid": [f"{i:032x}" for i in range(len(scores))], "clip_score": scores})
     with tempfile.TemporaryDirectory() as folder:
         info = {

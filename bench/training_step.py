@@ -128,9 +128,7 @@ DEFAULTS = {"classifier": ("vit_base_patch16_224", 32), "pairs": ("ViT-B-32", 64
 
 def _batch(images: Tensor, tokens: Tensor, device: torch.device) -> LoadedBatch:
     rows = np.arange(len(images))
-    return LoadedBatch("", False, len(rows), rows, images, torch.arange(len(rows)), tokens).to(
-        device
-    )
+    return LoadedBatch(rows, images, torch.arange(len(rows)), tokens).to(device)
 
 
 def _target(module: nn.Module, layers: tuple[str, ...]) -> dict[str, Tensor]:

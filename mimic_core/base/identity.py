@@ -148,13 +148,14 @@ def uids_digest(uids: pl.Series) -> str:
 
 
 def image_numbers(samples: pl.DataFrame) -> np.ndarray:
-    """Which image each sample has (N,) int64: equal numbers, equal images.
+    """Which image each sample has (N,) int64: the first sample that has the same, by number.
 
-    A sample without an image has a number of its own.
+    A sample without an image has its own number.
     """
-    places = samples.select(place=pl.struct(PLACE).rank("dense"))["place"].to_numpy()
-    alone = len(samples) + np.arange(len(samples))
-    return np.where(samples[PLACE[0]].is_null().to_numpy(), alone, places).astype(np.int64)
+    rows = samples.select(PLACE).with_row_index("row")
+    first = rows.select(pl.col("row").min().over(PLACE))["row"].to_numpy()
+    alone = samples[PLACE[0]].is_null().to_numpy()
+    return np.where(alone, np.arange(len(samples)), first).astype(np.int64)
 
 
 def image_words(samples: pl.DataFrame) -> np.ndarray:

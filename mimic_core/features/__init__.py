@@ -1,3 +1,3 @@
 """One pass over the images fills feature sets."""
 
-__all__ = ["encoders", "filling", "loading", "own", "spot_check", "stored"]
+__all__ = ["encoders", "filling", "loading", "own", "portions", "shard", "spot_check", "stored"]

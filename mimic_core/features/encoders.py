@@ -24,16 +24,31 @@ from mimic_core.models import classifiers, clip
 from mimic_core.models.devices import autocast
 from mimic_core.models.projections import find_projection, without_projection
 
+Arrays = dict[str, Tensor]
+
 
 class Encoder(Protocol):
-    """Turns a loaded batch into arrays (B, ...) by name, and columns (B,) by name."""
+    """Turns distinct images and the texts of samples into arrays by name.
+
+    A row of an array depends on its image or text alone, but for the last bit of float32 sums,
+    which may change with the number of rows.
+    """
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        """Names of the arrays that every batch gives."""
+        """Names of the arrays that are stored: those of images begin with ``image_``."""
 
-    def encode(self, batch: LoadedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Arrays and columns of one batch, on its device."""
+    @property
+    def compares(self) -> bool:
+        """Whether images and texts have unit vectors, whose cosines are CLIP scores."""
+
+    def encode_images(self, images: Tensor) -> tuple[Arrays, Tensor | None]:
+        """Arrays (U, ...) of images (U, 3, H, W), and their unit vectors (U, D) before rounding."""
+
+    def encode_texts(
+        self, tokens: Tensor, labels: Sequence[str | None]
+    ) -> tuple[Arrays, Tensor | None]:
+        """Arrays (B, ...) of captions (B, L), and unit vectors (B, D) to compare images with."""
 
 
 class CheckedEncoder(Encoder, Protocol):
@@ -62,21 +77,27 @@ class ReferenceEncoder:
         """Names of the stored arrays."""
         return (*(f"{side}_features" for side in self.sides), "image_embedding", "text_embedding")
 
-    def encode(self, batch: LoadedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    @property
+    def compares(self) -> bool:
+        """Always."""
+        return True
+
+    def encode_images(self, images: Tensor) -> tuple[Arrays, Tensor]:
         """See ``Encoder``."""
-        arrays: dict[str, Tensor] = {}
-        units: dict[Side, Tensor] = {}
+        return self._encode("image", images)
+
+    def encode_texts(self, tokens: Tensor, labels: Sequence[str | None]) -> tuple[Arrays, Tensor]:  # noqa: ARG002 - captions
+        """See ``Encoder``."""
+        return self._encode("text", tokens)
+
+    def _encode(self, side: Side, inputs: Tensor) -> tuple[Arrays, Tensor]:
         with torch.no_grad():
-            for side in BOTH_SIDES:
-                features, raw = self._tower(side, batch)
-                units[side] = F.normalize(raw.float(), dim=-1)
-                if side == "image":
-                    units[side] = units[side][batch.image_of]
-                    features = None if features is None else features[batch.image_of]
-                if features is not None:
-                    arrays[f"{side}_features"] = half(f"{side} features", features)
-                arrays[f"{side}_embedding"] = half(f"{side} embedding", units[side])
-        return arrays, {"clip_score": (units["image"] * units["text"]).sum(1)}
+            features, raw = self._tower(side, inputs)
+            unit = F.normalize(raw.float(), dim=-1)
+            arrays = {f"{side}_embedding": half(f"{side} embedding", unit)}
+            if features is not None:
+                arrays[f"{side}_features"] = half(f"{side} features", features)
+        return arrays, unit
 
     def difference(self, batch: LoadedBatch) -> float:
         """Largest relative difference between features times projection and the model's embedding.
@@ -87,20 +108,21 @@ class ReferenceEncoder:
         worst = 0.0
         with torch.no_grad():
             for side in exact.sides:
-                ours, own = exact._tower(side, batch)[1], _encode(exact.module, side, batch)  # noqa: SLF001
+                inputs = batch.images if side == "image" else batch.tokens
+                ours, own = exact._tower(side, inputs)[1], _embed(exact.module, side, inputs)  # noqa: SLF001
                 worst = max(
                     worst, float((ours - own).abs().max() / own.abs().max().clamp(min=1e-30))
                 )
         return worst
 
-    def _tower(self, side: Side, batch: LoadedBatch) -> tuple[Tensor | None, Tensor]:
+    def _tower(self, side: Side, inputs: Tensor) -> tuple[Tensor | None, Tensor]:
         """Features (None where the tower has no linear projection) and raw embeddings."""
         if side not in self.sides:
             with autocast(self.device, self.precision):
-                return None, _encode(self.module, side, batch)
+                return None, _embed(self.module, side, inputs)
         projection = find_projection(self.module, side)
         with autocast(self.device, self.precision), without_projection(self.module, side):
-            features = _encode(self.module, side, batch)
+            features = _embed(self.module, side, inputs)
         features = features.float()
         raw = features @ projection.weight
         return features, raw if projection.bias is None else raw + projection.bias
@@ -125,19 +147,26 @@ class TangentEncoder:
         tangents = (f"{side}_tangent" for side in tangent_sides(self.vector.layers))
         return ("image_embedding", "text_embedding", *tangents)
 
-    def encode(self, batch: LoadedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    @property
+    def compares(self) -> bool:
+        """Never: CLIP scores are the reference's."""
+        return False
+
+    def encode_images(self, images: Tensor) -> tuple[Arrays, None]:
         """See ``Encoder``."""
+        return self._encode("image", images), None
+
+    def encode_texts(self, tokens: Tensor, labels: Sequence[str | None]) -> tuple[Arrays, None]:  # noqa: ARG002 - captions
+        """See ``Encoder``."""
+        return self._encode("text", tokens), None
+
+    def _encode(self, side: Side, inputs: Tensor) -> Arrays:
         with torch.no_grad():
-            embedded = embed_with_tangents(
-                self.module, self.vector, batch, device=self.device, precision=self.precision
+            unit, tangent = _tower_with_tangent(
+                self.module, self.vector, side, inputs, self.device, self.precision
             )
-        named = {
-            "image_embedding": embedded.image,
-            "text_embedding": embedded.text,
-            "image_tangent": embedded.image_tangent,
-            "text_tangent": embedded.text_tangent,
-        }
-        return {name: value for name, value in named.items() if value is not None}, {}
+        arrays = {f"{side}_embedding": unit}
+        return arrays if tangent is None else arrays | {f"{side}_tangent": tangent}
 
 
 def embed_with_tangents(
@@ -149,8 +178,12 @@ def embed_with_tangents(
     precision: Precision = "fp32",
 ) -> Embedded:
     """A batch's unit embeddings (B, D) and their derivatives along ``v / ||v||``, float32."""
-    image, image_tangent = _tower_with_tangent(module, vector, "image", batch, device, precision)
-    text, text_tangent = _tower_with_tangent(module, vector, "text", batch, device, precision)
+    image, image_tangent = _tower_with_tangent(
+        module, vector, "image", batch.images, device, precision
+    )
+    text, text_tangent = _tower_with_tangent(
+        module, vector, "text", batch.tokens, device, precision
+    )
     return Embedded(
         image[batch.image_of],
         text,
@@ -166,24 +199,24 @@ def tangent_sides(layers: Sequence[str]) -> tuple[Side, ...]:
     return tuple(side for side in BOTH_SIDES if side in held)
 
 
-def _encode(module: nn.Module, side: Side, batch: LoadedBatch) -> Tensor:
-    """Raw embeddings of the batch's distinct images (U, D) or of its captions (B, D)."""
-    if side == "image":
-        return clip.encode_image(module, batch.images)
-    return clip.encode_text(module, batch.tokens)
+def _embed(module: nn.Module, side: Side, inputs: Tensor) -> Tensor:
+    """Raw embeddings (U, D) of images (U, 3, H, W), or (B, D) of captions (B, L)."""
+    return (
+        clip.encode_image(module, inputs) if side == "image" else clip.encode_text(module, inputs)
+    )
 
 
 def _tower_with_tangent(
     module: nn.Module,
     vector: TaskVector,
     side: Side,
-    batch: LoadedBatch,
+    inputs: Tensor,
     device: torch.device,
     precision: Precision,
 ) -> tuple[Tensor, Tensor | None]:
     def forward() -> tuple[Tensor, ...]:
         with autocast(device, precision):
-            raw = _encode(module, side, batch)
+            raw = _embed(module, side, inputs)
         return (F.normalize(raw.float(), dim=-1),)
 
     if side not in tangent_sides(vector.layers):
@@ -226,22 +259,33 @@ class ImageEncoder:
         """The name of the one stored array."""
         return ("image_features",) if self.classes is None else ("image_embedding",)
 
-    def encode(self, batch: LoadedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    @property
+    def compares(self) -> bool:
+        """Where there is a text tower."""
+        return self.classes is not None
+
+    def encode_images(self, images: Tensor) -> tuple[Arrays, Tensor]:
         """See ``encoders.Encoder``."""
         with torch.no_grad():
-            features = self._features(batch)[batch.image_of]
-            columns = {}
-            if self.classes is not None:
-                named = torch.stack([self.classes[str(label)] for label in batch.labels])
-                columns["clip_score"] = (features * named).sum(1)
-        return {self.arrays[0]: half("image features", features)}, columns
+            features = self._features(images)
+        return {self.arrays[0]: half("image features", features)}, features
 
-    def _features(self, batch: LoadedBatch) -> Tensor:
+    def encode_texts(
+        self,
+        tokens: Tensor,  # noqa: ARG002 - there are none
+        labels: Sequence[str | None],
+    ) -> tuple[Arrays, Tensor | None]:
+        """See ``encoders.Encoder``."""
+        if self.classes is None:
+            return {}, None
+        return {}, torch.stack([self.classes[str(label)] for label in labels])
+
+    def _features(self, images: Tensor) -> Tensor:
         """(U, F) float32."""
         with autocast(self.device, self.precision):
             if self.classes is None:
-                return classifiers.features(self.module, batch.images).float()
-            raw = clip.encode_image(self.module, batch.images)
+                return classifiers.features(self.module, images).float()
+            raw = clip.encode_image(self.module, images)
         return F.normalize(raw.float(), dim=-1)
 
     def difference(self, batch: LoadedBatch) -> float:
@@ -254,6 +298,6 @@ class ImageEncoder:
             return 0.0
         with torch.no_grad():
             exact = replace(self, precision="fp32")
-            ours = layer(exact._features(batch))  # noqa: SLF001
+            ours = layer(exact._features(batch.images))  # noqa: SLF001
             own: Tensor = self.module(batch.images)
         return float((ours - own).abs().max() / own.abs().max().clamp(min=1e-30))

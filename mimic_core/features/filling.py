@@ -1,38 +1,34 @@
 """Phase 1: one pass over a pool's images fills one or more feature sets (method.md section 4).
 
-The unit of work is a shard; its result depends on the shard, the encoders and the batch size of
-this phase (fixed below), and on nothing else: not on order, workers or interruptions.
+The unit of work is a shard; its result depends on the pool, the encoders and the batch size of
+this phase (fixed below), and on nothing else: not on workers or interruptions.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
-from torch import Tensor
 
 from mimic_core.base import files
 from mimic_core.base.config import Precision, SourceConfig
 from mimic_core.base.errors import ScoreError
 from mimic_core.base.identity import digest, slug
 from mimic_core.base.progress import Progress
-from mimic_core.base.schema import MEASURED_COLUMNS, SCHEMA_VERSION, SKIP_COLUMNS
-from mimic_core.features.encoders import Encoder
-from mimic_core.features.loading import (
-    BatchDataset,
-    LoadedBatch,
-    SampleLoader,
-    default_workers,
-    load_batches,
-    plan_batches,
+from mimic_core.base.schema import SCHEMA_VERSION
+from mimic_core.features.loading import SampleLoader, default_workers, load_batches
+from mimic_core.features.portions import (
+    PoolImages,
+    Portion,
+    PortionDataset,
+    plan_portions,
+    pool_images,
 )
+from mimic_core.features.shard import Homes, ShardAtWork, Target
 from mimic_core.models.load import LoadedModel
 from mimic_core.models.preprocessing import image_transform
 from mimic_core.runs.featureset import FEATURES_DIR, FeatureSet, locate
@@ -107,14 +103,6 @@ def feature_set_for(
     return FeatureSet.open(path)
 
 
-@dataclass(frozen=True)
-class Target:
-    """A feature set to be filled and the encoder that fills it."""
-
-    features: FeatureSet
-    encoder: Encoder
-
-
 def fill(
     index: FeatureSet,
     targets: Sequence[Target],
@@ -133,88 +121,66 @@ def fill(
         workers: Loading processes; None chooses by the size of the pool.
     """
     counts: dict[str, int] = index.info["shards"]
-    missing = [s for s in counts if any(not t.features.has_shard(s) for t in targets)]
-    batch_size = ENCODE_BATCH[device.type]
-    plans = [plan for shard in missing for plan in plan_batches(shard, counts[shard], batch_size)]
+    shards = tuple(counts)
+    missing = [s for s in shards if any(not t.features.has_shard(s) for t in targets)]
     total = sum(counts.values())
     left = sum(counts[shard] for shard in missing)
     progress.phase("images", total, done=total - left)
-    if not plans:
+    if not missing:
         return
-    dataset = BatchDataset(plans, index.path / "index", loader_for(source, model))
+    images, loader = _images_of(index, targets), loader_for(source, model)
+    size, plans = ENCODE_BATCH[device.type], []
+    for shard in missing:
+        own = images.own(shards.index(shard))
+        plans += plan_portions(shard, counts[shard], size, None if own.all() else own)
+    dataset = PortionDataset(plans, index.path / "index", loader)
     chosen = default_workers(left) if workers is None else workers
-    collected: dict[int, _Shard] = defaultdict(_Shard)
-    for batch in load_batches(dataset, workers=chosen, device=device):
+    stored = [(target, Homes(target, index, images)) for target in targets]
+    work: ShardAtWork | None = None
+    for portion in load_batches(dataset, workers=chosen, device=device):
         progress.check()
-        for number, target in enumerate(targets):
-            if not target.features.has_shard(batch.shard):
-                with _memory_explained(batch):
-                    collected[number].add(batch, target.encoder if len(batch.rows) else None)
-        progress.advance(batch.size, skipped=len(batch.skips))
-        if batch.last_of_shard:
-            for number, shard in collected.items():
-                shard.store(targets[number], index)
-            collected.clear()
+        if work is None:
+            shard = portion.plan.shard
+            lacking = [one for one in stored if not one[0].features.has_shard(shard)]
+            number = shards.index(shard)
+            work = ShardAtWork(number, index, images, lacking, loader=loader, size=size)
+        with _memory_explained(portion):
+            skipped = work.add(portion)
+        progress.advance(portion.size, skipped=skipped)
+        if portion.plan.last_of_shard:
+            work.store()
+            work = None
 
 
 @contextmanager
-def _memory_explained(batch: LoadedBatch) -> Iterator[None]:
+def _memory_explained(portion: Portion) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise ScoreError(
             "the device has too little memory for one forward pass",
-            got=f"{len(batch.tokens)} samples at a time",
+            got=f"{portion.size} samples at a time",
             next_step="use --precision bf16, fewer or later mimic layers, or --device cpu",
         ) from error
 
 
-@dataclass
-class _Shard:
-    """What has been computed of the shard at work; moved off the device when it is complete."""
+def _images_of(index: FeatureSet, targets: Sequence[Target]) -> PoolImages:
+    """The images of the pool.
 
-    batches: list[LoadedBatch] = field(default_factory=list)
-    arrays: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
-    columns: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
-
-    def add(self, batch: LoadedBatch, encoder: Encoder | None) -> None:
-        if encoder is not None:
-            arrays, columns = encoder.encode(batch)
-            for name, value in arrays.items():
-                self.arrays[name].append(value)
-            for name, value in columns.items():
-                self.columns[name].append(value)
-        self.batches.append(_without_tensors(batch))
-
-    def store(self, target: Target, index: FeatureSet) -> None:
-        shard = self.batches[0].shard
-        rows = np.concatenate([batch.rows for batch in self.batches])
-        samples = index.index(shard)[rows].with_columns(
-            pl.Series(
-                name, [v for batch in self.batches for v in batch.measured.get(name, [])]
-            ).cast(dtype)
-            for name, dtype in MEASURED_COLUMNS.items()
-            if name != "clip_score"
-        )
-        if "clip_score" in self.columns or not len(rows):
-            scores = self._joined(self.columns.get("clip_score", []))
-            samples = samples.with_columns(pl.Series("clip_score", scores, dtype=pl.Float32))
-        elif index.info.get("task") == "labels":  # an image model gives no CLIP score
-            samples = samples.with_columns(clip_score=pl.lit(None, pl.Float32))
-        arrays = {name: self._joined(self.arrays.get(name, [])) for name in target.encoder.arrays}
-        skips = [asdict(skip) for batch in self.batches for skip in batch.skips]
-        skipped = pl.concat([index.index_skips(shard), pl.DataFrame(skips, schema=SKIP_COLUMNS)])
-        target.features.write_shard(shard, samples, skipped, arrays)
-
-    @staticmethod
-    def _joined(parts: list[Tensor]) -> np.ndarray:
-        return torch.cat(parts).cpu().numpy() if parts else np.empty((0, 0), np.float32)
-
-
-def _without_tensors(batch: LoadedBatch) -> LoadedBatch:
-    """The batch's bookkeeping alone, so that images are freed before the shard is complete."""
-    nothing = torch.empty(0)
-    return replace(batch, images=nothing, image_of=nothing, tokens=nothing)
+    Shards that an earlier version has finished keep theirs to themselves: it has not stored what
+    later shards would need of them.
+    """
+    images = pool_images(index)
+    apart = {
+        shard
+        for number, shard in enumerate(index.shards)
+        for target in targets
+        if target.encoder.compares
+        and len(images.carried_by(number))
+        and target.features.has_shard(shard)
+        and target.features.carried(shard) is None
+    }
+    return pool_images(index, apart=apart) if apart else images
 
 
 def loader_for(source: Source, model: LoadedModel) -> SampleLoader:

@@ -1,18 +1,15 @@
-"""From a shard's index to batches of tensors, in worker processes (phase 1, method.md section 4).
+"""From rows of an index to batches of tensors, in worker processes (phase 1, method.md section 4).
 
-A batch is a fixed slice of one shard's index, so what is in it depends on neither the number of
-workers nor an interruption. Letters: B samples, U distinct images (captions may share one), L
-tokens.
+Letters: B samples, U distinct images (captions may share one), L tokens.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import polars as pl
@@ -32,22 +29,16 @@ MAX_ASPECT = 100
 
 @dataclass
 class LoadedBatch:
-    """Decoded, preprocessed and tokenised samples of one slice of a shard's index."""
+    """Decoded, preprocessed and tokenised samples, each image of one place once."""
 
-    shard: str
-    last_of_shard: bool
-    size: int
-    """Rows of the slice, readable or not."""
     rows: np.ndarray
-    """Rows of the shard's index that could be read (B,) int64."""
+    """Rows of the table that could be read (B,) int64."""
     images: Tensor
     """(U, 3, H, W)"""
     image_of: Tensor
     """Which image each sample has (B,) int64."""
     tokens: Tensor
     """(B, L) int64; L is 0 in pools of labels"""
-    measured: dict[str, list[int | None]] = field(default_factory=dict)
-    """width, height, caption_tokens, caption_length: one value per readable sample."""
     labels: list[str | None] = field(default_factory=list)
     """One per readable sample; None in pools of captions."""
     skips: list[Skip] = field(default_factory=list)
@@ -73,14 +64,20 @@ class LoadedBatch:
         )
 
 
-@dataclass(frozen=True)
-class BatchPlan:
-    """Which rows of which shard make one batch."""
+class Loaded(Protocol):
+    """What worker processes hand over: tensors beside other things."""
 
-    shard: str
-    start: int
-    stop: int
-    last_of_shard: bool
+    def pin_memory(self) -> Self:
+        """Called by the DataLoader; pinned tensors are copied to the device asynchronously."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same with its tensors on ``device``."""
+
+    def tensors(self) -> list[Tensor]:
+        """All its tensors."""
+
+
+AnyLoaded = TypeVar("AnyLoaded", bound=Loaded)
 
 
 class SampleLoader:
@@ -101,44 +98,7 @@ class SampleLoader:
 
     def load(self, rows: pl.DataFrame) -> LoadedBatch:
         """The readable ones of ``rows``, an index table or a part of one."""
-        images, sizes, image_of, skips = self._load_images(rows)
-        readable = np.flatnonzero(image_of >= 0)
-        tokens, counts, lengths = self._read_captions(rows["caption"].gather(readable).to_list())
-        return LoadedBatch(
-            shard="",
-            last_of_shard=False,
-            size=len(rows),
-            rows=readable,
-            images=torch.stack(images) if images else torch.empty(0),
-            image_of=torch.from_numpy(image_of[readable]),
-            tokens=tokens,
-            labels=rows["label"].gather(readable).to_list(),
-            measured={
-                "width": [sizes[i][0] for i in image_of[readable]],
-                "height": [sizes[i][1] for i in image_of[readable]],
-                "caption_tokens": counts,
-                "caption_length": lengths,
-            },
-            skips=skips,
-        )
-
-    def _read_captions(
-        self, captions: list[str | None]
-    ) -> tuple[Tensor, list[int | None], list[int | None]]:
-        """Tokens (B, L), their counts before truncation, and lengths in characters."""
-        if self._tokenizer is None or not captions:
-            nothing: list[int | None] = [None] * len(captions)
-            return torch.empty((len(captions), 0), dtype=torch.long), nothing, nothing
-        texts = [text or "" for text in captions]
-        counts = [count_tokens(self._tokenizer, text) for text in texts]
-        return self._tokenizer(texts), [*counts], [len(text) for text in texts]
-
-    def _load_images(
-        self, rows: pl.DataFrame
-    ) -> tuple[list[Tensor], list[tuple[int, int]], np.ndarray, list[Skip]]:
-        """Each distinct image once; ``image_of`` is -1 where a sample's image cannot be read."""
         images: list[Tensor] = []
-        sizes: list[tuple[int, int]] = []
         skips: list[Skip] = []
         known: dict[Locator, int | ImageError] = {}
         image_of = np.full(len(rows), -1, np.int64)
@@ -146,44 +106,54 @@ class SampleLoader:
             locator = locator_of(row)
             if locator not in known:
                 try:
-                    image = decode_image(read_image(self._root, locator))
-                    _require_moderate_shape(*image.size)
+                    image, _ = self.prepare(self.read(locator))
                     known[locator] = len(images)
-                    images.append(self._preprocess(image))
-                    sizes.append(image.size)
+                    images.append(image)
                 except ImageError as error:
                     known[locator] = error
             found = known[locator]
             if isinstance(found, ImageError):
-                skips.append(Skip(row["key"], row["shard"], found.reason, found.detail))
+                skips.append(found.skip(row["key"], row["shard"]))
             else:
                 image_of[number] = found
-        return images, sizes, image_of, skips
-
-
-class BatchDataset(Dataset[LoadedBatch]):
-    """Planned batches of a feature set's index; small whatever the size of the pool."""
-
-    def __init__(
-        self, plans: Sequence[BatchPlan], index_folder: Path, loader: SampleLoader
-    ) -> None:
-        self._plans = plans
-        self._index_folder = index_folder
-        self._loader = loader
-
-    def __len__(self) -> int:
-        return len(self._plans)
-
-    def __getitem__(self, number: int) -> LoadedBatch:
-        plan = self._plans[number]
-        index = _read_index(self._index_folder / f"{plan.shard}.parquet")
-        batch = self._loader.load(index.slice(plan.start, plan.stop - plan.start))
-        return replace(
-            batch,
-            shard=plan.shard,
-            last_of_shard=plan.last_of_shard,
-            rows=batch.rows + plan.start,
+        readable = np.flatnonzero(image_of >= 0)
+        return LoadedBatch(
+            rows=readable,
+            images=stacked(images),
+            image_of=torch.from_numpy(image_of[readable]),
+            tokens=self.tokens(rows["caption"].gather(readable)),
+            labels=rows["label"].gather(readable).to_list(),
+            skips=skips,
         )
+
+    def read(self, locator: Locator) -> bytes:
+        """The bytes of one image; raises ``ImageError``."""
+        return read_image(self._root, locator)
+
+    def prepare(self, data: bytes) -> tuple[Tensor, tuple[int, int]]:
+        """An image as the model wants it (3, H, W), and its own size; raises ``ImageError``."""
+        image = decode_image(data)
+        _require_moderate_shape(*image.size)
+        return self._preprocess(image), image.size
+
+    def tokens(self, captions: pl.Series) -> Tensor:
+        """Tokens (B, L) of captions; L is 0 where there are none to be read."""
+        if self._tokenizer is None or captions.is_empty():
+            return torch.empty((len(captions), 0), dtype=torch.long)
+        return self._tokenizer(captions.fill_null("").to_list())
+
+    def lengths(self, captions: pl.Series) -> tuple[list[int | None], list[int | None]]:
+        """Of each caption (B) its tokens before truncation and its characters."""
+        if self._tokenizer is None:
+            nothing: list[int | None] = [None] * len(captions)
+            return nothing, nothing
+        texts = captions.fill_null("").to_list()
+        return [count_tokens(self._tokenizer, text) for text in texts], [*map(len, texts)]
+
+
+def stacked(images: Sequence[Tensor]) -> Tensor:
+    """Images (3, H, W) as (U, 3, H, W); no image is an empty tensor."""
+    return torch.stack([*images]) if images else torch.empty(0)
 
 
 def _require_moderate_shape(width: int, height: int) -> None:
@@ -192,11 +162,6 @@ def _require_moderate_shape(width: int, height: int) -> None:
         raise ImageError(
             "oversized_image", f"{width} x {height} pixels, the limit is {MAX_ASPECT} to 1"
         )
-
-
-@lru_cache(maxsize=2)
-def _read_index(file: Path) -> pl.DataFrame:
-    return pl.read_parquet(file)
 
 
 def locator_of(row: dict[str, Any]) -> Locator:
@@ -221,15 +186,6 @@ def count_tokens(tokenizer: Tokenizer, caption: str) -> int | None:
     return None if wrapped is None else len(wrapped(caption)["input_ids"])
 
 
-def plan_batches(shard: str, count: int, batch_size: int) -> list[BatchPlan]:
-    """Slices of ``batch_size`` over a shard of ``count`` samples; one empty if there are none."""
-    starts = range(0, max(count, 1), batch_size)
-    return [
-        BatchPlan(shard, start, min(start + batch_size, count), start + batch_size >= count)
-        for start in starts
-    ]
-
-
 def default_workers(samples: int, *, sharing: int = 1) -> int:
     """Worker processes for a pool of this size: none for a small one, else one per core.
 
@@ -241,8 +197,8 @@ def default_workers(samples: int, *, sharing: int = 1) -> int:
 
 
 def load_batches(
-    dataset: Dataset[LoadedBatch], *, workers: int, device: torch.device
-) -> Iterator[LoadedBatch]:
+    dataset: Dataset[AnyLoaded], *, workers: int, device: torch.device
+) -> Iterator[AnyLoaded]:
     """The dataset's batches in order, on ``device``; copies overlap with computation on CUDA."""
     loader = DataLoader(
         dataset,
@@ -260,12 +216,10 @@ def load_batches(
     yield from _prefetched(loader, device)
 
 
-def _prefetched(
-    batches: Iterator[LoadedBatch] | Any, device: torch.device
-) -> Iterator[LoadedBatch]:
+def _prefetched(batches: Iterable[AnyLoaded], device: torch.device) -> Iterator[AnyLoaded]:
     """One batch ahead on a second CUDA stream."""
     copies: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    ahead: LoadedBatch | None = None
+    ahead: AnyLoaded | None = None
     for batch in batches:
         with torch.cuda.stream(copies):
             coming = batch.to(device)

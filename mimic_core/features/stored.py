@@ -128,14 +128,17 @@ class Rows:
 
     def __init__(self, features: FeatureSet, name: str, device: torch.device) -> None:
         array = features.array(name)
-        size = len(array) * array.width * array.dtype.itemsize
         self._device = device
         self.width = array.width
+        self._of, array = array.rows, array.stored  # images are held once, however many share one
+        size = len(array) * array.width * array.dtype.itemsize
         # What is held in memory needs no map, and a map keeps a file open for every shard.
         self._rows = torch.from_numpy(array.read()).to(device) if size <= IN_MEMORY_BYTES else array
 
     def take(self, rows: np.ndarray) -> Tensor:
         """Rows (B,) as (B, width) float32."""
+        if self._of is not None:
+            rows = self._of[rows]
         if isinstance(self._rows, Tensor):
             return self._rows[torch.from_numpy(rows).to(self._device)].float()
         return torch.from_numpy(self._rows.take(rows)).to(self._device).float()

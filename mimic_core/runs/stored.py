@@ -60,15 +60,15 @@ def read_table(path: Path, columns: Columns, *, remedy: str) -> pl.DataFrame:
         return table.collect()
 
 
-def read_array(path: Path, rows: int, *, remedy: str) -> np.ndarray:
-    """A stored array (``rows``, ...), memory-mapped.
+def read_array(path: Path, rows: int, *, remedy: str, kind: str = "f") -> np.ndarray:
+    """A stored array (``rows``, ...) of numpy's ``kind`` of numbers, memory-mapped.
 
     Raises:
         RunError: It is missing, damaged, or has another number of rows; names the file.
     """
     with _damaged(path, remedy):
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not array.shape or len(array) != rows or array.dtype.kind != "f":
+    if not array.shape or len(array) != rows or array.dtype.kind != kind:
         raise RunError(
             f"the stored array {path.name} does not fit its samples",
             got=f"{path}: shape {array.shape}, {array.dtype}",

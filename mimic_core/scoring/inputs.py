@@ -16,7 +16,7 @@ from mimic_core.base.config import BOTH_SIDES, HeadConfig, RunConfig, Side, Task
 from mimic_core.base.errors import ConfigError, ModelError
 from mimic_core.base.progress import Progress
 from mimic_core.base.specification import OWN_FEATURES
-from mimic_core.features import filling, spot_check
+from mimic_core.features import filling, shard, spot_check
 from mimic_core.features.encoders import CheckedEncoder, ImageEncoder, ReferenceEncoder
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.features.own import OwnFeatures, read_own_features
@@ -49,7 +49,7 @@ class Inputs:
     device: torch.device
     cached: FeatureSet
     """The reference's feature set."""
-    targets: tuple[filling.Target, ...]
+    targets: tuple[shard.Target, ...]
     encoder: CheckedEncoder | None
     pair: Pair | None = None
     own: OwnFeatures | None = None
@@ -133,12 +133,12 @@ def open_inputs(
     cached = feature_set(arrays=encoder.arrays)
     _tell(config, source, cached, reference, device, progress)
     store_ends(cached, reference.module, sides)
-    targets = (filling.Target(cached, encoder),)
+    targets = (shard.Target(cached, encoder),)
     if config.snapshot is None:
         return Inputs(source, reference, device, cached, targets, encoder)
     pair = prepare_pair(config, config.snapshot, reference, device, progress.note)
     tangents = feature_set(arrays=pair.encoder.arrays, extra=pair.identity, index_from=cached)
-    both = (*targets, filling.Target(tangents, pair.encoder))
+    both = (*targets, shard.Target(tangents, pair.encoder))
     return Inputs(source, reference, device, cached, both, encoder, pair)
 
 
@@ -197,7 +197,7 @@ def _label_inputs(
         classes = dict(zip(labels, described, strict=True))
     require_origin(cached, config.head, reference)
     encoder = ImageEncoder(reference.module, device, config.precision, classes)
-    targets = (filling.Target(cached, encoder),)
+    targets = (shard.Target(cached, encoder),)
     return Inputs(source, reference, device, cached, targets, encoder)
 
 

@@ -166,9 +166,6 @@ def batch_of(
     images, tokens = images[rows], tokens[rows]
     shown = list(range(len(images))) if image_of is None else image_of
     return LoadedBatch(
-        shard="00000",
-        last_of_shard=True,
-        size=len(tokens),
         rows=np.arange(len(tokens)),
         images=images[: max(shown) + 1],
         image_of=torch.tensor(shown),

@@ -18,7 +18,8 @@ from mimic_core.base.config import Precision, ProbeConfig, RunConfig, SnapshotCo
 from mimic_core.base.errors import Interrupted, RunError
 from mimic_core.base.progress import Silent
 from mimic_core.features import filling as features
-from mimic_core.features.loading import default_workers, plan_batches
+from mimic_core.features.loading import default_workers
+from mimic_core.features.portions import plan_portions
 from mimic_core.models.load import load_model
 from mimic_core.models.preprocessing import image_transform
 from mimic_core.runs.featureset import FeatureSet
@@ -331,17 +332,17 @@ def test_low_precision_is_close_and_still_finite(
 
 
 def test_batches_are_slices_of_one_shard() -> None:
-    plans = plan_batches("a", 130, 64)
+    plans = plan_portions("a", 130, 64)
     assert [(p.start, p.stop, p.last_of_shard) for p in plans] == [
         (0, 64, False),
         (64, 128, False),
         (128, 130, True),
     ]
-    assert [(p.start, p.stop, p.last_of_shard) for p in plan_batches("a", 128, 64)] == [
+    assert [(p.start, p.stop, p.last_of_shard) for p in plan_portions("a", 128, 64)] == [
         (0, 64, False),
         (64, 128, True),
     ]
-    assert [(p.start, p.stop, p.last_of_shard) for p in plan_batches("a", 0, 64)] == [(0, 0, True)]
+    assert [(p.start, p.stop, p.last_of_shard) for p in plan_portions("a", 0, 64)] == [(0, 0, True)]
 
 
 def test_small_pools_need_no_worker() -> None:

@@ -234,9 +234,7 @@ def _trained(
             at, here = torch.from_numpy(draw.rows), torch.arange(len(draw.rows))
             some = [names[row] for row in draw.rows]
             tokens = torch.zeros(len(at), 0, dtype=torch.int64)
-            batch = LoadedBatch(
-                "all", True, len(at), draw.rows, pixels[at], here, tokens, labels=list(some)
-            )
+            batch = LoadedBatch(draw.rows, pixels[at], here, tokens, labels=list(some))
             visit = visit_batch(learner, batch, Aids(swap=planting.swap(draw, cpu)))
             updater.update()
             columns = (visit.losses, visit.mimic_scores, visit.mimic_weights)

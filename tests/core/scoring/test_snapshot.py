@@ -54,8 +54,9 @@ def _stored(path: Path, encoder: TangentEncoder, batches: list[LoadedBatch]) -> 
     """A finished feature set with one shard for each of ``batches``."""
     arrays: dict[str, list[np.ndarray]] = {name: [] for name in encoder.arrays}
     for batch in batches:
-        encoded, columns = encoder.encode(batch)
-        assert not columns
+        encoded = encoder.encode_images(batch.images)[0]
+        encoded = {name: value[batch.image_of] for name, value in encoded.items()}
+        encoded |= encoder.encode_texts(batch.tokens, batch.labels)[0]
         for name, value in encoded.items():
             arrays[name].append(value.numpy())
     whole = {name: np.concatenate(parts) for name, parts in arrays.items()}
@@ -154,9 +155,6 @@ def test_captions_that_share_an_image_share_its_embedding_and_tangent() -> None:
     vector = task_vector(model, reference, [tiny.IMAGE_MLP])
     shared = batch_of(4, image_of=[0, 0, 1, 0])
     whole = LoadedBatch(
-        "00000",
-        True,
-        4,
         np.arange(4),
         shared.images[shared.image_of],
         torch.arange(4),
@@ -189,7 +187,9 @@ def test_arrays_are_float32_and_named_for_the_towers() -> None:
     model, reference = _pair("clip")
     vector = task_vector(model, reference, [TEXT_MLP])
     encoder = TangentEncoder(model, vector, CPU, "fp32")
-    arrays, _ = encoder.encode(batch_of(3))
+    batch = batch_of(3)
+    arrays = encoder.encode_images(batch.images)[0]
+    arrays |= encoder.encode_texts(batch.tokens, batch.labels)[0]
     assert encoder.arrays == ("image_embedding", "text_embedding", "text_tangent")
     assert tuple(arrays) == encoder.arrays
     assert {array.dtype for array in arrays.values()} == {torch.float32}
@@ -281,9 +281,7 @@ def test_self_check_accepts_pairs_that_the_model_tells_apart_with_ease(logit_sca
     worst = 0.0
     for number in gaps.flatten().argsort(descending=True)[:80:2].tolist():
         rows = torch.tensor(divmod(number, 24))
-        batch = LoadedBatch(
-            "00000", True, 2, np.arange(2), images[rows], torch.arange(2), tokens[rows]
-        )
+        batch = LoadedBatch(np.arange(2), images[rows], torch.arange(2), tokens[rows])
         worst = max(worst, self_check(model, vector, batch))
     assert worst < 1e-3
 

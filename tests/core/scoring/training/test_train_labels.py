@@ -121,9 +121,6 @@ def labelled(count: int, seed: int, *, rows: slice = slice(None)) -> LoadedBatch
     images, labels = tiny.labelled(count, seed)
     names = [str(int(label)) for label in labels]
     return LoadedBatch(
-        shard="",
-        last_of_shard=False,
-        size=count,
         rows=np.arange(count),
         images=images[rows],
         image_of=torch.arange(len(images[rows])),
