@@ -16,7 +16,7 @@ import polars.selectors as cs
 SCHEMA_VERSION = 2
 ROW_GROUP_ROWS = 65_536  # polars' streaming reader holds whole row groups in memory
 
-LocatorKind = Literal["range", "packed", "zip", "parquet"]
+LocatorKind = Literal["range", "packed", "zip", "parquet", "lance"]
 
 # Columns that say where the bytes of an image are: the fields of a ``Locator``, in order.
 IMAGE_COLUMNS: dict[str, pl.DataType] = {
@@ -109,7 +109,7 @@ class Locator:
     ``range``: ``length`` bytes at ``offset`` of file ``path`` (tar member or whole file; a length
     of -1 means the whole file, whose size was not looked up). ``packed``: the same of what the
     compressed tar ``path`` unpacks to. ``zip``: entry ``member`` of archive
-    ``path``. ``parquet``: row ``offset`` of column ``member`` in file ``path``.
+    ``path``. ``parquet``, ``lance``: row ``offset`` of column ``member`` in file or table ``path``.
     """
 
     kind: LocatorKind

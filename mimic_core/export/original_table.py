@@ -27,7 +27,7 @@ from mimic_core.export.pictures import pool_of
 from mimic_core.export.settings import ExportConfig
 from mimic_core.export.work import Work
 from mimic_core.runs.run import Run
-from mimic_core.sources.layouts.parquet import ParquetSource
+from mimic_core.sources.layouts.embedded import EmbeddedSource
 from mimic_core.sources.layouts.table import TableSource
 from mimic_core.sources.tables.delimited import Delimited
 from mimic_core.sources.tables.loading import table_suffix
@@ -53,7 +53,7 @@ def keep_column(work: Work) -> None:
     source, as_scored = pool_of(work.run)
     if isinstance(source, TableSource):
         _mark_tables(work, source)
-    elif isinstance(source, ParquetSource):
+    elif isinstance(source, EmbeddedSource) and source.layout == "parquet":
         if not as_scored:
             raise ExportError(
                 "the pool's files have changed since they were scored, and rows go by number",
@@ -74,10 +74,13 @@ def table_name(run: Run, config: ExportConfig) -> str | None:
     if config.table is not None:
         return Path(config.table).name
     source, _ = pool_of(run)
-    if isinstance(source, TableSource | ParquetSource):
-        names = source.tables if isinstance(source, TableSource) else source.paths
-        return PurePosixPath(names[0]).name if len(names) == 1 else None
-    raise _no_table(run)
+    if isinstance(source, TableSource):
+        names = source.tables
+    elif isinstance(source, EmbeddedSource) and source.layout == "parquet":
+        names = source.paths
+    else:
+        raise _no_table(run)
+    return PurePosixPath(names[0]).name if len(names) == 1 else None
 
 
 def _no_table(run: Run) -> ExportError:
@@ -100,7 +103,7 @@ def _require_suffix(work: Work, table: str) -> None:
         )
 
 
-def _mark_parquet_files(work: Work, source: ParquetSource) -> None:
+def _mark_parquet_files(work: Work, source: EmbeddedSource) -> None:
     if len(source.paths) == 1:
         _require_suffix(work, source.paths[0])
     for path in source.paths:

@@ -1,10 +1,10 @@
 """From a path to a source: what is there decides the layout, and what it holds the task.
 
-A folder is, in this order: tar shards (there or one folder deeper), Parquet files with embedded
-images (likewise), a table of captions or labels at its root, tables in its folders as imagefolder
-or COCO has them, images with a text or ``.json`` beside them, a table of captions and URLs, class
-folders; at last, containers in any folder. A zip is one of those but the first two. A single tar,
-Parquet file or table may be given as well.
+A folder is, in this order: tar shards, or tables of Lance, Arrow, Mosaic's MDS or Parquet with
+embedded images (there or one folder deeper), a table of captions or labels at its root,
+tables in its folders as imagefolder or COCO has them, images with a text or ``.json`` beside them,
+a table of captions and URLs, class folders; at last, containers in any folder. A zip is one of
+those but the first. A single tar, Parquet file or table may be given as well.
 
 A pool has captions or labels. Where the settings do not say which, captions win over the names of
 folders, but not over a clear label of each sample: then the user is asked.
@@ -24,9 +24,10 @@ from mimic_core.sources.layouts import (
     beside,
     class_folders,
     coco,
+    embedded,
     imagefolder,
+    mds,
     metadata,
-    parquet,
     table,
     webdataset,
 )
@@ -38,12 +39,12 @@ from mimic_core.sources.source import IMAGE_SUFFIXES, Source, kind_of
 from mimic_core.sources.tables.loading import table_suffix
 from mimic_core.sources.texts import printable
 
+CONTAINERS = (webdataset.offer, embedded.lance, embedded.arrow, mds.offer, embedded.parquet)
 LAYOUTS = (
-    *(webdataset.offer, parquet.offer),
+    *CONTAINERS,
     *(table.offer, imagefolder.offer, coco.offer, beside.offer, metadata.offer),
     class_folders.offer,
 )
-CONTAINERS = (webdataset.offer, parquet.offer)
 
 _SHOWN = 6
 
@@ -122,6 +123,9 @@ def _place(config: SourceConfig) -> Place:
     path = pool_path(config)
     folder = path if path.is_dir() else path.parent
     files = FolderFiles(folder, not config.no_follow_links, config.link_roots)
+    if path.is_dir() and path.suffix.lower() == ".lance":  # one table, as a file would be
+        beside = FolderFiles(path.parent, not config.no_follow_links, config.link_roots)
+        return Place(path, beside, config, alone=path.name)
     if path.is_dir():
         if is_run(path):
             raise SourceError(

@@ -1,4 +1,4 @@
-"""Compressed tars, unpacked on the way: read forwards, as often as it takes.
+"""Compressed tars and MDS shards, unpacked on the way: read forwards, as often as it takes.
 
 Nothing is written to disk. Going back starts from the beginning, so a pool of compressed tars is
 scored quickly, in the order of its shards, while single images far apart are slow.
@@ -32,8 +32,12 @@ _OPENERS: dict[str, Callable[[str], Any]] = {
     ".tbz2": bz2.open,
     ".tar.xz": lzma.open,
     ".txz": lzma.open,
+    # Of Mosaic's shards.
+    ".mds.gz": gzip.open,
+    ".mds.bz2": bz2.open,
+    ".mds.zstd": lambda path: pa.input_stream(path, compression="zstd"),
 }
-PACKED_SUFFIXES = tuple(_OPENERS)
+PACKED_SUFFIXES = tuple(suffix for suffix in _OPENERS if ".mds" not in suffix)
 
 _WINDOW = 1024 * 1024  # bytes behind the present place that can be read again
 _CHUNK = 1024 * 1024

@@ -17,6 +17,7 @@ from mimic_core.sources.images import (
 )
 from mimic_core.sources.packed import read_packed
 from mimic_core.sources.tables.arrow import read_cell
+from mimic_core.sources.tables.lancefiles import read_lance_cell
 from mimic_core.sources.tarmembers import DamageError
 
 
@@ -31,6 +32,8 @@ def read_image(root: Path, locator: Locator, *, within: Collection[Path] = ()) -
     Raises:
         ImageError: ``missing_image``, ``corrupt_image`` or ``oversized_image``.
     """
+    if locator.kind == "lance":  # a folder
+        return read_lance_cell(_allowed(root, locator, within), locator.member, locator.offset)
     path, size = _file(root, locator, within)
     if locator.kind == "zip":
         return read_member(path, locator.member)
@@ -52,11 +55,17 @@ def read_image(root: Path, locator: Locator, *, within: Collection[Path] = ()) -
     return _whole(data, length, locator)
 
 
-def _file(root: Path, locator: Locator, within: Collection[Path]) -> tuple[Path, int]:
-    """The regular file that a locator names, and its size."""
+def _allowed(root: Path, locator: Locator, within: Collection[Path]) -> Path:
+    """Where a locator leads, unless nothing may be read there."""
     path = root / safe_relative(locator.path)
     if within and (why := require_within(path, within)):
         raise ImageError("missing_image", why)
+    return path
+
+
+def _file(root: Path, locator: Locator, within: Collection[Path]) -> tuple[Path, int]:
+    """The regular file that a locator names, and its size."""
+    path = _allowed(root, locator, within)
     return path, regular_size(path)  # which also keeps open() from waiting for a pipe's other end
 
 

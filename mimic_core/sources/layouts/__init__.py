@@ -1,3 +1,3 @@
 """One layout of a pool, one module."""
 
-__all__ = ["parquet", "table"]
+__all__ = ["embedded", "table"]

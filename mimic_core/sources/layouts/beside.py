@@ -122,7 +122,9 @@ class PairSource(Source):
         yield from self.unnamed(shard)
         if shard == self.shards[-1]:
             for folder in self._folders:
-                yield from img2dataset.failed(self.files, folder, shard)
+                inside = f"{folder}/"
+                keys = {pair.key.removeprefix(inside) for pair in self._pairs}
+                yield from img2dataset.failed(self.files, folder, shard, keys)
 
     def _samples(self, pair: _Pair, shard: str) -> Iterator[Sample | Skip]:
         if pair.image is None:

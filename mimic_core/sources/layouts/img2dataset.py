@@ -6,7 +6,7 @@ status and the error of those that could not be downloaded, which are in no shar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from mimic_core.base.errors import SourceError
@@ -36,8 +36,12 @@ def table(files: Files, path: str) -> str | None:
     return name if {"key", "status"} <= columns.keys() else None
 
 
-def failed(files: Files, path: str, shard: str) -> Iterator[Skip]:
-    """A skip for each row of the shard ``path`` that was not downloaded."""
+def failed(files: Files, path: str, shard: str, there: Collection[str]) -> Iterator[Skip]:
+    """A skip for each row of the shard ``path`` that was not downloaded, or is not ``there``.
+
+    Args:
+        there: The keys of the shard, as the table has them.
+    """
     name = table(files, path)
     if name is None:
         return
@@ -49,9 +53,12 @@ def failed(files: Files, path: str, shard: str) -> Iterator[Skip]:
                 for row in rows.rename(lambda column: column.removeprefix(OWN)).iter_rows(
                     named=True
                 ):
+                    key = str(row["key"])
                     skip = failure(row)
+                    if skip is None and key not in there:
+                        skip = Unusable("missing_image", f"{name} has it as downloaded")
                     if skip is not None:
-                        yield skip.skip(str(row["key"]), shard)
+                        yield skip.skip(key, shard)
         except SourceError as error:
             yield Skip("", shard, "unreadable_shard", f"{name}: {error.problem}")
 

@@ -145,13 +145,16 @@ class WebDatasetSource(Source):
         shard_position(self.shards, shard)
         path = self._files[shard]
         reader = _Reader(self, path, shard)
+        keys: set[str] = set()
         try:
             with _opened(self.root / path) as (file, end):
-                yield from reader.samples(file, end)
+                for found in reader.samples(file, end):
+                    keys.add(found.key.rpartition("/")[2])
+                    yield found
         except (DamageError, OSError) as error:
             yield from reader.incomplete()
             yield reader.lost(f"{error}; what follows is lost")
-        yield from img2dataset.failed(self.files, path, shard)
+        yield from img2dataset.failed(self.files, path, shard, keys)
 
 
 @contextmanager

@@ -55,13 +55,12 @@ def parquet_schema(file: IO[bytes] | Path, name: str) -> dict[str, pl.DataType]:
     Raises:
         SourceError: It is damaged, or names a column twice.
     """
-    return _usable(arrow_schema(file, name))
+    return usable_columns(arrow_schema(file, name))
 
 
-def unusable_columns(file: IO[bytes] | Path, name: str) -> list[str]:
-    """The other columns, each with its type."""
-    schema = arrow_schema(file, name)
-    usable = _usable(schema)
+def unusable_of(schema: Any) -> list[str]:
+    """The columns of a schema that cannot be used, each with its type."""
+    usable = usable_columns(schema)
     unused = [one for one in schema if one.name not in usable]
     return [f"{one.name.replace(_NUL, '?') or 'without a name'} ({one.type})" for one in unused]
 
@@ -80,7 +79,7 @@ def arrow_schema(file: IO[bytes] | Path, name: str) -> Any:
     return schema
 
 
-def _usable(schema: Any) -> dict[str, pl.DataType]:
+def usable_columns(schema: Any) -> dict[str, pl.DataType]:
     """The columns that have a name and whose values polars can hold."""
     found = {}
     for field in schema:
@@ -98,12 +97,18 @@ def class_names(file: IO[bytes] | Path, name: str) -> dict[str, list[str]]:
     They are written in the schema's metadata; the column itself holds their numbers.
     """
     try:
-        metadata = pq.read_schema(file).metadata or {}
+        return named_classes(pq.read_schema(file))
     except FAILURES as error:
         raise unreadable(name, error) from error
+
+
+def named_classes(schema: Any) -> dict[str, list[str]]:
+    """The same of a schema."""
     try:
-        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-        named = {column: feature.get("names") for column, feature in features.items()}
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        named = {
+            column: feature.get("names") for column, feature in features["info"]["features"].items()
+        }
     except (ValueError, LookupError, TypeError, AttributeError):
         return {}  # written by somebody else, or not at all
     return {
@@ -137,7 +142,7 @@ def read_columns(file: IO[bytes] | Path, columns: list[str], name: str) -> Rows:
         opened = _open(file)
         for group in range(opened.num_row_groups):
             _check_cells(opened, group, columns)
-        return _checked(opened.read(columns=columns, use_threads=False), columns)
+        return checked_rows(opened.read(columns=columns, use_threads=False), columns)
     except FAILURES as error:
         raise unreadable(name, error) from error
 
@@ -151,7 +156,7 @@ def read_rows(path: Path, columns: list[str], start: int, count: int) -> Rows:
         for first, batch in _batches(file, columns, start, count):
             skip = max(0, start - first)
             parts.append(pa.table(batch).select(columns).slice(skip, start + count - first - skip))
-        return _checked(pa.concat_tables(parts), columns)
+        return checked_rows(pa.concat_tables(parts), columns)
     except FAILURES as error:
         raise unreadable(path.name, error) from error
 
@@ -160,7 +165,7 @@ def column_batches(file: IO[bytes], columns: list[str], name: str) -> Iterator[p
     """Some columns of a whole file, part by part."""
     try:
         for batch in _open(file).iter_batches(columns=columns, use_threads=False):
-            yield _checked(pa.table(batch), columns).frame
+            yield checked_rows(pa.table(batch), columns).frame
     except FAILURES as error:
         raise unreadable(name, error) from error
 
@@ -202,7 +207,7 @@ def _check_cells(file: Any, group: int, columns: list[str]) -> None:
             )
 
 
-def _checked(table: Any, columns: list[str]) -> Rows:
+def checked_rows(table: Any, columns: list[str]) -> Rows:
     """An arrow table as a frame; text that is not UTF-8 is found here and not in polars."""
     chosen = table.select(columns)  # reading a column also reads others that begin with "name."
     problems = pl.Series("problem", [None] * len(chosen), dtype=pl.String())

@@ -21,10 +21,12 @@ from mimic_core.base.config import Task
 from mimic_core.base.errors import SourceError
 from mimic_core.sources.guess import Columns
 from mimic_core.sources.tables.arrow import (
+    arrow_schema,
     class_names,
     parquet_schema,
     read_columns,
-    unusable_columns,
+    unusable_of,
+    usable_columns,
 )
 from mimic_core.sources.tables.columns import OWN
 from mimic_core.sources.tables.delimited import Delimited, load_csv
@@ -172,11 +174,14 @@ def own_columns(
 
 def unread_columns(file: IO[bytes] | Path, name: str, *, image: str | None = None) -> list[str]:
     """The columns of a Parquet file that no index keeps, each with its type."""
-    unusable = unusable_columns(file, name)
-    if not isinstance(file, Path):
-        file.seek(0)
-    schema = parquet_schema(file, name)
-    binary = [one for one, dtype in schema.items() if holds_bytes(dtype) and one != image]
+    return unread_of(arrow_schema(file, name), image=image)
+
+
+def unread_of(schema: Any, *, image: str | None = None) -> list[str]:
+    """The same of a schema."""
+    usable = usable_columns(schema)
+    binary = [one for one, dtype in usable.items() if holds_bytes(dtype) and one != image]
+    unusable = unusable_of(schema)
     return [f"column {one}" for one in [*unusable, *(f"{one} (bytes)" for one in binary)]]
 
 

@@ -15,9 +15,9 @@ import pytest
 
 from mimic_core.base.errors import SourceError
 from mimic_core.base.identity import digest
-from mimic_core.base.schema import Locator, Skip
+from mimic_core.base.schema import Locator, Sample, Skip
 from mimic_core.sources.images import ImageError
-from mimic_core.sources.layouts import parquet
+from mimic_core.sources.layouts import embedded
 from mimic_core.sources.reading import read_image
 from mimic_core.sources.tables import arrow
 from tests.core.sources_pools import (
@@ -81,7 +81,7 @@ def test_img2dataset_parquet_uses_its_columns_and_key(tmp_path: Path) -> None:
 def test_rows_are_cut_into_shards_and_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet, "ROWS_PER_SHARD", 4)
+    monkeypatch.setattr(embedded, "ROWS_PER_SHARD", 4)
     monkeypatch.setattr(arrow, "BATCH_ROWS", 3)
     first = write_image_rows(tmp_path / "data" / "a.parquet", rows(9), row_group_size=5)
     write_image_rows(tmp_path / "data" / "b.parquet", rows(1))
@@ -204,11 +204,11 @@ def test_cells_that_hold_no_image_are_missing(tmp_path: Path) -> None:
         {"image": None, "caption": "c"},
     ]
     source = opened(write_image_rows(tmp_path / "a.parquet", written))
-    found = samples(source)
+    assert [(one.key, one.reason) for one in skips(source)] == [("000000001", "missing_image")]
+    found = [one for one in items(source) if isinstance(one, Sample)]
     assert read_image(source.root, found[0].image) == PNG
     wrong = [
         found[1].image,
-        found[2].image,
         Locator("parquet", "a.parquet", 3, -1, "image"),
         Locator("parquet", "a.parquet", 10**9, -1, "image"),
         Locator("parquet", "a.parquet", -1, -1, "image"),

@@ -1,5 +1,6 @@
-"""Parquet files with the image bytes in a column: binary, or Hugging Face's ``{bytes, path}``.
+"""Parquet, Arrow and Lance with the images in a column: bytes, or Hugging Face's ``{bytes, path}``.
 
+Of the latter a cell may have a path alone: then the image is that file of the pool.
 The index reads every column but the images. An image is later read by its row number; since
 Parquet can only be read forwards inside a row group, rows are read quickest in their order, and
 files with row groups of a few hundred rows, as Hugging Face writes them, are the quick ones.
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -19,6 +20,7 @@ from mimic_core.base.config import Task
 from mimic_core.base.errors import SourceError
 from mimic_core.base.schema import Locator, Sample, Skip
 from mimic_core.sources.guess import IMAGE_NAMES, clearly_labels, guess_column, text_columns
+from mimic_core.sources.images import ImageError
 from mimic_core.sources.layouts import img2dataset
 from mimic_core.sources.layouts.table import row_meta
 from mimic_core.sources.offers import COLUMN_OF, Offer, Place
@@ -26,11 +28,13 @@ from mimic_core.sources.source import (
     Ordinals,
     Source,
     Unusable,
-    file_identity,
     shard_names,
     shard_position,
 )
-from mimic_core.sources.tables.arrow import class_names, parquet_schema, read_rows, row_count
+from mimic_core.sources.spelling import Spellings
+from mimic_core.sources.tables.arrow import named_classes, usable_columns
+from mimic_core.sources.tables.ipc import ArrowFiles
+from mimic_core.sources.tables.lancefiles import LanceFiles
 from mimic_core.sources.tables.loading import (
     as_dtype,
     captions_cell,
@@ -41,36 +45,38 @@ from mimic_core.sources.tables.loading import (
     own_columns,
     require_captions,
     require_labels,
-    table_suffix,
-    unread_columns,
+    unread_of,
 )
+from mimic_core.sources.tables.rowfiles import ParquetFiles, RowFiles
 from mimic_core.sources.texts import require_text_of
 
 ROWS_PER_SHARD = 8192
 
 
-def offer(place: Place, task: Task | None) -> Offer | None:
+def offer(place: Place, task: Task | None, kind: RowFiles) -> Offer | None:
     """Files with embedded images; the first readable one decides the columns.
 
     Raises:
         SourceError: The columns cannot be guessed, or hold neither bytes nor text.
     """
     config, root = place.config, place.files.root
-    schemas: dict[str, dict[str, pl.DataType] | None] = {}
-    if place.files.layout != "folder" or not any(map(_is_parquet, place.near)):
+    if place.files.layout != "folder" or not kind.among(place.near):
         return None
-    for name in place.names:
-        if _is_parquet(name):
-            try:
-                schemas[name] = parquet_schema(root / name, name)
-            except SourceError:
-                schemas[name] = None
+    schemas: dict[str, dict[str, pl.DataType] | None] = {}
+    problem = None
+    for name in kind.among(place.names):
+        try:
+            schemas[name] = usable_columns(kind.schema(root / name, name))
+        except SourceError as error:
+            schemas[name], problem = None, problem or error
     readable = {
         name: schema
         for name, schema in schemas.items()
         if schema and _embedded(schema, config.image_column)
     }
     if not readable:
+        if problem is not None and kind.name == "lance":
+            raise problem  # no other layout reads it
         return None
     first, schema = next(iter(readable.items()))
     embedded = image_columns(schema)
@@ -88,9 +94,9 @@ def offer(place: Place, task: Task | None) -> Offer | None:
     texts = text_columns(text, labels, config, task, f"{first} (text columns)")
     paths = tuple(name for name, schema in schemas.items() if schema is None or name in readable)
 
-    def source(task: Task, column: str) -> ParquetSource:
-        settings = place.settings | {"layout": "parquet", COLUMN_OF[task]: column}
-        return ParquetSource(paths, **settings, task=task, image_column=image)
+    def source(task: Task, column: str) -> EmbeddedSource:
+        settings = place.settings | {"layout": kind.name, COLUMN_OF[task]: column}
+        return EmbeddedSource(paths, kind, **settings, task=task, image_column=image)
 
     sources = {task: source(task, column) for task, column in texts.items()}
     for one in sources.values():
@@ -99,8 +105,9 @@ def offer(place: Place, task: Task | None) -> Offer | None:
     return Offer(first, sources, texts, clearly_labels(texts.get("labels")))
 
 
-def _is_parquet(name: str) -> bool:
-    return table_suffix(name) == "parquet"
+parquet = partial(offer, kind=ParquetFiles())
+arrow = partial(offer, kind=ArrowFiles())
+lance = partial(offer, kind=LanceFiles())
 
 
 def _embedded(schema: dict[str, pl.DataType], chosen: str | None) -> bool:
@@ -118,17 +125,18 @@ class _Piece(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ParquetSource(Source):
+class EmbeddedSource(Source):
     """The rows of the files ``paths``, relative to the root."""
 
     paths: tuple[str, ...]
+    kind: RowFiles
 
     @cached_property
     def _pieces(self) -> dict[str, _Piece]:
         pieces = {}
         for name, path in shard_names(self.paths).items():
             try:
-                rows = row_count(self.root / path)
+                rows = self.kind.row_count(self.root / path)
             except SourceError as error:
                 pieces[f"{name}-00000"] = _Piece(path, 0, error.problem)
                 continue
@@ -142,15 +150,27 @@ class ParquetSource(Source):
         return tuple(self._pieces)
 
     def used(self) -> Iterable[str]:
-        """The files."""
-        return self.paths
+        """The files, what is written beside them, and the images that their cells name."""
+        paths, names = self.paths, self.files.listing.names
+        return [*paths, *self.kind.beside(names), *self._named, *self._img2dataset(names)]
+
+    @cached_property
+    def _named(self) -> set[str]:
+        """The files that cells without bytes have named so far."""
+        return set()
+
+    def _img2dataset(self, names: Iterable[str]) -> Iterable[str]:
+        """The statistics that img2dataset writes beside its Parquet files."""
+        known = {img2dataset.beside(path)[1] for path in self.paths}
+        return known.intersection(names)
 
     def unread(self) -> Counter[str]:
         """Also the columns that no index keeps."""
         found = super().unread()
         readable = {piece.path for piece in self._pieces.values() if piece.problem is None}
         for path in sorted(readable):
-            found.update(unread_columns(self.root / path, path, image=self.image_column))
+            schema = self.kind.schema(self.root / path, path)
+            found.update(unread_of(schema, image=self.image_column))
         return found
 
     def columns_read(self) -> str:
@@ -160,7 +180,9 @@ class ParquetSource(Source):
 
     def fingerprint(self) -> str:
         """Over each file's name, size, head and tail."""
-        return self.digest([file_identity(self.root / path, path) for path in sorted(self.paths)])
+        return self.digest(
+            [self.kind.identity(self.root / path, path) for path in sorted(self.paths)]
+        )
 
     def index(self, shard: str) -> Iterator[Sample | Skip]:
         """The rows of one virtual shard, in the order of the file."""
@@ -170,27 +192,34 @@ class ParquetSource(Source):
             if piece.problem is not None:
                 raise SourceError(piece.problem, next_step="")
             rows = self._read(piece)
+            places = self.kind.images(
+                self.root / piece.path,
+                piece.path,
+                self.image_column or "",
+                piece.start,
+                len(rows),
+            )
         except SourceError as error:
             detail = f"rows from {piece.start} on: {error.problem}"
             yield Skip("", shard, "unreadable_shard", detail)
             return
         ordinals = Ordinals()
-        for row in rows.iter_rows(named=True):
+        for row, place in zip(rows.iter_rows(named=True), places, strict=True):
             cell = row["text"]
             texts = (cell or [None]) if isinstance(cell, list) else [cell]
             for text in texts:
                 try:
-                    yield self._sample(row, text, shard, ordinals, several=len(texts) > 1)
+                    yield self._sample(row, text, place, shard, ordinals, several=len(texts) > 1)
                 except Unusable as error:
                     yield error.skip(_key(row), shard)
 
     def _read(self, piece: _Piece) -> pl.DataFrame:
         """The rows of a piece but for their images."""
         path, column = self.root / piece.path, self.text_column or ""
-        schema = parquet_schema(path, piece.path)
-        classes = class_names(path, piece.path)
+        found = self.kind.schema(path, piece.path)
+        schema, classes = usable_columns(found), named_classes(found)
         own = own_columns(schema, (self.image_column or "", column), classes)
-        read = read_rows(path, [column, *own], piece.start, ROWS_PER_SHARD)
+        read = self.kind.read(path, [column, *own], piece.start, ROWS_PER_SHARD)
         text = own_cell(column, schema[column], classes.get(column))
         if is_list(schema[column]):
             text = captions_cell(column, schema[column])
@@ -198,7 +227,14 @@ class ParquetSource(Source):
         return frame.with_row_index("row", offset=piece.start)
 
     def _sample(
-        self, row: dict[str, Any], cell: Any, shard: str, ordinals: Ordinals, *, several: bool
+        self,
+        row: dict[str, Any],
+        cell: Any,
+        place: Locator | str,
+        shard: str,
+        ordinals: Ordinals,
+        *,
+        several: bool,
     ) -> Sample:
         if row["problem"] is not None:
             raise Unusable("bad_metadata", row["problem"])
@@ -213,11 +249,28 @@ class ParquetSource(Source):
             key=_key(row),
             shard=shard,
             text=text,
-            image=Locator("parquet", path, row["row"], -1, self.image_column or ""),
+            image=self._locate(place),
             meta=meta,
             derived=lambda image: ordinals.uid(path, image or str(row["row"]), caption),
             several=several,
         )
+
+    def _locate(self, place: Locator | str) -> Locator:
+        """Where the image of a cell is."""
+        if isinstance(place, Locator):
+            return place
+        try:
+            name, image = place, self.files.locate(place)
+        except ImageError as error:
+            name, how = self._spellings.find(place, error)
+            image = self.files.locate(name)
+            self.notes.remarks[how] += 1
+        self._named.add(name)
+        return image
+
+    @cached_property
+    def _spellings(self) -> Spellings:
+        return Spellings(self.files, ())
 
 
 def _key(row: dict[str, Any]) -> str:
