@@ -170,7 +170,10 @@ def test_every_command_is_documented() -> None:
 @needs_readme
 def test_the_readme_shows_how_to_open_the_app_and_how_to_test() -> None:
     assert marked_block("open-command").strip().endswith("python -m mimic_core app")
-    assert marked_block("test-command").strip().endswith("python -m pytest -n 2 --dist worksteal")
+    command = marked_block("test-command").strip()
+    assert command.endswith('python -m pytest -n 2 --dist worksteal -m "not slow"')
+    # The server runs what the README leaves out.
+    assert "-m pytest -n 2 --dist worksteal -m slow " in (ROOT / ".ci" / "run").read_text()
 
 
 @needs_readme

@@ -155,7 +155,6 @@ def test_training_in_memory_is_the_products_training(
     assert last["held_out_loss"] == pytest.approx(expected["held_out_loss"].item(), abs=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("part", ["labels", "pairs"])
 def test_a_quick_run_goes_through_every_table(
     part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

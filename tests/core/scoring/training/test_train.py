@@ -474,7 +474,6 @@ def test_an_image_that_can_no_longer_be_read_is_named(trained: Run, home: Path) 
 # --- several processes ---
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -498,7 +498,6 @@ def test_a_deeper_mimic_layer_trains_on_labels(home: Path, tmp_path: Path) -> No
     assert run.record.self_check["relative_difference"] < 1e-4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("layers", [(), ("blocks.5.mlp.fc2.weight",)], ids=["head", "deeper"])
 def test_two_processes_train_as_one(layers: tuple[str, ...], home: Path, tmp_path: Path) -> None:
     config = config_of(
