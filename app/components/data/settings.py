@@ -69,6 +69,7 @@ def settings_form(
     pool = source.model_copy(update={"sample": sample, "sample_seed": scorer["seed"]})
     chosen = (ProbeConfig if mode == "probe" else SnapshotConfig).parse(scorer)
     config: RunConfig = RunConfig.parse({"source": pool, **model, mode: chosen})
+    config.require_epochs(options.epochs_used)
     return config, options
 
 

@@ -80,6 +80,7 @@ def training_form(source: SourceConfig, seen: Preview) -> tuple[RunConfig, JobOp
     config: RunConfig = RunConfig.parse(
         {"source": pool, "reference": reference, "head": head, **prepared, "training": training}
     )
+    config.require_epochs(options.epochs_used)
     return config, options
 
 

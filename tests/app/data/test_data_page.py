@@ -135,8 +135,12 @@ def test_device_and_workers_are_chosen(
     app = open_pool(open_app, run, tmp_path)
     app.selectbox(key="set_device").set_value("cpu").run()
     app.number_input(key="set_workers").set_value(0).run()
+    app.number_input(key="set_epochs_used").set_value(9).run()
+    assert "no such epochs" in app.error[0].value
+    app.number_input(key="set_epochs_used").set_value(2).run()
     app.button(key="start").click().run()
-    assert [options for _, options in started] == [JobOptions(map=True, device="cpu", workers=0)]
+    asked = JobOptions(map=True, device="cpu", workers=0, epochs_used=2)
+    assert [options for _, options in started] == [asked]
 
 
 def test_settings_survive_a_switch_of_pages(run: Run, open_app: OpenApp, tmp_path: Path) -> None:

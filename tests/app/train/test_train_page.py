@@ -102,7 +102,7 @@ def test_every_control_arrives_and_the_command_says_the_same(
     numbers = {
         "clean_count": 3, "temperature": 0.5, "epochs": 2, "batch": 16, "rate": 0.01, "seed": 9,
         "held_out": 0.25, "warmup": 7, "clip": 1.5, "decay": 0.1, "accumulate": 4,
-        "evaluate": 100, "momentum": 0.5, "sample": 50,
+        "evaluate": 100, "momentum": 0.5, "sample": 50, "epochs_used": 1,
     }  # fmt: skip
     for key, value in numbers.items():
         app.number_input(key=f"train_{key}").set_value(value)
@@ -132,7 +132,7 @@ def test_every_control_arrives_and_the_command_says_the_same(
             evaluate_every=100, flip=True, compile=True, seed=9,
         ),
     )  # fmt: skip
-    assert options == JobOptions(device="cpu", map=True)
+    assert options == JobOptions(device="cpu", map=True, epochs_used=1)
     assert read_back(said) == config
     assert "--device cpu" in said
     assert "--out ." in said  # the runs root is the working directory here
