@@ -162,6 +162,7 @@ def test_every_weighting_is_offered_with_a_line_of_its_own() -> None:
         ("train_weighting", "influence", "influence needs samples known to be clean"),
         ("train_held_column", "topic", "no value of column topic is chosen yet"),
         ("set_reference", "open_clip", "no reference model is named yet"),
+        ("set_reference", "Features of your own", "training runs a model on the images"),
     ],
 )
 def test_what_is_missing_is_a_message(
