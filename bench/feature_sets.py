@@ -12,16 +12,18 @@ from mimic_core.base.schema import SAMPLE_COLUMNS, SCHEMA_VERSION, SKIP_COLUMNS
 from mimic_core.runs.featureset import FeatureSet
 
 
-def one_shard(folder: Path, samples: pl.DataFrame, arrays: dict[str, np.ndarray]) -> FeatureSet:
+def one_shard(
+    folder: Path, samples: pl.DataFrame, arrays: dict[str, np.ndarray], *, task: str = "pairs"
+) -> FeatureSet:
     """A finished feature set in ``folder``; columns of samples that are not given are null.
 
     Args:
         samples: One row per sample (N), ``uid`` among its columns.
         arrays: By name, (N, F) each.
+        task: ``pairs`` or ``labels``.
     """
-    features = FeatureSet(
-        folder, {"schema_version": SCHEMA_VERSION, "shards": ["all"], "arrays": list(arrays)}
-    )
+    info = {"schema_version": SCHEMA_VERSION, "shards": ["all"], "arrays": list(arrays)}
+    features = FeatureSet(folder, info | {"task": task})
     missing = [
         pl.lit(None, dtype).alias(name)
         for name, dtype in SAMPLE_COLUMNS.items()

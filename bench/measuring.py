@@ -17,9 +17,13 @@ _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def interleaved(
-    ways: Mapping[str, Callable[[], object]], rounds: int, device: torch.device
+    ways: Mapping[str, Callable[[], object]],
+    rounds: int,
+    device: torch.device,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Median seconds of each way over ``rounds``, after one warm-up each.
+    """Median seconds of each way over ``rounds``, after one warm-up each, by ``clock``.
 
     The order alternates from round to round, so that none always follows the same other, and a busy
     machine slows all of them alike.
@@ -29,11 +33,11 @@ def interleaved(
     for round_ in range(rounds + 1):
         for name in names if round_ % 2 else reversed(names):
             synchronise(device)
-            start = time.perf_counter()
+            start = clock()
             ways[name]()
             synchronise(device)
             if round_:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
         print(f"round {round_} of {rounds} is done", file=sys.stderr, flush=True)
     return {name: statistics.median(values) for name, values in times.items()}
 

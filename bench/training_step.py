@@ -1,10 +1,13 @@
-"""What a step of Grad-Mimic training costs beside a plain step: ratios measured side by side.
+r"""What a step of Grad-Mimic training costs beside a plain step: ratios measured side by side.
 
     python bench/training_step.py [--rounds 5] [--models classifier pairs] [--json FILE]
+    python bench/training_step.py --models classifier linear --arch vit_tiny_patch16_224 \
+        --batch 32 --steps plain mimic vmap --cpu-time --no-memory
 
-Two models with random weights, on random tensors in memory, float32, AdamW:
+Models with random weights, on random tensors in memory, float32, AdamW:
 
 - classifier: timm's vit_base_patch16_224, 1000 classes, batch 32; mimic layer: the head
+- linear:     the same with all weights frozen but the head's (linear probing; when asked for)
 - pairs:      open_clip's ViT-B-32, batch 64; mimic layer: the image tower's last MLP projection
 
 A plain step is forward pass, mean loss, backward pass, torch's AdamW: no Mimicscope. The steps
@@ -13,15 +16,20 @@ of all weightings log losses, mimic scores and weights, and update with the re-w
 on all parameters. ``agra``, ``grad_match`` and ``influence`` include their comparison batch:
 another batch of the same size, and for ``influence`` as many clean samples; ``rho`` includes a
 forward pass of the reference, although training takes these losses from the stored features.
+``vmap`` (classifiers alone, when asked for) is Grad-Mimic as its formula is read literally: the
+gradients of all trainable weights of every sample, by ``vmap`` of ``grad``, held at once; scores
+by the definition, the re-weighted sum for the mimic layers and the mean for all others.
 
 Steps are interleaved round by round, medians are taken, and peak memory is that of a process that
-makes one kind of step only.
+makes one kind of step only. With ``--cpu-time`` seconds are those of the processor that one thread
+took, which a machine that others use too lengthens less.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -32,6 +40,8 @@ import repository  # noqa: F401 - first: the packages lie one level up
 import torch
 from measuring import forget_peak, interleaved, machine, own_peak, peak_in_own_process
 from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mimic_core.base.config import TrainConfig
 from mimic_core.features.loading import LoadedBatch
@@ -49,6 +59,7 @@ from mimic_core.scoring.training.step import Aids, Learner, visit_batch
 STEPS = (
     "plain", "mimic", "mimic_all", "uniform", "grand", "agra", "grad_match", "rho", "influence",
 )  # fmt: skip
+TEMPERATURE = 0.05
 PLAIN_LOSS = Callable[[nn.Module, LoadedBatch], Tensor]
 
 
@@ -119,11 +130,24 @@ def pairs(device: torch.device, batch: int, arch: str) -> Setting:
     )
 
 
+def linear(device: torch.device, batch: int, arch: str) -> Setting:
+    """``classifier``, of which the head alone is trained."""
+    setting = classifier(device, batch, arch)
+    setting.module.requires_grad_(False)
+    classifiers.head(setting.module).requires_grad_(True)
+    return setting
+
+
 MODELS: dict[str, Callable[[torch.device, int, str], Setting]] = {
     "classifier": classifier,
     "pairs": pairs,
+    "linear": linear,
 }
-DEFAULTS = {"classifier": ("vit_base_patch16_224", 32), "pairs": ("ViT-B-32", 64)}
+DEFAULTS = {
+    "classifier": ("vit_base_patch16_224", 32),
+    "pairs": ("ViT-B-32", 64),
+    "linear": ("vit_base_patch16_224", 32),
+}
 
 
 def _batch(images: Tensor, tokens: Tensor, device: torch.device) -> LoadedBatch:
@@ -142,10 +166,13 @@ def step(name: str, setting: Setting) -> None:
     if name == "plain":
         _plain_step(setting)
         return
+    if name == "vmap":
+        _vmap_step(setting)
+        return
     chosen = {"weighting": name}
     if name == "mimic_all":
         chosen = {"weighting": "mimic", "reweight": "all"}
-    config = TrainConfig.parse({"model": "-", "temperature": 0.05, **chosen})
+    config = TrainConfig.parse({"model": "-", "temperature": TEMPERATURE, **chosen})
     module, batch = setting.module, setting.batches[0]
     objective, layers = setting.objective, setting.layers
     comparison = losses = None
@@ -169,15 +196,49 @@ def _plain_step(setting: Setting) -> None:
     optimiser.zero_grad(set_to_none=True)
 
 
+def _vmap_step(setting: Setting) -> None:
+    """Grad-Mimic with every sample's gradient of every trainable weight in memory."""
+    module, batch = setting.module, setting.batches[0]
+    assert isinstance(setting.objective, LabelObjective)
+    named = dict(module.named_parameters())
+    trained = {name: one.detach() for name, one in named.items() if one.requires_grad}
+    fixed = {name: one.detach() for name, one in named.items() if not one.requires_grad}
+
+    def loss(weights: dict[str, Tensor], image: Tensor, target: Tensor) -> Tensor:
+        logits = functional_call(module, {**fixed, **weights}, (image[None],))
+        return nn.functional.cross_entropy(logits, target[None])
+
+    of_each = vmap(grad_and_value(loss), in_dims=(None, 0, 0))
+    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels know no vmap of their backward
+        gradients, losses = of_each(trained, batch.images, setting.objective.targets(batch))
+    way = {name: setting.target[name] - trained[name] for name in setting.layers}
+    length = torch.sqrt(sum((one.square().sum() for one in way.values()), torch.zeros(())))
+    scores = -sum(gradients[name].flatten(1) @ one.flatten() for name, one in way.items()) / length
+    weights = torch.softmax(scores / TEMPERATURE, 0)
+    for name, one in gradients.items():
+        mimic = name in setting.layers
+        named[name].grad = torch.tensordot(weights, one, 1) if mimic else one.mean(0)
+    _ = [part.cpu() for part in (losses, scores, weights)]
+    setting.updater.update()
+
+
 def measure(model: str, arguments: argparse.Namespace, device: torch.device) -> dict[str, float]:
     """Ratios of one model: ``<model>_<step>_over_plain`` and ``<model>_memory_over_plain``."""
     arch, batch = _size(model, arguments)
     setting = MODELS[model](device, batch, arch)
-    names = [name for name in STEPS if name in ("plain", *arguments.steps)]
-    seconds = interleaved({n: partial(step, n, setting) for n in names}, arguments.rounds, device)
+    names = [name for name in (*STEPS, "vmap") if name in ("plain", *arguments.steps)]
+    if model == "pairs":
+        names = [name for name in names if name != "vmap"]
+    seconds = interleaved(
+        {n: partial(step, n, setting) for n in names},
+        arguments.rounds,
+        device,
+        clock=time.process_time if arguments.cpu_time else time.perf_counter,
+    )
     del setting
     print(
         f"\n{model}: {arch}, batch {batch}, {machine(device)}, median of {arguments.rounds} rounds"
+        f"{', processor time' if arguments.cpu_time else ''}"
     )
     print("\n| step | seconds | over plain |\n|---|---|---|")
     for name, value in seconds.items():
@@ -214,12 +275,15 @@ def _peak(model: str, name: str, arguments: argparse.Namespace) -> float:
 def main() -> None:
     """Measure, print the tables and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--steps", nargs="+", choices=list(STEPS), default=list(STEPS))
+    parser.add_argument(
+        "--models", nargs="+", choices=list(MODELS), default=["classifier", "pairs"]
+    )
+    parser.add_argument("--steps", nargs="+", choices=[*STEPS, "vmap"], default=list(STEPS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--arch", default=None, help="another architecture for the one model")
     parser.add_argument("--batch", type=int, default=None)
     parser.add_argument("--device", default=None)
+    parser.add_argument("--cpu-time", action="store_true", help="instead of the wall clock's")
     parser.add_argument("--no-memory", dest="memory", action="store_false")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--memory-of", choices=STEPS, default=None, help=argparse.SUPPRESS)

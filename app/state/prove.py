@@ -32,8 +32,8 @@ class ProveForm:
         left_out: Names of offered recipes that are not to be proved.
         trusted: As the command line takes it; None until one is chosen (``preselected``).
         file: Name and uids of a held-out file, which then takes the place of ``trusted``.
-        share, seeds, steps, margin: See ``ProveConfig``; share and margin in per cent, the share
-            being the held-out one.
+        share, seeds, steps, margin, detect: See ``ProveConfig``; share and margin in per cent, the
+            share being the held-out one.
         shown: Id of the proof on show; None for the newest.
         taken: Ids of uploaded files that are in ``compared`` or ``file`` already.
     """
@@ -46,6 +46,7 @@ class ProveForm:
     seeds: int = DEFAULTS.seeds
     steps: int = DEFAULTS.steps
     margin: float = 100 * DEFAULTS.margin
+    detect: float | None = DEFAULTS.detect
     shown: str | None = None
     taken: tuple[str, ...] = ()
 
@@ -89,6 +90,7 @@ def request_of(
         "seeds": form.seeds,
         "steps": form.steps,
         "margin": round(form.margin / 100, 8),
+        "detect": form.detect,
         "trusted": None if form.file else trusted,
     }
     return ProofRequest(
@@ -118,6 +120,7 @@ def from_request(request: ProofRequest) -> dict[str, Any]:
         "seeds": request.config.seeds,
         "steps": request.config.steps,
         "margin": 100 * request.config.margin,
+        "detect": request.config.detect,
     }
 
 

@@ -391,3 +391,19 @@ class RunConfig(Frozen):
         chosen = self.probe or self.snapshot or self.training
         assert chosen is not None  # guaranteed by the validator
         return chosen
+
+    def require_epochs(self, used: int | None) -> None:
+        """Refuse to use the first ``used`` epochs (or repeats) of a run that has fewer.
+
+        Raises:
+            ConfigError: There are fewer.
+        """
+        scorer = self.scorer
+        most = scorer.repeats if isinstance(scorer, SnapshotConfig) else scorer.epochs
+        if used is not None and not 1 <= used <= most:
+            raise ConfigError(
+                "the run has no such epochs",
+                got=f"the first {used}",
+                allowed=f"1 to {most}",
+                next_step="give fewer --epochs-used, or leave it out to use all",
+            )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 OWN_FEATURES = "features:"  # before the path of a file of features, in the place of a model
+OWN_MODULE = re.compile(r"(?!timm:)(?P<file>.+\.py)(?::(?P<function>.*))?", re.DOTALL)
+"""A torch module that a user's own file builds: ``MODULE.py:FUNCTION``."""
 
 
 def default_temperature(reference: str) -> float:

@@ -21,7 +21,7 @@ RecipeOption = Annotated[
 ]
 _SETTINGS = (
     *("held_out_share", "seeds", "seed", "steps", "batch_size", "margin", "duplicate_cosine"),
-    "caption_limit",
+    *("caption_limit", "detect"),
 )
 _HELD_OUT_HELP = (
     "Instead of --trusted: a file of the uids that judge, as text, Parquet, CSV, JSONL or .npy."

@@ -35,7 +35,7 @@ _PROBED = ("epochs", "learning_rate", "weight_decay", "side", "weighting")
     Group(ProbeConfig, ("seed",)),
     *options.LABELS,
     options.POOL,
-    Group(JobOptions, ("device", "workers", "sweep", "map", "join")),
+    Group(JobOptions, ("device", "workers", "sweep", "map", "join", "epochs_used")),
 )
 def score(
     source: options.Pools,
@@ -102,6 +102,7 @@ def _score(config: RunConfig, job: JobOptions, out: Path) -> Run:
             device=job.device,
             workers=job.workers,
             sweep=job.sweep,
+            epochs_used=job.epochs_used,
             progress=progress,
         )
         return finish(run, job, progress)

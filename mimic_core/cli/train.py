@@ -37,7 +37,7 @@ _HELD = (
     *options.LABELS,
     Group(RunConfig, ("precision",)),
     Group(TrainConfig, ("seed", "compile")),
-    Group(JobOptions, ("device", "workers", "map", "join")),
+    Group(JobOptions, ("device", "workers", "map", "join", "epochs_used")),
 )
 def train(
     source: options.Pools,
@@ -69,7 +69,12 @@ def _train(config: RunConfig, job: JobOptions, out: Path) -> Run | None:
         from mimic_core.scoring.training.train import train_pool  # imports torch
 
         run = train_pool(
-            config, runs_root=out, device=job.device, workers=job.workers, progress=progress
+            config,
+            runs_root=out,
+            device=job.device,
+            workers=job.workers,
+            epochs_used=job.epochs_used,
+            progress=progress,
         )
         if not first_process():
             return None

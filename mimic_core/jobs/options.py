@@ -32,4 +32,9 @@ class JobOptions(Frozen):
     join: tuple[str, ...] = Field(default=(), title="Columns of other files")
     """A file whose columns are joined by uid once the pool is scored, such as other people's
     scores: Parquet, CSV, TSV, JSONL or .npy. They change no score."""
+    epochs_used: Annotated[int | None, Otherwise("all")] = Field(
+        default=None, ge=1, title="Epochs used"
+    )
+    """Means, votes, filters and exports look at the first so many epochs (or repeats) alone. All
+    are stored, so a later choice is as good: the command runs use, or a click on Explore."""
     map_of: str | None = None

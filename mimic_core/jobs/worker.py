@@ -249,6 +249,7 @@ def _carry_out(store: JobStore, job: Job, config: RunConfig, progress: Progress)
             runs_root=store.runs_root,
             device=job.options.device,
             workers=job.options.workers,
+            epochs_used=job.options.epochs_used,
             progress=progress,
         )
     from mimic_core.scoring.pipeline import score_pool
@@ -259,6 +260,7 @@ def _carry_out(store: JobStore, job: Job, config: RunConfig, progress: Progress)
         device=job.options.device,
         workers=job.options.workers,
         sweep=job.options.sweep,
+        epochs_used=job.options.epochs_used,
         progress=progress,
     )
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from mimic_core.base.errors import ModelError
+from mimic_core.base.specification import OWN_MODULE
 
 OPEN_CLIP_FORMS = (
     "ARCH:TAG, ARCH:PATH, ARCH:random:SEED, CONFIG.json:PATH, a folder, hf-hub:ORG/NAME"
@@ -32,7 +33,6 @@ FORMS = f"{OPEN_CLIP_FORMS}, {TIMM_FORMS}, or MODULE.py:FUNCTION"
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 TIMM_CONFIG = "config.json"  # beside the weights, as timm's own repositories have it
 _TIMM, _HUB, _LOCAL = "timm:", "hf-hub:", "local-dir:"
-_OWN = re.compile(r"(?P<file>.+\.py)(?::(?P<function>.*))?", re.DOTALL)
 _SEED = re.compile(r"[0-9]{1,20}")
 _REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*(@[\w./-]+)?", re.ASCII)
 
@@ -74,7 +74,7 @@ def parse_spec(text: str) -> ModelSpec:
     """
     if text.startswith(_TIMM):
         return _timm(text, text.removeprefix(_TIMM))
-    if (own := _OWN.fullmatch(text)) and not is_file(text):
+    if (own := OWN_MODULE.fullmatch(text)) and not is_file(text):
         return _own(text, own["file"], own["function"] or "")
     if text.startswith(_HUB):
         return ModelSpec(text, "open_clip", _repository(text, text.removeprefix(_HUB)), "hub")
@@ -93,7 +93,7 @@ def refuse_own(names: Iterable[str | None]) -> None:
     run's folder may come from anywhere.
     """
     for text in names:
-        if text is not None and _OWN.fullmatch(text) and not text.startswith(_TIMM):
+        if text is not None and OWN_MODULE.fullmatch(text):
             raise ModelError(
                 "a module of your own runs from the command line or Python alone",
                 got=text,

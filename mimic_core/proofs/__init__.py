@@ -1,3 +1,3 @@
 """Does a recipe help? Arms, held-out samples, trainings, intervals, words."""
 
-__all__ = ["prove", "record", "settings", "trusted", "words"]
+__all__ = ["power", "prove", "record", "settings", "trusted", "words"]

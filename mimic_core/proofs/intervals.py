@@ -21,7 +21,7 @@ Letters: A arms, M metrics, S seeds, H held-out samples, G groups, R replicates.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -39,10 +39,13 @@ class Trained:
     Attributes:
         contributions: (M, H) float64, mean over the seeds of the trainings on all samples.
         halves: (M, S, 2) float64, metrics of the trainings on two halves.
+        curve: After how many steps the loss was what, mean over the seeds of the trainings on all
+            samples.
     """
 
     contributions: np.ndarray
     halves: np.ndarray
+    curve: dict[int, float] = field(default_factory=dict)
 
     def minus(self, other: Trained) -> Trained:
         """The difference of two arms, sample by sample and half by half."""
@@ -94,6 +97,14 @@ class Resampler:
         # A bootstrap of G groups is too narrow by this factor.
         spread *= np.sqrt(groups / max(groups - 1, 1))
         return np.asarray(values + spread + self._noise[:, None] * training_error(trained))
+
+    def held_out_errors(self, trained: Trained) -> np.ndarray:
+        """Standard errors (M,) of the metrics over other held-out samples, groups drawn whole."""
+        groups = len(self._sizes)
+        off = trained.contributions - trained.values[:, None]
+        sums = np.stack([np.bincount(self._group_of, row, groups) for row in off])
+        scale = groups / max(groups - 1, 1) / self._sizes.sum() ** 2
+        return np.asarray(np.sqrt((sums**2).sum(1) * scale))
 
 
 def training_error(trained: Trained) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mimic_core.proofs import intervals, words
+from mimic_core.proofs import intervals, power, words
 from mimic_core.proofs.arms import ArmPlan
 from mimic_core.proofs.intervals import Resampler, Trained
 from mimic_core.proofs.record import (
@@ -36,6 +36,7 @@ class _Test:
     relative: Interval
     p: float
     p_not_worse: float
+    errors: tuple[float, float]  # of the loss, over what judges and over what trains
 
 
 def judge(
@@ -69,9 +70,10 @@ def judge(
                 metric: one.within(0, 1) if is_share(metric) else one
                 for metric, one in zip(metrics, found, strict=True)
             },
+            curve=tuple(sorted(trained[name].curve.items())),
         )
     tests = [_test(first, second, trained, resampler, config) for first, second in _pairs(plan)]
-    comparisons = _corrected(tests, arms, metrics, config)
+    comparisons = _corrected(tests, arms, metrics, config, groups=split.record.groups)
     return Proof(
         config=config,
         held_out=split.record,
@@ -110,11 +112,20 @@ def _test(
         Interval(**{name: value / scale for name, value in found[0]}),
         intervals.two_sided_p(loss),
         intervals.not_worse_p(loss, config.margin * scale),
+        (
+            float(resampler.held_out_errors(difference)[0]),
+            float(intervals.training_error(difference)[0]),
+        ),
     )
 
 
 def _corrected(
-    tests: Sequence[_Test], arms: Mapping[str, Arm], metrics: Sequence[str], config: ProveConfig
+    tests: Sequence[_Test],
+    arms: Mapping[str, Arm],
+    metrics: Sequence[str],
+    config: ProveConfig,
+    *,
+    groups: int,
 ) -> tuple[Comparison, ...]:
     p = intervals.holm([test.p for test in tests])
     p_not_worse = intervals.holm([test.p_not_worse for test in tests])
@@ -142,6 +153,15 @@ def _corrected(
                     outcome,
                     margin=config.margin,
                     proved=one <= config.level,
+                ),
+                power=power.planned(
+                    power.asked_difference(
+                        config.detect, config.margin, arms[test.second].metrics[metrics[0]].value
+                    ),
+                    *test.errors,
+                    seeds=config.seeds,
+                    level=config.level / len(tests),
+                    groups=groups,
                 ),
             )
         )

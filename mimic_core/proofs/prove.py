@@ -25,6 +25,7 @@ from mimic_core.filters import recipe as filters
 from mimic_core.filters.recipe import Recipe, Selection
 from mimic_core.proofs.arms import ArmPlan, check_names, plan_arms, smallest_half
 from mimic_core.proofs.judge import judge
+from mimic_core.proofs.power import replanned
 from mimic_core.proofs.record import Proof, ProvedRecipe, proof_file, read_proof, store_proof
 from mimic_core.proofs.settings import ProveConfig
 from mimic_core.proofs.split import Split, split_pool
@@ -37,7 +38,7 @@ from mimic_core.runs.run import Run
 from mimic_core.runs.table import run_table
 
 MIN_TRAINED = 16  # a half of an arm must hold at least this many samples
-_PROOF_CODE = 2  # raise it when equal inputs would give another result
+_PROOF_CODE = 3  # raise it when equal inputs would give another result
 
 
 def prove(
@@ -56,7 +57,8 @@ def prove(
         held_out: uids that judge, in place of ``config.trusted``.
 
     Returns:
-        The proof; the stored one where equal inputs have been proved before.
+        The proof; the stored one where equal inputs have been proved before. ``config.detect`` is
+        no such input: it is worked out anew from the stored errors.
 
     Raises:
         ConfigError: Nothing marks good samples, a recipe keeps too few samples or has the name
@@ -73,7 +75,7 @@ def prove(
     name = _proof_id(source, selections, split, config)
     if isinstance(source, Run) and proof_file(source.path, name).exists():
         say.note(f"proof {name} is there already")
-        return read_proof(proof_file(source.path, name))
+        return _asked_anew(source, read_proof(proof_file(source.path, name)), config)
     uids = features.samples["uid"]
     plan = plan_arms(selections, uids, split.trainable)
     words = uid_words(uids)
@@ -108,6 +110,15 @@ def prove(
     return proof
 
 
+def _asked_anew(run: Run, proof: Proof, config: ProveConfig) -> Proof:
+    """The stored proof, with the difference that is asked for now: that needs no training."""
+    if proof.config.detect == config.detect:
+        return proof
+    proof = replanned(proof, config.detect)
+    store_proof(run.path, proof)
+    return proof
+
+
 def _opened(source: Run | FeatureSet) -> tuple[FeatureSet, pl.DataFrame]:
     """All N samples, and the table of those that have a score; they are joined by uid only."""
     if isinstance(source, FeatureSet):
@@ -124,7 +135,8 @@ def _proof_id(
         for name, s in selections.items()
     ]
     held_out = [split.record.source, split.record.uids_sha256]
-    return digest([_PROOF_CODE, source.id, kept, held_out, config.model_dump(mode="json")])
+    settings = config.model_dump(mode="json", exclude={"detect"})  # which changes no figure
+    return digest([_PROOF_CODE, source.id, kept, held_out, settings])
 
 
 def _proved(name: str, selection: Selection, plan: ArmPlan) -> ProvedRecipe:

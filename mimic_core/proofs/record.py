@@ -103,13 +103,48 @@ class ProvedRecipe(Frozen):
 
 
 class Arm(Frozen):
-    """One way to choose what trains; ``of`` names the recipe of a random subset of its size."""
+    """One way to choose what trains; ``of`` names the recipe of a random subset of its size.
+
+    Attributes:
+        curve: The held-out loss after so many steps, at every quarter of the training; mean over
+            the seeds. Empty in older proofs.
+    """
 
     name: str
     kind: ArmKind
     of: str | None = None
     trained: int
     metrics: dict[str, Interval]
+    curve: tuple[tuple[int, float], ...] = ()
+
+
+class Power(Frozen):
+    """What a comparison can find (``mimic_core.proofs.power``); all in the unit of the loss.
+
+    Attributes:
+        held_out_error, training_error: Standard errors of the difference over other samples that
+            judge, and over other samples that train.
+        level: Of the two-sided test; the first step of Holm's correction, the strictest.
+        detectable: What this proof's seeds find in 80 % of such proofs.
+        limit: What any number of seeds finds, at the least.
+        difference: The one that is asked for.
+        seeds: So many find ``difference``; None where no number does.
+        seeds_least, seeds_most: The same at the ends of the 80 % range of ``training_error``, which
+            a few seeds know but roughly; None as for ``seeds``.
+        judging: So many held-out samples would bring ``limit`` down to ``difference``; None where
+            no number does, because ``training_error`` alone is too large.
+    """
+
+    held_out_error: float
+    training_error: float
+    level: float
+    detectable: float
+    limit: float
+    difference: float
+    seeds: int | None
+    seeds_least: int | None
+    seeds_most: int | None
+    judging: int | None
 
 
 class Comparison(Frozen):
@@ -119,6 +154,7 @@ class Comparison(Frozen):
         relative: The difference of the loss as a share of the second arm's loss.
         p: Two-sided, of no difference in held-out loss; ``p_corrected`` after Holm's correction.
         p_not_worse: One-sided, of being worse by the margin or more; corrected likewise.
+        power: None where both arms train on the same samples, and in older proofs.
     """
 
     first: str
@@ -131,6 +167,7 @@ class Comparison(Frozen):
     p_not_worse_corrected: float
     outcome: Outcome
     text: str
+    power: Power | None = None
 
 
 class Proof(Frozen):

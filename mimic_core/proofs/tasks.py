@@ -41,6 +41,8 @@ PAIR_METRICS = (
 LABEL_METRICS = (LOSS, "accuracy")
 
 Check = Callable[[], None]
+Layer = tuple[Tensor, ...]
+Look = Callable[[int, Layer], None]
 
 
 class Task(ABC):
@@ -64,20 +66,31 @@ class Task(ABC):
         self.usable = self.judgeable = np.ones(len(self._words), bool)
 
     def fit(
-        self, rows: np.ndarray, *, seed: int, steps: int, batch_size: int, check: Check
+        self,
+        rows: np.ndarray,
+        *,
+        seed: int,
+        steps: int,
+        batch_size: int,
+        check: Check,
+        look: Look | None = None,
     ) -> tuple[Tensor, ...]:
         """A layer trained on ``rows`` (n,) int64 alone, at ``steps`` steps of ``batch_size``.
 
         Initialisation and the order of the samples depend on ``seed`` and the samples' uids, so
-        two trainings with one seed differ only by what they train on.
+        two trainings with one seed differ only by what they train on. ``look`` sees the layer after
+        every step, counted from 1, and leaves it as it is.
         """
         layer = self.fresh(seed)
         rate, decay = self.config.learning_rate, self.config.weight_decay
         optimisers = [AdamW(parameter, rate, decay) for parameter in layer]
-        for batch in batches(self._words, rows, seed=seed, steps=steps, batch_size=batch_size):
+        drawn = batches(self._words, rows, seed=seed, steps=steps, batch_size=batch_size)
+        for done, batch in enumerate(drawn, 1):
             check()
             for optimiser, gradient in zip(optimisers, self.gradients(layer, batch), strict=True):
                 optimiser.step(gradient)
+            if look is not None:
+                look(done, layer)
         return layer
 
     @abstractmethod
@@ -91,6 +104,10 @@ class Task(ABC):
     @abstractmethod
     def contributions(self, layer: tuple[Tensor, ...], held_out: np.ndarray) -> np.ndarray:
         """Contributions (M, H) float64 of the held-out rows (H,) to the M metrics."""
+
+    @abstractmethod
+    def loss(self, layer: tuple[Tensor, ...], held_out: np.ndarray) -> float:
+        """The first metric of the held-out rows (H,) alone, which costs less."""
 
 
 class PairsTask(Task):
@@ -117,24 +134,37 @@ class PairsTask(Task):
 
     def contributions(self, layer: tuple[Tensor, ...], held_out: np.ndarray) -> np.ndarray:
         """Loss in fixed batches of nearly equal size; recall over all held-out samples."""
-        scaling = self._loss.scaling
+        image, text = self._embedded(layer, held_out)
+        return np.stack(
+            [
+                self._losses(image, text),
+                *metrics.recall_contributions(image, text, RECALL_AT),
+                *metrics.recall_contributions(text, image, RECALL_AT),
+            ]
+        )
+
+    def loss(self, layer: tuple[Tensor, ...], held_out: np.ndarray) -> float:
+        """See ``Task``."""
+        return float(self._losses(*self._embedded(layer, held_out)).mean())
+
+    def _embedded(
+        self, layer: tuple[Tensor, ...], held_out: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         embedded, _ = self._loss.embed(layer[0], *self._loss.load(held_out))
         require_finite(embedded.image.sum(1))
-        image, text = (_wide(side) for side in (embedded.image, embedded.text))
+        return _wide(embedded.image), _wide(embedded.text)
+
+    def _losses(self, image: np.ndarray, text: np.ndarray) -> np.ndarray:
+        """Contributions (H,) to the loss."""
+        scaling = self._loss.scaling
         judge = (
             metrics.siglip_contributions if scaling.loss == "siglip" else metrics.clip_contributions
         )
         losses = [
             judge(image[part] @ text[part].T * scaling.scale + scaling.bias)
-            for part in judged_batches(len(held_out), self.config.batch_size)
+            for part in judged_batches(len(image), self.config.batch_size)
         ]
-        return np.stack(
-            [
-                np.concatenate(losses),
-                *metrics.recall_contributions(image, text, RECALL_AT),
-                *metrics.recall_contributions(text, image, RECALL_AT),
-            ]
-        )
+        return np.concatenate(losses)
 
 
 class LabelsTask(Task):
@@ -186,6 +216,10 @@ class LabelsTask(Task):
         losses = np.log(np.exp(logits - peak).sum(1)) + peak[:, 0] - logits[own]
         best = logits == peak
         return np.stack([losses, best[own] / best.sum(1)])
+
+    def loss(self, layer: tuple[Tensor, ...], held_out: np.ndarray) -> float:
+        """See ``Task``."""
+        return float(self.contributions(layer, held_out)[0].mean())
 
 
 def open_task(features: FeatureSet, config: ProveConfig, device: torch.device | str) -> Task:

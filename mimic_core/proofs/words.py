@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mimic_core.proofs.power import last_moves, suggested_steps
 from mimic_core.proofs.record import (
     Arm,
     ArmKind,
@@ -175,6 +176,9 @@ def as_lines(proof: Proof) -> list[str]:
         *(line.rstrip() for line in aligned([head, *rows])),
         "",
         *(line.rstrip() for line in aligned(pairs)),
+        "",
+        *(power_text(proof, one) for one in asked_about(proof)),
+        *steps_text(proof),
         *(f"note: {note}" for note in proof.notes),
     ]
 
@@ -198,6 +202,68 @@ def settings_text(proof: Proof) -> str:
     )
     text += "; with fewer than one, give more steps." if min(seen) < 1 else "."
     return text + judged
+
+
+def asked_about(proof: Proof) -> list[Comparison]:
+    """The comparisons whose power is of interest: of a stated difference all, else those that were
+    not told apart.
+    """
+    told = proof.config.detect is None
+    return [
+        one
+        for one in proof.comparisons
+        if one.power is not None and not (told and one.p_corrected <= proof.config.level)
+    ]
+
+
+def power_text(proof: Proof, comparison: Comparison) -> str:
+    """How many seeds tell a difference apart, and what this proof's seeds can, in words.
+
+    Such as ``To tell a difference of 0.02 between A and B apart: 14 seeds of this length (8 to 40,
+    for 5 seeds know the spread but roughly); these 5 find 0.035 and more.``
+    """
+    power, config = comparison.power, proof.config
+    if power is None:
+        return ""
+    arms = f"{comparison.first} and {comparison.second}"
+    now = f"these {config.seeds} find {power.detectable:.2g} and more"
+    asked = f"To tell a difference of {power.difference:.2g} between {arms} apart"
+    if power.seeds is not None:
+        ends = (power.seeds_least, power.seeds_most)
+        least, most = ("no number" if end is None else f"{end:,}" for end in ends)
+        spread = ""
+        if least != most:
+            spread = f" ({least} to {most}, for {config.seeds} seeds know the spread but roughly)"
+        return f"{asked}: {power.seeds:,} seeds of this length{spread}; {now}."
+    end = f"{asked}: no number of seeds; {now}, no number less than {power.limit:.2g}."
+    if power.judging is None:
+        return f"{end} What other samples would have taught differs by more than that."
+    return f"{end} {power.judging:,} samples had to judge for that, not {proof.held_out.groups:,}."
+
+
+def steps_text(proof: Proof) -> list[str]:
+    """Whether more steps, or fewer, would change the arms; no line for proofs that did not look."""
+    moves, margin = last_moves(proof), proof.config.margin
+    if not moves:
+        return []
+    quarter = "in the last quarter of the steps"
+    low, high = min(moves, key=lambda arm: moves[arm]), max(moves, key=lambda arm: moves[arm])
+    lines = []
+    if more := suggested_steps(proof):
+        lines.append(
+            f"The held-out loss still fell {quarter}, by {_percent(-moves[low])} for {low}: try "
+            f"{more:,} steps. Whether the arms then differ more or less, only that proof can say."
+        )
+    if moves[high] > margin:
+        steps = min(proof.arm(high).curve, key=lambda point: point[1])[0]
+        lines.append(
+            f"The held-out loss rose {quarter}, by {_percent(moves[high])} for {high}, and was "
+            f"lowest after {steps:,} steps: more steps would show what harms, not what helps."
+        )
+    if not lines:
+        largest = _percent(max(map(abs, moves.values())))
+        lines.append(f"The held-out loss moved by {largest} at most {quarter}: more add little.")
+    return lines
 
 
 def interval_text(interval: Interval, metric: str) -> str:

@@ -78,6 +78,11 @@ class Job:
         self.timings[name] = time.perf_counter() - start
 
 
+def with_epochs(run: Run, epochs_used: int | None) -> Run:
+    """``run``, which from now on shows so many first epochs; None leaves it as it is."""
+    return run if epochs_used is None else run.use_epochs(epochs_used)
+
+
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
     """CUDA rounds float32 convolutions to TF32 by default: three digits instead of seven."""

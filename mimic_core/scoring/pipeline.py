@@ -24,7 +24,7 @@ from mimic_core.scoring import direction
 from mimic_core.scoring import snapshot as score
 from mimic_core.scoring.direction import finish_scores
 from mimic_core.scoring.inputs import Inputs, open_inputs
-from mimic_core.scoring.job import Job, exact_convolutions, require_agreement
+from mimic_core.scoring.job import Job, exact_convolutions, require_agreement, with_epochs
 from mimic_core.scoring.labels import reference_head, stored
 from mimic_core.scoring.learner import LinearLearner
 from mimic_core.scoring.probe import Probe
@@ -46,6 +46,7 @@ def score_pool(
     device: str | None = None,
     workers: int | None = None,
     sweep: bool = False,
+    epochs_used: int | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Score the pool of ``config`` and return its finished run.
@@ -55,6 +56,8 @@ def score_pool(
         device: Where to compute; None chooses CUDA, MPS or CPU in that order.
         workers: Loading processes; None chooses by the size of the pool.
         sweep: Also compare candidate mimic layers on a small part of the pool.
+        epochs_used: What reads the run looks at so many first epochs (``Run.use_epochs``); None
+            leaves a finished run as it is.
 
     Raises:
         MimicError: The source, a model or the settings cannot be used.
@@ -67,12 +70,13 @@ def score_pool(
             allowed="probe or snapshot settings",
             next_step="use mimic_core.scoring.training.train.train_pool, or the command train",
         )
+    config.require_epochs(epochs_used)
     if config.snapshot is not None:
         score.require_projection_method(config.snapshot)
     say = progress or Silent()
     job = _Job(config, runs_root.resolve(), pick_device(device), workers, say, sweep)
     with exact_convolutions():
-        return job.run()
+        return with_epochs(job.run(), epochs_used)
 
 
 @dataclass

@@ -23,14 +23,20 @@ _KINDS: dict[_Kind, str] = {
 }
 
 
-def head_form(missing: Missing) -> HeadConfig | None:
-    """The chosen reference head; None leaves it to the model, or stands in ``missing``."""
+def head_form(missing: Missing, *, from_model: bool = True) -> HeadConfig | None:
+    """The chosen reference head; None leaves it to the model, or stands in ``missing``.
+
+    Args:
+        missing: What is not filled in yet.
+        from_model: Whether there is a model that could bring one.
+    """
+    offered = [kind for kind in _KINDS if from_model or kind != "From the model"]
     kind = st.segmented_control(
         "Reference head",
-        list(_KINDS),
-        default="From the model",
+        offered,
+        default=offered[0],
         required=True,
-        key="head_kind",
+        key="head_kind" if from_model else "head_kind_own",
         help="The head on the model's features that samples should pull towards.",
         persist_state="session",
     )
@@ -39,6 +45,22 @@ def head_form(missing: Missing) -> HeadConfig | None:
     values = form(missing)
     config: HeadConfig | None = HeadConfig.parse(values) if values else None
     return config
+
+
+def projection_form(missing: Missing) -> HeadConfig | None:
+    """The file of the projection from image features of the user's own to the text features."""
+    path: str | None = st.text_input(
+        "Projection of the features",
+        key="head_projection",
+        placeholder="/data/projection.safetensors",
+        help="safetensors with weight and logit_scale: from the image features to the space of the "
+        "text features that the file of features also holds.",
+        persist_state="session",
+    )
+    if not path:
+        missing.append(ConfigError("no projection is named yet", next_step="type its path"))
+        return None
+    return HeadConfig(file=path)
 
 
 def _words(_: Missing) -> dict[str, Any]:

@@ -23,6 +23,12 @@ def device_field(key: str) -> str | None:
     return chosen
 
 
+def epochs_used_field(key: str) -> int | None:
+    """How many first epochs a run shows; None for all of them."""
+    chosen: int | None = config_field(JobOptions, "epochs_used", key=key)
+    return chosen
+
+
 def options_form(task: Task) -> JobOptions:
     """Everything about a scoring job that does not change its scores."""
     with st.container(horizontal=True):
@@ -31,9 +37,17 @@ def options_form(task: Task) -> JobOptions:
     join = config_field(JobOptions, "join", key="set_join")
     for path in join:  # here, so that it is a message and not a job that fails at its end
         require_joinable(require_allowed(expanded(path)))
-    with st.expander("Device and workers", icon=":material/memory:"):
+    with st.expander("Device, workers and epochs used", icon=":material/memory:"):
         one, two = st.columns(2)
         with one:
             device = device_field("set_device")
+            used = epochs_used_field("set_epochs_used")
         workers = config_field(JobOptions, "workers", key="set_workers", place=two)
-    return JobOptions(map=with_map, sweep=sweep, device=device, workers=workers, join=join)
+    return JobOptions(
+        map=with_map,
+        sweep=sweep,
+        device=device,
+        workers=workers,
+        join=join,
+        epochs_used=used,
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from app.components.data.heads import head_form
+from app.components.data.heads import head_form, projection_form
 from app.components.data.machine import options_form
 from app.components.data.reference import reference_field
 from app.components.shared.controls import config_field
@@ -20,7 +20,7 @@ from mimic_core.base.config import (
     SourceConfig,
     Task,
 )
-from mimic_core.base.specification import default_temperature
+from mimic_core.base.specification import OWN_FEATURES, default_temperature
 from mimic_core.jobs.options import JobOptions
 
 PAIR_WEIGHTINGS = ("mimic", "uniform")  # of mimic_core.scoring.probe (torch)
@@ -51,14 +51,17 @@ def settings_form(
     missing: Missing = []
     left, right = st.columns(2, gap="large")
     with left:
-        reference = reference_field(missing)
+        reference = reference_field(missing, features=True)
+        own = reference.startswith(OWN_FEATURES)
         sample = config_field(SourceConfig, "sample", key="set_sample")
         options = options_form(task)
         model = {"reference": reference, **model_settings()}
     with right:
         mode: Mode = "probe"
         if task == "labels":
-            model["head"] = head_form(missing)
+            model["head"] = head_form(missing, from_model=not own)
+        elif own:
+            model["head"] = projection_form(missing)
         else:
             mode = _mode()
         scorer = _probe(task, reference) if mode == "probe" else _snapshot()
@@ -69,6 +72,7 @@ def settings_form(
     pool = source.model_copy(update={"sample": sample, "sample_seed": scorer["seed"]})
     chosen = (ProbeConfig if mode == "probe" else SnapshotConfig).parse(scorer)
     config: RunConfig = RunConfig.parse({"source": pool, **model, mode: chosen})
+    config.require_epochs(options.epochs_used)
     return config, options
 
 

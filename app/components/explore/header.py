@@ -12,8 +12,9 @@ from app.components.shared.conditions import kept_metrics
 from app.components.shared.shell import model_title, pool_title, reference_title, theme
 from app.drawing import explore
 from app.shown import Shown
+from app.state import session
 from app.text import count, number, plain
-from mimic_core.base.config import Mode
+from mimic_core.base.config import Mode, ProbeConfig
 from mimic_core.runs.record import CheckLevel, DirectionCheck
 from mimic_core.runs.run import Run
 
@@ -22,6 +23,7 @@ _MODES: dict[Mode, str] = {
     "snapshot": ":material/photo_camera:",
     "training": ":material/model_training:",
 }
+LARGER = 4  # a larger batch is so many times the run's, and at least the default
 _REWEIGHTED = {"layers": "the mimic layers", "all": "all parameters"}
 _LEVELS: dict[CheckLevel, tuple[str, Literal["green", "orange", "red", "gray"], str]] = {
     "good": (":material/check_circle:", "green", "Direction good"),
@@ -118,7 +120,10 @@ def direction(shown: Shown) -> None:
     if check is None:
         st.info("This run carries no direction check.", icon=":material/help:")
         return
-    _offer(shown.run, check)
+    with st.container(horizontal=True):
+        _offer(shown.run, check)
+        if shown.key.tuned is None:
+            _offer_batch(shown.run, check)
     _verdict(check, whose)
 
 
@@ -209,3 +214,21 @@ def _offer(run: Run, check: DirectionCheck) -> None:
         if st.button(f"Use {which} only", icon=":material/content_cut:", key="use_first_epochs"):
             run.use_epochs(offered)
             st.rerun()
+
+
+def _offer_batch(run: Run, check: DirectionCheck) -> None:
+    """A click that asks the live tuning for a larger batch, where that is what the verdict says."""
+    probe = run.record.config.probe
+    if probe is None or (check.turns_at is None and check.use_epochs is None):
+        return
+    larger = min(max(LARGER * probe.batch_size, ProbeConfig().batch_size), run.record.samples)
+    if larger > probe.batch_size:
+        st.button(
+            f"Try batch {count(larger)}",
+            key="try_larger_batch",
+            icon=":material/tune:",
+            help="Scores again from the cached features, as the controls under Tune do. Saved as a "
+            "run, these scores are checked too.",
+            on_click=session.change,
+            kwargs={"asked": probe.model_copy(update={"batch_size": larger})},
+        )

@@ -253,6 +253,14 @@ def _settings() -> None:
             percent=field in ("held_out_share", "margin"),
             on_change=_stored(f"prove_{name}", name),
         )
+    config_field(
+        ProveConfig,
+        "detect",
+        key=session.bind("prove_detect", form.detect),
+        value=None,
+        placeholder="that of the margin",
+        on_change=_stored("prove_detect", "detect"),
+    )
 
 
 def _stored(key: str, field: str) -> Callable[[], None]:

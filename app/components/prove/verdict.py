@@ -14,13 +14,17 @@ from app.drawing import prove
 from app.shown import Shown
 from app.state import session
 from app.text import plain
-from mimic_core.proofs.record import Outcome, Proof, stored_proofs
+from mimic_core.proofs.power import suggested_steps
+from mimic_core.proofs.record import Comparison, Outcome, Proof, stored_proofs
 from mimic_core.proofs.words import (
     as_lines,
+    asked_about,
     held_out_text,
     interval_text,
+    power_text,
     recipe_text,
     settings_text,
+    steps_text,
     times_seen,
 )
 
@@ -81,6 +85,7 @@ def show_proof(proof: Proof) -> None:
         st.caption(plain(settings_text(proof)))
         for note in proof.notes:
             st.caption(f":material/info: {plain(note)}")
+        _power(proof)
     left, right = st.columns(2, gap="medium")
     with left, st.container(border=True, key="panel_differences"):
         st.markdown("**Differences, with intervals**")
@@ -97,6 +102,47 @@ def show_proof(proof: Proof) -> None:
         _chart(prove.levels(proof, metric or metrics[0], theme()), "levels", proof)
     _tables(proof)
     _downloads(proof)
+
+
+def _power(proof: Proof) -> None:
+    """What more seeds or steps would tell, and a click that fills the form with them."""
+    recipes = {recipe.name for recipe in proof.recipes}
+    asked = asked_about(proof)
+    first = [one for one in asked if one.second in recipes]
+    for one in first:
+        _seeds(proof, one)
+    rest = [one for one in asked if one not in first]
+    if rest:
+        with st.expander("What more seeds would tell", icon=":material/troubleshoot:"):
+            for one in rest:
+                _seeds(proof, one)
+    steps = suggested_steps(proof)
+    for number, line in enumerate(steps_text(proof)):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.caption(plain(line))
+            if steps and not number:
+                _fill(f"Set {steps:,} steps", key="prove_set_steps", steps=steps)
+
+
+def _seeds(proof: Proof, one: Comparison) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(plain(power_text(proof, one)))
+        seeds = one.power.seeds if one.power else None
+        if seeds is not None and seeds > proof.config.seeds:
+            key = f"prove_set_seeds_{one.first}_{one.second}"
+            _fill(f"Set {seeds:,} seeds", key=key, seeds=seeds)
+
+
+def _fill(label: str, *, key: str, **changes: int) -> None:
+    st.button(
+        label,
+        key=key,
+        icon=":material/edit:",
+        type="tertiary",
+        help="Fills the form above; nothing starts yet.",
+        on_click=session.set_proving,
+        kwargs=changes,
+    )
 
 
 def _sentences(proof: Proof) -> list[tuple[str, Outcome]]:

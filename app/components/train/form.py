@@ -55,7 +55,7 @@ def training_form(source: SourceConfig, seen: Preview) -> tuple[RunConfig, JobOp
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown("**Models**")
-        reference = reference_field(missing)
+        reference = reference_field(missing, features=False)
         model, fresh = _start(reference, missing)
         layers = _layers(labelled=labelled)
         head = head_form(missing) if labelled else None
@@ -80,6 +80,7 @@ def training_form(source: SourceConfig, seen: Preview) -> tuple[RunConfig, JobOp
     config: RunConfig = RunConfig.parse(
         {"source": pool, "reference": reference, "head": head, **prepared, "training": training}
     )
+    config.require_epochs(options.epochs_used)
     return config, options
 
 

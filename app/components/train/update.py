@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from app.components.data.machine import device_field
+from app.components.data.machine import device_field, epochs_used_field
 from app.components.shared.controls import config_field
 from app.components.shared.errors import Missing
 from app.components.train.fields import Columns, condition_field, training_field
@@ -80,4 +80,5 @@ def machine_form() -> tuple[JobOptions, int | None, bool]:
         device = device_field("train_device")
     with_map = config_field(JobOptions, "map", key="train_map", place=one)
     compiled = training_field("compile", place=two)
-    return JobOptions(device=device, map=with_map), size, compiled
+    used = epochs_used_field("train_epochs_used")
+    return JobOptions(device=device, map=with_map, epochs_used=used), size, compiled

@@ -86,7 +86,11 @@ def visit_batch(
         trace,
         visit.train_weights,
         layers={name: parameters[name] for name in learner.target},
-        others=[value for name, value in parameters.items() if name not in learner.target],
+        others=[
+            value
+            for name, value in parameters.items()
+            if name not in learner.target and value.requires_grad  # a module may freeze its own
+        ],
         reweight_all=config.reweight == "all" or weighs_everything(config.weighting),
         scale=scale,
     )

@@ -22,7 +22,7 @@ from mimic_core.runs.lock import only_driver
 from mimic_core.runs.metrics import as_sentence
 from mimic_core.runs.run import Run, start_run
 from mimic_core.scoring.direction import finish_scores
-from mimic_core.scoring.job import Job, exact_convolutions, require_agreement
+from mimic_core.scoring.job import Job, exact_convolutions, require_agreement, with_epochs
 from mimic_core.scoring.labels import stored
 from mimic_core.scoring.labels.stored import store_reference
 from mimic_core.scoring.training.distributed import Group, joined, own_device
@@ -36,6 +36,7 @@ def train_pool(
     runs_root: Path,
     device: str | None = None,
     workers: int | None = None,
+    epochs_used: int | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Train on the pool of ``config`` and return its finished run.
@@ -44,6 +45,8 @@ def train_pool(
         runs_root: Where run directories and feature sets are kept.
         device: Where to compute; None chooses CUDA, MPS or CPU in that order.
         workers: Loading processes of each training process; None chooses by the size of the pool.
+        epochs_used: What reads the run looks at so many first epochs (``Run.use_epochs``); None
+            leaves a finished run as it is.
 
     Raises:
         MimicError: The source, a model or the settings cannot be used.
@@ -56,12 +59,14 @@ def train_pool(
             allowed="training settings",
             next_step="give training, or use mimic_core.scoring.pipeline.score_pool",
         )
+    config.require_epochs(epochs_used)
     chosen = pick_device(own_device(device))
     with joined(chosen) as group, exact_convolutions():
         say = progress or Silent()
         if not group.first:
             say = Unheard(say)
-        return _Job(config, runs_root.resolve(), chosen, workers, say, group).run()
+        run = _Job(config, runs_root.resolve(), chosen, workers, say, group).run()
+        return with_epochs(run, epochs_used) if group.first else run
 
 
 @dataclass

@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.cache import served
-from mimic_core.base.config import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
+from mimic_core.base.config import HeadConfig, ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
 from mimic_core.jobs.options import JobOptions
 from mimic_core.jobs.record import Failure, Job, Report
 from mimic_core.jobs.store import JOBS_FILE, JobStore
@@ -117,6 +117,38 @@ def test_a_reference_that_is_not_named_is_asked_for_calmly(
     assert not app.button(key="start").disabled
 
 
+def test_features_of_ones_own_take_the_place_of_a_model(
+    run: Run, open_app: OpenApp, tmp_path: Path, started: Started
+) -> None:
+    """Of captions, with the projection to their embeddings; there is no other mode than probe."""
+    app = open_pool(open_app, run, tmp_path)
+    app.selectbox(key="set_reference").set_value("Features of your own").run()
+    assert "No reference model is named yet" in app.info[0].value
+    app.text_input(key="set_Features of your own").set_value("/data/own.parquet").run()
+    assert "No projection is named yet" in app.info[0].value
+    assert not [one for one in app.radio if one.key == "set_mode"]
+    app.text_input(key="head_projection").set_value("/data/to_text.safetensors").run()
+    assert "--reference features:/data/own.parquet" in app.code[0].value
+    app.button(key="start").click().run()
+    assert not app.exception
+    config, _ = started[0]
+    assert config.reference == "features:/data/own.parquet"
+    assert config.head == HeadConfig(file="/data/to_text.safetensors")
+    assert config.probe is not None
+
+
+def test_a_module_of_ones_own_is_left_to_the_command_line(
+    run: Run, open_app: OpenApp, tmp_path: Path
+) -> None:
+    app = open_pool(open_app, run, tmp_path)
+    app.selectbox(key="set_reference").set_value("Folder or checkpoint").run()
+    app.text_input(key="set_Folder or checkpoint").set_value("mine.py:build").run()
+    said = app.info[0].value.replace("\\", "")
+    assert "A module of your own runs its code, which this page does not" in said
+    assert "reference mine.py:build on the command line" in said
+    assert app.button(key="start").disabled
+
+
 def test_a_batch_larger_than_the_pool_is_said_to_be_one_batch(
     run: Run, open_app: OpenApp, tmp_path: Path
 ) -> None:
@@ -135,8 +167,12 @@ def test_device_and_workers_are_chosen(
     app = open_pool(open_app, run, tmp_path)
     app.selectbox(key="set_device").set_value("cpu").run()
     app.number_input(key="set_workers").set_value(0).run()
+    app.number_input(key="set_epochs_used").set_value(9).run()
+    assert "no such epochs" in app.error[0].value
+    app.number_input(key="set_epochs_used").set_value(2).run()
     app.button(key="start").click().run()
-    assert [options for _, options in started] == [JobOptions(map=True, device="cpu", workers=0)]
+    asked = JobOptions(map=True, device="cpu", workers=0, epochs_used=2)
+    assert [options for _, options in started] == [asked]
 
 
 def test_settings_survive_a_switch_of_pages(run: Run, open_app: OpenApp, tmp_path: Path) -> None:

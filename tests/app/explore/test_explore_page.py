@@ -312,7 +312,7 @@ def test_the_verdict_of_the_direction_check_is_shown(run: Run, open_app: OpenApp
 def test_the_first_epochs_are_offered_where_they_are_better(
     tmp_path: Path, open_app: OpenApp
 ) -> None:
-    run = fake_run(tmp_path, n=20)
+    run = fake_run(tmp_path, n=40)
     assert run.record.direction_check is not None
     levels = ("good", "caution", "bad")
     epochs = tuple(
@@ -340,6 +340,12 @@ def test_the_first_epochs_are_offered_where_they_are_better(
     app.button(key="use_all_epochs").click().run()
     assert open_run(run.path).record.epochs_used is None
     assert "Direction bad" in texts(app)
+    assert run.record.config.scorer.batch_size == 32
+    app.button(key="try_larger_batch").click().run()
+    assert not app.exception
+    assert app.number_input(key="tune_batch_size").value == 40  # all that there are
+    assert "Tuned, not saved" in app.warning[0].value
+    assert not [one for one in app.button if one.key == "try_larger_batch"]
 
 
 def test_a_snapshot_run_has_nothing_to_tune(tmp_path: Path, open_app: OpenApp) -> None:

@@ -72,6 +72,10 @@ def test_a_labelled_pool_starts_with_its_reference_head(
     app.text_input(key="pool_path").set_value(path).run()
     app.selectbox(key="set_reference").set_value("timm (labels only)").run()
     app.text_input(key="set_timm (labels only)").set_value("timm:resnet18:random:0").run()
+    app.selectbox(key="set_reference").set_value("Features of your own").run()
+    app.text_input(key="set_Features of your own").set_value("/data/own.npy").run()
+    assert app.segmented_control(key="head_kind_own").options == ["Trusted samples", "File"]
+    app.selectbox(key="set_reference").set_value("timm (labels only)").run()
     app.segmented_control(key="head_kind").set_value("Trusted samples").run()
     assert "No samples are trusted yet" in app.info[0].value.replace("\\", "")
     assert app.button(key="start").disabled

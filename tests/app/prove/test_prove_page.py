@@ -30,9 +30,11 @@ from mimic_core.jobs import worker
 from mimic_core.jobs.options import JobOptions
 from mimic_core.jobs.record import parse_config
 from mimic_core.jobs.store import JOBS_FILE, JobStore
+from mimic_core.proofs.power import suggested_steps
 from mimic_core.proofs.prove import prove
 from mimic_core.proofs.record import Proof, ProofRequest, is_share
 from mimic_core.proofs.settings import ProveConfig
+from mimic_core.proofs.words import power_text
 from mimic_core.runs.run import Run
 from tests.app.conftest import STATE, OpenApp
 from tests.fakes import fake_run
@@ -324,3 +326,46 @@ def test_the_worker_proves_and_the_page_shows_it(tmp_path: Path, open_app: OpenA
     assert "keeps 30 % fewer samples" in texts(app).replace("\\", "")
     data = open_app(tmp_path, "data")
     assert "mimic score top 70 % · proof" in texts(data).replace("\\", "").replace("**", "")
+
+
+def test_what_cannot_be_told_apart_says_how_many_seeds_would(
+    tmp_path: Path, open_app: OpenApp
+) -> None:
+    run = fake_run(tmp_path, n=300)
+    config = ProveConfig.for_run(run.record.config, trusted="is_noisy=false", **QUICK)
+    other = top_share("mimic_score", 60)[1]
+    found = prove(run, {NAME: TOP, "other": other}, config)
+    pair = found.comparisons[-1]
+    assert pair.power is not None
+    found = prove(
+        run,
+        {NAME: TOP, "other": other},
+        config.model_copy(update={"detect": (pair.power.limit + pair.power.detectable) / 2}),
+    )
+    pair = found.comparisons[-1]
+    assert pair.power is not None
+    assert pair.power.seeds is not None
+    assert pair.power.seeds > 2
+    app = open_app(tmp_path, "prove")
+    assert power_text(found, pair) in texts(app).replace("\\", "")
+    app.button(key=f"prove_set_seeds_{NAME}_other").click().run()
+    assert not app.exception
+    assert app.session_state[STATE].proving.seeds == pair.power.seeds
+    steps = suggested_steps(found)
+    if steps is not None:
+        app.button(key="prove_set_steps").click().run()
+        assert app.session_state[STATE].proving.steps == steps == 6
+
+
+def test_the_difference_to_be_found_is_typed(
+    tmp_path: Path, open_app: OpenApp, started: list[ProofRequest]
+) -> None:
+    fake_run(tmp_path, n=60)
+    app = open_app(tmp_path, "prove")
+    add_cutoff(app)
+    assert app.number_input(key="prove_detect").value is None
+    assert "--detect" not in app.code[0].value
+    app.number_input(key="prove_detect").set_value(0.05).run()
+    assert "--detect 0.05" in app.code[0].value
+    app.button(key="prove_start").click().run()
+    assert started[0].config.detect == 0.05

@@ -102,7 +102,7 @@ def test_every_control_arrives_and_the_command_says_the_same(
     numbers = {
         "clean_count": 3, "temperature": 0.5, "epochs": 2, "batch": 16, "rate": 0.01, "seed": 9,
         "held_out": 0.25, "warmup": 7, "clip": 1.5, "decay": 0.1, "accumulate": 4,
-        "evaluate": 100, "momentum": 0.5, "sample": 50,
+        "evaluate": 100, "momentum": 0.5, "sample": 50, "epochs_used": 1,
     }  # fmt: skip
     for key, value in numbers.items():
         app.number_input(key=f"train_{key}").set_value(value)
@@ -132,7 +132,7 @@ def test_every_control_arrives_and_the_command_says_the_same(
             evaluate_every=100, flip=True, compile=True, seed=9,
         ),
     )  # fmt: skip
-    assert options == JobOptions(device="cpu", map=True)
+    assert options == JobOptions(device="cpu", map=True, epochs_used=1)
     assert read_back(said) == config
     assert "--device cpu" in said
     assert "--out ." in said  # the runs root is the working directory here
@@ -162,6 +162,7 @@ def test_every_weighting_is_offered_with_a_line_of_its_own() -> None:
         ("train_weighting", "influence", "influence needs samples known to be clean"),
         ("train_held_column", "topic", "no value of column topic is chosen yet"),
         ("set_reference", "open_clip", "no reference model is named yet"),
+        ("set_reference", "Features of your own", "training runs a model on the images"),
     ],
 )
 def test_what_is_missing_is_a_message(

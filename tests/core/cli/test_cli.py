@@ -76,8 +76,8 @@ def test_plain_options_score_with_the_defaults(
 ) -> None:
     assert main(["score", "some/pool", "--reference", "tiny"]) == 0
     config = RunConfig(source=SourceConfig(path="some/pool"), reference="tiny", probe=ProbeConfig())
-    how = {"runs_root": Path("runs"), "device": None, "workers": None, "sweep": False}
-    assert scored == [{"config": config, **how}]
+    how = {"device": None, "workers": None, "sweep": False, "epochs_used": None}
+    assert scored == [{"config": config, "runs_root": Path("runs"), **how}]
     printed = capsys.readouterr()
     assert printed.out == f"{run.path}\n"  # results only
     assert "images: 2/2 samples" in printed.err
@@ -89,7 +89,7 @@ def test_every_option_of_probe_mode_arrives(scored: list[dict[str, Any]]) -> Non
         "--reference tiny --mode probe --epochs 2 --batch-size 16 --temperature 0.5 --seed 3 "
         "--learning-rate 0.01 --weight-decay 0.1 --side text --weighting uniform --method cos "
         "--precision bf16 --preprocess other --image-column img --caption-column text --sample 100 "
-        "--device cpu --workers 0 --sweep --out elsewhere"
+        "--device cpu --workers 0 --sweep --epochs-used 1 --out elsewhere"
     )
     assert main(["score", "pool", *options.split()]) == 0
     config = RunConfig(
@@ -111,8 +111,8 @@ def test_every_option_of_probe_mode_arrives(scored: list[dict[str, Any]]) -> Non
             seed=3,
         ),
     )
-    how = {"runs_root": Path("elsewhere"), "device": "cpu", "workers": 0, "sweep": True}
-    assert scored == [{"config": config, **how}]
+    how = {"device": "cpu", "workers": 0, "sweep": True, "epochs_used": 1}
+    assert scored == [{"config": config, "runs_root": Path("elsewhere"), **how}]
 
 
 def test_columns_are_joined_listed_and_removed(

@@ -59,9 +59,8 @@ def test_plain_options_train_with_the_defaults(
     config = RunConfig(
         source=SourceConfig(path="some/pool"), reference="tiny", training=TrainConfig(model="start")
     )
-    assert trained == [
-        {"config": config, "runs_root": Path("runs"), "device": None, "workers": None}
-    ]
+    how = {"runs_root": Path("runs"), "device": None, "workers": None, "epochs_used": None}
+    assert trained == [{"config": config, **how}]
     printed = capsys.readouterr()
     assert printed.out == f"{run.path}\n"  # results only
     assert "training: 2/2 samples" in printed.err
@@ -78,7 +77,7 @@ def test_every_option_arrives(trained: list[dict[str, Any]]) -> None:
         "--image-column img --caption-column text --sample 50 --preprocess other "
         "--task labels --label-column label --trusted checked --trusted-label-column right "
         "--score-trusted --precision bf16 --seed 9 --compile --device cpu --workers 0 "
-        "--out elsewhere"
+        "--epochs-used 2 --out elsewhere"
     )
     assert main([*COMMAND, *options.split()]) == 0
     [call] = trained
@@ -102,6 +101,7 @@ def test_every_option_arrives(trained: list[dict[str, Any]]) -> None:
         ),
     )  # fmt: skip
     assert (call["device"], call["workers"], call["runs_root"]) == ("cpu", 0, Path("elsewhere"))
+    assert call["epochs_used"] == 2
 
 
 def test_prompts_and_a_file_of_the_reference_head_arrive(trained: list[dict[str, Any]]) -> None:

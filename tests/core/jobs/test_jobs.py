@@ -320,11 +320,12 @@ def test_the_worker_scores_maps_and_stores_where(
     fake_module(
         monkeypatch, "mimic_core.runs.layout", ensure_map=ensure_map, MapConfig=lambda: "map"
     )
-    options = JobOptions(device="cpu", workers=2, sweep=True, map=True)
+    options = JobOptions(device="cpu", workers=2, sweep=True, map=True, epochs_used=1)
     job, _ = store.enqueue(make_config(), options, tmp_path)
 
     assert jobs.work(store, job.job_id) == "done"
-    how = {"runs_root": store.runs_root, "device": "cpu", "workers": 2, "sweep": True}
+    how: dict[str, Any] = {"device": "cpu", "workers": 2, "sweep": True, "epochs_used": 1}
+    how["runs_root"] = store.runs_root
     assert calls == [("score", (make_config(), how)), ("map", ("the features", "map"))]
     ended = store.job(job.job_id)
     assert (ended.status, ended.run_dir, ended.failure) == ("done", run.path, None)

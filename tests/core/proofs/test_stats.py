@@ -97,7 +97,14 @@ class MeanTask:
         self.usable = np.ones(len(values), bool)
 
     def fit(
-        self, rows: np.ndarray, *, seed: int, steps: int, batch_size: int, check: Callable[[], None]
+        self,
+        rows: np.ndarray,
+        *,
+        seed: int,
+        steps: int,
+        batch_size: int,
+        check: Callable[[], None],
+        look: object,
     ) -> Any:
         start = np.random.default_rng(seed).normal(size=self.values.shape[1]) * 0.02
         return self.values[rows].mean(0) + start

@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from mimic_core.__main__ import main
 from mimic_core.base.config import RunConfig
 from mimic_core.base.errors import ConfigError, ModelError
 from mimic_core.features.own import read_own_features
 from mimic_core.features.stored import read_ends
-from mimic_core.runs.run import Run
+from mimic_core.runs.run import Run, open_run
 from mimic_core.runs.table import run_table
 from mimic_core.scoring.pipeline import score_pool
 from mimic_core.scoring.tuning import tune_run
@@ -89,6 +90,41 @@ def test_a_pool_is_scored_without_a_model_or_an_image(pool: Path, tmp_path: Path
     assert table["reference_agrees"].null_count() == table["mimic_score"].null_count() == 0
     assert table["width"].null_count() == table["clip_score"].null_count() == 30
     assert run.scores().equals(tune_run(run, record.config.probe))  # type: ignore[arg-type]
+
+
+def test_the_first_epochs_alone_are_shown_where_that_is_asked_for(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By command and from Python; the run is the same one, with all of its scores."""
+    features = parquet(tmp_path / "own.parquet", range(COUNT), values())
+    command = ["score", str(pool), "--features", str(features), "--trusted", "ok", "--epochs", "3"]
+    command += ["--batch-size", "16", "--device", "cpu", "--workers", "0"]
+    command += ["--out", str(tmp_path / "runs")]
+    assert main(command) == 0
+    run = open_run(Path(capsys.readouterr().out.strip()))
+    stored = [path.read_bytes() for path in run.epoch_files()]
+    assert main([*command, "--epochs-used", "2"]) == 0
+    said = capsys.readouterr()
+    assert Path(said.out.strip()) == run.path
+    assert "the first 2 of 3" in said.err
+    used = open_run(run.path)
+    assert used.record == run.record.model_copy(update={"epochs_used": 2})
+    assert [path.read_bytes() for path in run.epoch_files()] == stored
+    first = pl.concat(pl.read_parquet(path) for path in run.epoch_files()[:2])
+    means = first.group_by("uid").agg(pl.col("mimic_score").cast(pl.Float64).mean()).sort("uid")
+    table = run_table(used).sort("uid")
+    np.testing.assert_allclose(table["mimic_score"], means["mimic_score"], rtol=1e-6)
+    assert main(command) == 0  # says nothing of epochs, and so changes nothing
+    assert open_run(run.path).record.epochs_used == 2
+    config = run.record.config
+    again = score_pool(config, runs_root=tmp_path / "runs", device="cpu", epochs_used=3)
+    assert (again.id, again.record.epochs_used) == (run.id, 3)
+    capsys.readouterr()
+    assert main([*command, "--epochs-used", "4"]) == 1
+    assert "the run has no such epochs" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="no such epochs"):
+        score_pool(config, runs_root=tmp_path / "elsewhere", epochs_used=4)
+    assert not (tmp_path / "elsewhere").exists()  # refused before anything is done
 
 
 def run_key(run: Run, number: int) -> str:

@@ -243,3 +243,23 @@ def test_the_self_check_accepts_two_equal_pairs() -> None:
     batch = batch_of(2, 1)
     equal = replace(batch, tokens=batch.tokens[[0, 0]], image_of=batch.image_of[[0, 0]])
     assert self_check(model, PAIRS, equal, vector) < 1e-3
+
+
+def test_what_a_module_has_frozen_is_not_trained() -> None:
+    model, reference = BUILDS["clip"](0).requires_grad_(True), BUILDS["clip"](1)
+    layers = next(iter(MIMIC.values()))
+    frozen = next(name for name, _ in model.named_parameters() if name not in layers)
+    free = dict(model.named_parameters())
+    config = TrainConfig.parse({"model": "m", "temperature": 0.02})
+    target = {name: reference.get_parameter(name) for name in layers}
+    learner = Learner(model, PAIRS, target, config)
+    visit_batch(learner, batch_of(B, 3), Aids())
+    expected = {name: one.grad for name, one in free.items()}
+    model.zero_grad()
+    free[frozen].requires_grad_(False)
+    visit_batch(learner, batch_of(B, 3), Aids())
+    for name, one in free.items():
+        if name == frozen:
+            assert one.grad is None
+        else:
+            torch.testing.assert_close(one.grad, expected[name])
