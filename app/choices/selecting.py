@@ -211,6 +211,13 @@ def set_categories(recipe: Recipe, column: str, values: Sequence[str | bool | in
     )
 
 
+def toggle_category(recipe: Recipe, column: str, *, value: str | bool | int) -> Recipe:
+    """Keep that value of a category column alone; all values again where it is so already."""
+    now = condition_named(recipe, column)
+    alone = isinstance(now, kinds.Category) and now.values == (value,)
+    return set_categories(recipe, column, () if alone else (value,))
+
+
 def set_text(recipe: Recipe, contains: str, *, keep: bool = True) -> Recipe:
     """Keep (or drop) captions that contain a text; an empty one removes the condition."""
     if not contains:

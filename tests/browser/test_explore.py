@@ -175,6 +175,19 @@ def test_the_gallery_around_the_cutoff_follows_when_the_hand_pauses(
     assert steps.kept(page) < (N, N)
 
 
+def test_a_click_in_the_legend_keeps_one_category(url: str, page: Any, run: Run) -> None:
+    steps.open_explore(page, url)
+    page.locator(".st-key-colour input").click()
+    page.get_by_role("option", name="topic", exact=True).click()
+    steps.settle(page)
+    entry = page.locator(".chart.map button.entry").first
+    topic = entry.inner_text().split(" (")[0]
+    entry.click()
+    steps.settle(page)
+    topics = run_table(run)["topic"]
+    assert steps.kept(page) == ((topics == topic).sum(), N)
+
+
 def pixels(page: Any) -> str:
     """The map as it is on screen."""
     return str(page.locator(".chart.map canvas").first.evaluate("board => board.toDataURL()"))

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import streamlit as st
 
 from app.cache import live, tables
@@ -102,6 +103,7 @@ def live_map(
     theme: Theme,
     on_region: Callable[[list[Corner]], None],
     on_view: Callable[[Box], None],
+    on_category: Callable[[Any], None],
 ) -> None:
     """The map inside ``box``.
 
@@ -111,8 +113,10 @@ def live_map(
         outlines: Corners of the chosen regions.
         on_region: Called with the corners of a lasso or box.
         on_view: Called with the part that was zoomed or moved to.
+        on_category: Called with a value of the colours' column that was clicked in the legend.
     """
     column, band, others = cut
+    values = _values_by_name(shown, colouring)
 
     def region() -> None:
         drawn = session.value("live_map").region
@@ -123,6 +127,11 @@ def live_map(
         seen = session.value("live_map").view
         if seen is not None:
             on_view(Box(*map(float, seen)))
+
+    def category() -> None:
+        name = session.value("live_map").category
+        if name in values:
+            on_category(values[name])
 
     _map(
         data={
@@ -145,14 +154,26 @@ def live_map(
                 "low": colouring.low,
                 "high": colouring.high,
                 "title": spoken(colouring.column),
-                "entries": [list(entry) for entry in colouring.legend],
+                "entries": [
+                    [name, colour, count, name if name in values else None]
+                    for name, colour, count in colouring.legend
+                ],
             },
             "tones": _tones(theme),
         },
         key="live_map",
         on_region_change=region,
         on_view_change=view,
+        on_category_change=category,
     )
+
+
+def _values_by_name(shown: Shown, colouring: Colouring) -> dict[str, Any]:
+    """The values of the colours' column by their names in the legend; none for numbers."""
+    if colouring.continuous or colouring.column not in tables.categories(shown.key):
+        return {}
+    values = tables.category_values(shown.key, colouring.column)
+    return dict(zip(pl.Series(values).cast(pl.String), values, strict=True))
 
 
 def cutoff_context(shown: Shown) -> tuple[str, Band, str]:

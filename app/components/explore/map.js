@@ -28,7 +28,7 @@ export default function({ data, parentElement, setTriggerValue }) {
 }
 
 function build(root) {
-  const own = { root, span: [null, null], tool: 'lasso', path: null };
+  const own = { root, span: [null, null], tool: 'lasso', path: null, shows: 'mean' };
   own.field = node('div', 'field', root);
   own.points = node('canvas', '', own.field);
   own.over = node('canvas', '', own.field);
@@ -66,9 +66,16 @@ function tools(own) {
     button.onclick = () => {
       own.tool = tool;
       own.field.classList.toggle('pan', tool === 'pan');
-      for (const one of bar.children) one.setAttribute('aria-pressed', one === button);
+      for (const one of bar.querySelectorAll('button')) one.setAttribute('aria-pressed', one === button);
     };
   }
+  const shown = node('select', '', bar);
+  shown.setAttribute('aria-label', 'What a cell of many samples shows');
+  for (const [value, name] of [['mean', 'Mean'], ['lowest', 'Lowest kept'], ['share', 'Share kept']]) {
+    node('option', '', shown, name).value = value;
+  }
+  shown.onchange = () => { own.shows = shown.value; own.paint(); };
+  own.chooser = shown;
 }
 
 // From map coordinates to pixels of the field: one unit is equally long in x and y.
@@ -123,25 +130,28 @@ function colourCells(own) {
   }
   const { rgba } = look;
   const dense = packed.typical > 1.5;
+  own.chooser.hidden = !packed.tones;
+  const shows = packed.tones ? own.shows : 'mean';
+  const blue = rgbOf(data.tones.kept);
   for (let cell = 0, at = 0; cell < cells.length; cell++) {
-    let kept = 0, red = 0, green = 0, blue = 0;
+    let kept = 0, lowest = -1, colour = [0, 0, 0];
     for (let kind = 0; kind < kinds; kind++, at++) {
       const here = counts[at] * part[kind];
       if (!here) continue;
       kept += here;
-      if (packed.tones) {
-        red += here * packed.tones[3 * kind];
-        green += here * packed.tones[3 * kind + 1];
-        blue += here * packed.tones[3 * kind + 2];
-      }
+      if (lowest < 0) lowest = kind;
+      if (packed.tones) for (let one = 0; one < 3; one++) colour[one] += here * packed.tones[3 * kind + one];
     }
     const all = packed.sizes[cell] + dropped[cell];
     const share = all ? kept / all : 0;
-    if (packed.tones && kept) { red /= kept; green /= kept; blue /= kept; }
-    if (packed.rgb) [red, green, blue] = packed.rgb.subarray(3 * cell, 3 * cell + 3);
-    rgba[4 * cell] = grey[0] + share * (red - grey[0]);
-    rgba[4 * cell + 1] = grey[1] + share * (green - grey[1]);
-    rgba[4 * cell + 2] = grey[2] + share * (blue - grey[2]);
+    if (packed.rgb) colour = packed.rgb.subarray(3 * cell, 3 * cell + 3);
+    else if (shows === 'share') colour = blue;
+    else if (shows === 'lowest' && kept) colour = packed.tones.subarray(3 * lowest, 3 * lowest + 3);
+    else if (kept) for (let one = 0; one < 3; one++) colour[one] /= kept;
+    const mixed = shows === 'lowest' && kept ? 1 : share;
+    for (let one = 0; one < 3; one++) {
+      rgba[4 * cell + one] = grey[one] + mixed * (colour[one] - grey[one]);
+    }
     const depth = dense ? 0.35 + 0.65 * Math.min(1, Math.log1p(all) / Math.log1p(packed.typical * 4)) : 0.85;
     rgba[4 * cell + 3] = 255 * depth * (0.55 + 0.45 * share);
   }
@@ -322,8 +332,13 @@ function legend(own) {
     ramp.style.background = `linear-gradient(90deg, ${said.scale.join(', ')})`;
     parts.push(ramp, node('span', '', null, `${short(said.high)}  ${said.title}`));
   }
-  for (const [name, colour, count] of said.entries) {
-    const one = node('span', '', null);
+  for (const [name, colour, count, value] of said.entries) {
+    const one = node(value === null ? 'span' : 'button', 'entry', null);
+    if (value !== null) {
+      one.type = 'button';
+      one.title = 'Keep these alone';
+      one.onclick = () => own.tell('category', value);
+    }
     node('i', '', one).style.background = colour;
     one.append(`${name} (${whole(count)})`);
     parts.push(one);

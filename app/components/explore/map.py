@@ -84,6 +84,9 @@ def _live(shown: Shown, colour: str) -> None:
         theme=tones,
         on_region=lambda drawn: _choose(drawn, box),
         on_view=lambda seen: session.change(zoom=seen),
+        on_category=lambda value: session.set_recipe(
+            selecting.toggle_category(session.state().recipe, colour, value=value)
+        ),
     )
 
 

@@ -57,6 +57,7 @@ def _drawer(shown: Shown, rows: np.ndarray) -> None:
             else:
                 st.badge("dropped", icon=":material/filter_alt:", color="gray")
             st.badge(f"mimic score {number(row['mimic_score'])}", color="blue")
+        st.code(uid, language=None)  # with a button that copies it
         _values(row)
 
 

@@ -162,3 +162,13 @@ def test_a_number_out_of_range_is_an_error_to_act_on() -> None:
 def test_a_column_without_values_has_no_band() -> None:
     condition = Absolute(column="score", min=1.0)
     assert selecting.band(condition, np.array([])) == selecting.Band(None, None)
+
+
+def test_a_click_in_a_legend_keeps_a_value_alone_and_another_takes_that_back() -> None:
+    cats = selecting.toggle_category(Recipe(), "topic", value="cat")
+    assert cats == selecting.set_categories(Recipe(), "topic", ["cat"])
+    dogs = selecting.toggle_category(cats, "topic", value="dog")
+    assert dogs == selecting.set_categories(Recipe(), "topic", ["dog"])
+    assert selecting.toggle_category(dogs, "topic", value="dog") == Recipe()
+    clean = selecting.toggle_category(Recipe(), "is_noisy", value=False)
+    assert clean.conditions[0].condition == Category(column="is_noisy", values=(False,))
