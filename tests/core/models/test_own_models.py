@@ -103,6 +103,10 @@ TWO_TOWERS = """
 
     def build():
         return Towers(), Tokenizer()
+
+    def other():
+        torch.manual_seed(7)
+        return build()
 """
 
 
@@ -247,6 +251,14 @@ def test_captions_are_scored_on_two_towers_of_ones_own(tmp_path: Path, preproces
     run = score_pool(config, runs_root=tmp_path / "runs", device="cpu", workers=0)
     assert run.record.samples == 8
     assert run.record.mimic_layers == ("visual.proj",)
+    values = config.model_dump() | {"probe": None}
+    for model in (None, f"{file}:other"):
+        layers = ["visual.proj"]
+        snapshot = {"model": model, "mimic_layers": layers, "batch_size": 4, "repeats": 2}
+        fixed: RunConfig = RunConfig.parse(values | {"snapshot": snapshot})
+        run = score_pool(fixed, runs_root=tmp_path / "runs", device="cpu", workers=0)
+        assert (run.record.samples, run.record.mimic_layers) == (8, ("visual.proj",))
+        assert max(run.record.self_check.values()) < 1e-3  # against reverse mode
 
 
 def test_a_tokenizer_without_a_row_for_each_text_is_told(tmp_path: Path, preprocess: str) -> None:
