@@ -23,7 +23,7 @@ from app.choices.box import Box, box_around
 from app.choices.ranking import GalleryMode, GalleryOrder
 from app.drawing import map_picture as raster
 from app.drawing.colours import DARK, LIGHT, Colouring, colour_by
-from app.drawing.explore import HISTOGRAM_BINS
+from app.drawing.explore import HISTOGRAM_BINS, points
 from app.drawing.figures import HOVER_POINTS
 from app.library import require_allowed
 from mimic_core.base.config import ProbeConfig
@@ -42,6 +42,7 @@ from mimic_core.proofs.record import Proof, read_proof
 from mimic_core.proofs.trusted import trusted_candidates
 from mimic_core.runs.history import History, history_of, in_order, run_history
 from mimic_core.runs.run import Run, open_run
+from mimic_core.runs.table import map_config
 from mimic_core.stats import cutoffs, detection, dynamics, histograms
 from mimic_core.stats.histograms import Histogram
 
@@ -340,6 +341,13 @@ def colouring(key: TableKey, column: str, *, dark: bool) -> Colouring:
 
 
 @st.cache_data(max_entries=12, show_spinner=False)
+def map_images(key: TableKey) -> int | None:
+    """How many images the map lays out, where several samples share one."""
+    found = (map_config(run(key).features) or {}).get("images")
+    return found if isinstance(found, int) else None
+
+
+@st.cache_data(max_entries=12, show_spinner=False)
 def whole_map(key: TableKey) -> Box:
     """The box around the whole map."""
     frame = table(key)
@@ -367,9 +375,12 @@ def map_picture(
 
 @st.cache_resource(max_entries=24, show_spinner=False)
 def hover_sample(key: TableKey, column: str, box: Box) -> pl.DataFrame:
-    """At most ``HOVER_POINTS`` rows inside ``box``, evenly spread over the table."""
+    """At most ``HOVER_POINTS`` points inside ``box``, evenly spread over the table.
+
+    Samples of one image share a point (``app.drawing.explore.points``).
+    """
     names = list(dict.fromkeys(["map_x", "map_y", "mimic_score", "caption", "label", column]))
     frame = table(key).select(map(named, names))
     here = np.flatnonzero(box.holds(frame["map_x"].to_numpy(), frame["map_y"].to_numpy()))
     step = max(1, -(-len(here) // HOVER_POINTS))
-    return frame[here[::step]]
+    return points(frame, here[::step])

@@ -20,8 +20,10 @@ from app.drawing.figures import (
     put_behind,
 )
 from app.text import number, spoken
+from mimic_core.base.schema import named
 
 HISTOGRAM_BINS = 80
+SEVERAL = "several values"  # of samples that share a point of the map
 HISTOGRAM_HEIGHT, MAP_HEIGHT = 300, 380  # pixels; the inputs below the histogram make up for it
 
 
@@ -143,6 +145,41 @@ def _add_hover(figure: go.Figure, sample: pl.DataFrame, colouring: Colouring) ->
         "%{customdata[2]}<br>mimic score %{customdata[0]}<br>"
         f"{hover_text(spoken(colouring.column))} %{{customdata[1]}}",
     )
+
+
+def points(frame: pl.DataFrame, rows: np.ndarray) -> pl.DataFrame:
+    """The points of the map at ``rows`` (K,), one row each, in their order.
+
+    Where several samples share a point its caption (or label) is the first one's and says so;
+    numbers are means, and other values are named where all agree.
+
+    Args:
+        frame: map_x, map_y, mimic_score, caption, label and perhaps another column.
+    """
+    place = ["map_x", "map_y"]
+    at = frame[rows].select(place).unique(maintain_order=True)
+    here = frame.join(at, on=place, how="semi", maintain_order="left")
+    if len(here) == len(at):
+        return frame[rows]
+    said = pl.format("{} samples, values are their means: ", pl.len())
+    shown = []
+    for name in frame.columns:
+        one = named(name)
+        if name in ("caption", "label"):
+            shared = pl.concat_str(said, one.first().cast(pl.String))
+            shown.append(pl.when(pl.len() > 1).then(shared).otherwise(one.first().cast(pl.String)))
+        elif name not in place and frame.schema[name].is_numeric():
+            shown.append(one.mean())
+        elif name not in place:
+            text = one.cast(pl.String)
+            shown.append(
+                pl.when(text.n_unique() == 1).then(text.first()).otherwise(pl.lit(SEVERAL))
+            )
+    found = here.group_by(place, maintain_order=True).agg(
+        one.alias(name)
+        for one, name in zip(shown, [n for n in frame.columns if n not in place], strict=True)
+    )
+    return found.select(map(named, frame.columns))
 
 
 def hover_captions(sample: pl.DataFrame) -> pl.Series:

@@ -32,6 +32,7 @@ import polars as pl
 
 from mimic_core.base import files
 from mimic_core.base.errors import RunError
+from mimic_core.base.identity import image_numbers
 from mimic_core.base.schema import IMAGE_COLUMNS, MEASURED_COLUMNS, SAMPLE_COLUMNS, SKIP_COLUMNS
 from mimic_core.runs import stored
 
@@ -217,6 +218,17 @@ class FeatureSet:
             shard = self.shards[int(np.searchsorted(np.cumsum(heights), number, side="right"))]
             raise self._wrong_image_of(shard, "it names an image that no shard holds")
         return np.asarray(starts[whole[:, 0]] + whole[:, 1], np.int64)
+
+    @cached_property
+    def first_with_image(self) -> np.ndarray:
+        """The first of ``samples`` that has the image of each (N,) int64: of its place or bytes."""
+        places = image_numbers(self.samples)
+        if self.image_rows is None:
+            return places
+        _, first, number = np.unique(
+            self.image_rows[places], return_index=True, return_inverse=True
+        )
+        return np.asarray(first[number], np.int64)
 
     def image_of(self, shard: str, height: int) -> np.ndarray | None:
         """Shard (by number) and row of each sample's image (N, 2) int64; None: each has its own.

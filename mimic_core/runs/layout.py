@@ -1,7 +1,8 @@
 """The map: the pool's embeddings in two dimensions, made once per feature set.
 
 UMAP compiles for most of a minute in every new process, so it runs in a worker; readers find the
-coordinates in ``map.parquet`` and the settings that made them in ``map.json``. Fixed seeds make the
+coordinates in ``map.parquet`` and the settings that made them in ``map.json``. A map of images lays
+out each distinct image once: all samples of an image are at its point. Fixed seeds make the
 map repeatable on one machine; other versions or processors may give another, equally good one.
 """
 
@@ -17,6 +18,7 @@ from mimic_core.base import draws, files
 from mimic_core.base.config import Frozen
 from mimic_core.base.errors import MimicError
 from mimic_core.base.progress import Progress, Silent
+from mimic_core.base.specification import OWN_FEATURES
 from mimic_core.runs import stored
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.table import MAP_CONFIG_FILE, MAP_FILE, map_config
@@ -69,17 +71,22 @@ def ensure_map(
         Interrupted: ``progress`` asked to stop; nothing was changed.
     """
     progress = progress or Silent()
-    method = map_method(len(features.samples), config)
+    first = _first_at_point(features, config)
+    points, point = np.unique(first, return_inverse=True)
+    method = map_method(len(points), config)
     wanted = {**config.model_dump(mode="json"), "method": method}
+    if len(points) < len(first):
+        wanted["images"] = len(points)
     path = features.path / MAP_FILE
     if path.exists() and map_config(features) == wanted:
         return stored.read_table(path, {"uid": pl.String()}, remedy=stored.MAP_REMEDY)
     uids = features.samples["uid"]
     progress.phase("map", len(uids))
     if method == "pca":
-        progress.note(f"{len(uids)} samples are too few for UMAP: the map shows two PCA axes")
+        progress.note(f"{len(points)} samples are too few for UMAP: the map shows two PCA axes")
     progress.check()
-    place = umap_map(_embedding(features, config), config, uids=uids)
+    embedding = _embedding(features, config, points)
+    place = umap_map(embedding, config, uids=uids.gather(points))[point]
     progress.check()
     frame = pl.DataFrame({"uid": uids, "map_x": place[:, 0], "map_y": place[:, 1]})
     # The settings go first and come back last, so that they never describe another map.
@@ -128,8 +135,16 @@ def umap_map(
     return place
 
 
-def _embedding(features: FeatureSet, config: MapConfig) -> np.ndarray:
-    """The embeddings (N, D) to lay out, or (N, 2 D) for pairs."""
+def _first_at_point(features: FeatureSet, config: MapConfig) -> np.ndarray:
+    """The first sample (N,) int64 of each sample's point: of its image, in a map of images."""
+    own = str(features.info.get("model_spec", "")).startswith(OWN_FEATURES)
+    if config.embedding != "image" or own:  # a user's own may differ where the image does not
+        return np.arange(len(features.samples))
+    return features.first_with_image
+
+
+def _embedding(features: FeatureSet, config: MapConfig, rows: np.ndarray) -> np.ndarray:
+    """The embeddings (M, D) of samples to lay out, or (M, 2 D) for pairs."""
     sides = ["image", "text"] if config.embedding == "pair" else [config.embedding]
     if sides != ["image"] and features.info.get("task") == "labels":
         raise MimicError(
@@ -139,10 +154,10 @@ def _embedding(features: FeatureSet, config: MapConfig) -> np.ndarray:
             next_step="leave --embedding away",
         )
     if sides == ["image"] and not features.has_array("image_embedding"):
-        unit = features.array("image_features").read().astype(np.float32)
+        unit = features.array("image_features").take(rows).astype(np.float32)
         lengths = np.linalg.norm(unit, axis=1, keepdims=True)
         return np.asarray(unit / np.maximum(lengths, np.finfo(np.float32).tiny))
-    parts = [features.array(f"{side}_embedding").read().astype(np.float32) for side in sides]
+    parts = [features.array(f"{side}_embedding").take(rows).astype(np.float32) for side in sides]
     return np.concatenate(parts, axis=1)
 
 

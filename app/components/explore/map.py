@@ -41,10 +41,19 @@ def map_panel(shown: Shown) -> None:
     _controls(shown)
     state = session.state()
     colour = state.colour if state.colour in shown.table.columns else "mimic_score"
-    tones = theme()
     if not state.plain:
         _live(shown, colour)
-        return
+    else:
+        _plain(shown, colour)
+    if images := tables.map_images(shown.key):
+        st.caption(
+            f"{images:,} images: a point stands for all samples of its image, in their mean "
+            "colour; a lasso takes them all."
+        )
+
+
+def _plain(shown: Shown, colour: str) -> None:
+    state, tones = session.state(), theme()
     png, box = tables.map_picture(
         shown.key, shown.recipe_yaml, column=colour, zoom=state.zoom, dark=tones.dark
     )

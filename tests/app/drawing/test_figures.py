@@ -202,3 +202,31 @@ def test_booleans_are_categories() -> None:
 def test_segment_runs_from_the_model_to_the_reference() -> None:
     (line,) = explore.segment_figure(((0.0, 5.5), (1.0, 1.8)), LIGHT).data
     assert (list(line.x), list(line.y)) == ([0.0, 1.0], [5.5, 1.8])
+
+
+def test_samples_that_share_a_point_of_the_map_are_told_as_one() -> None:
+    frame = pl.DataFrame(
+        {
+            "map_x": [0.0, 1.0, 0.0, 2.0, 0.0],
+            "map_y": [0.0, 1.0, 0.0, 2.0, 5.0],
+            "mimic_score": [0.5, 3.0, 1.5, 4.0, 9.0],
+            "caption": ["a dog", "a cat", "it runs", "a cow", "a hen"],
+            "label": [None] * 5,
+            "topic": ["pets", "pets", "sport", None, "farm"],
+        },
+        schema_overrides={"label": pl.String},
+    )
+    found = explore.points(frame, np.array([0, 1, 2, 3]))
+    assert found.columns == frame.columns
+    assert found["caption"].to_list() == [
+        "2 samples, values are their means: a dog",
+        "a cat",
+        "a cow",
+    ]
+    assert found["mimic_score"].to_list() == [1.0, 3.0, 4.0]
+    assert found["topic"].to_list() == [explore.SEVERAL, "pets", None]
+    assert found["label"].to_list() == [None] * 3
+    alone = explore.points(frame, np.array([3, 1]))
+    assert alone.equals(frame[[3, 1]])
+    # all samples of a point count, also where one of them alone was drawn
+    assert explore.points(frame, np.array([2]))["mimic_score"].to_list() == [1.0]

@@ -176,6 +176,28 @@ def test_every_column_can_colour_the_map(run: Run, open_app: OpenApp) -> None:
         assert state(app).colour == column
 
 
+def test_a_point_of_the_map_stands_for_all_samples_of_its_image(
+    tmp_path: Path, open_app: OpenApp
+) -> None:
+    shared = fake_run(tmp_path, n=30).features
+    places = pl.read_parquet(shared.path / "map.parquet")
+    five = pl.int_range(pl.len()) < 5
+    places = places.with_columns(
+        pl.when(five).then(50.0).otherwise(pl.col(name)).cast(pl.Float32).alias(name)
+        for name in ("map_x", "map_y")
+    )
+    places.write_parquet(shared.path / "map.parquet")
+    said = json.loads((shared.path / "map.json").read_text())
+    (shared.path / "map.json").write_text(json.dumps({**said, "images": 26}))
+    app = open_app(tmp_path)
+    assert "26 images: a point stands for all samples of its image" in texts(app)
+    around = [(49.0, 49.0), (51.0, 49.0), (51.0, 51.0), (49.0, 51.0)]
+    app.session_state[STATE] = replace(state(app), recipe=keep_region(Recipe(), around))
+    app.run()
+    assert metric(app, "Kept") == "5 of 30"
+    assert {tile["uid"] for tile in tiles(app) if tile["state"] == ""} == set(places["uid"][:5])
+
+
 def test_chips_remove_their_condition_and_undo_brings_it_back(run: Run, open_app: OpenApp) -> None:
     app = open_app(run.path.parent)
     app.number_input(key="cut_kept").set_value(30).run()

@@ -16,6 +16,7 @@ import pytest
 from mimic_core.base import draws
 from mimic_core.base.errors import Interrupted, MimicError
 from mimic_core.base.progress import Silent
+from mimic_core.base.schema import IMAGE_COLUMNS
 from mimic_core.runs import layout
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.layout import MapConfig, ensure_map, map_method, umap_map
@@ -119,6 +120,47 @@ def test_the_map_is_of_image_text_or_both(
     side = "image" if embedding == "pair" else embedding
     stored = features.array(f"{side}_embedding").read().astype(np.float32)
     assert (fits[0][:, :16] == stored).all()
+
+
+def sharing(features: FeatureSet) -> FeatureSet:
+    """The same set where samples 0, 7 and 30, and also 1 and 2, have one image, by place."""
+    same = {7: 0, 30: 0, 2: 1}
+    samples = features.samples
+    row = [same.get(n, n) for n in range(len(samples))]
+    places = samples.select(IMAGE_COLUMNS.keys())[row]
+    for shard in features.shards:
+        here = (samples["shard"] == shard).to_numpy()
+        path = features.path / "samples" / f"{shard}.parquet"
+        samples.with_columns(*places.get_columns()).filter(pl.Series(here)).write_parquet(path)
+    return FeatureSet.open(features.path)
+
+
+def test_a_map_of_images_lays_out_each_image_once(
+    features: FeatureSet, fits: list[np.ndarray]
+) -> None:
+    samples_of_one = sharing(features)
+    frame = ensure_map(samples_of_one, MapConfig())
+    stored = features.array("image_embedding").read().astype(np.float32)
+    points = [n for n in range(40) if n not in (2, 7, 30)]
+    assert (fits[0] == stored[points]).all()
+    place = frame.select("map_x", "map_y").to_numpy()
+    assert place.tolist() == [stored[{7: 0, 30: 0, 2: 1}.get(n, n), :2].tolist() for n in range(40)]
+    assert frame["uid"].equals(features.samples["uid"])
+    assert map_config(features) == {**MapConfig().model_dump(), "method": "umap", "images": 37}
+    assert ensure_map(samples_of_one, MapConfig()).equals(frame)
+    assert len(fits) == 1
+    ensure_map(samples_of_one, MapConfig(embedding="text"))
+    assert len(fits[1]) == 40  # captions have points of their own
+
+
+def test_features_of_a_users_own_have_a_point_each(
+    features: FeatureSet, fits: list[np.ndarray]
+) -> None:
+    file = features.path / "features.json"
+    said = json.loads(file.read_text())
+    file.write_text(json.dumps({**said, "model_spec": "features:own.parquet"}))
+    ensure_map(sharing(features), MapConfig())
+    assert len(fits[0]) == 40
 
 
 def test_the_map_is_stored_with_its_settings_and_read_by_the_table(
