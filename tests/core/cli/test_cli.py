@@ -12,7 +12,7 @@ import textwrap
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,9 +22,7 @@ from mimic_core.__main__ import main
 from mimic_core.base.config import HeadConfig, ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
 from mimic_core.base.errors import Interrupted
 from mimic_core.base.progress import Progress
-from mimic_core.cli import runs
 from mimic_core.cli.commands import run_command
-from mimic_core.export import formats
 from mimic_core.jobs.processes import environment
 from mimic_core.runs.run import Run, open_run
 from tests.core.sources_pools import write_files
@@ -294,10 +292,6 @@ def test_an_interrupted_run_says_how_to_resume(
     printed = capsys.readouterr()
     assert "run the same command to resume" in printed.err
     assert printed.out == ""
-
-
-def test_the_formats_offered_are_those_that_can_be_written() -> None:
-    assert get_args(runs.Format) == get_args(formats.Format)
 
 
 def test_runs_are_listed_newest_first_and_damaged_ones_too(
