@@ -13,7 +13,9 @@ import json
 import os
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
@@ -22,6 +24,7 @@ from mimic_core.base.errors import ExportError, file_remedy
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TRIES = 3
+_WAITING = 8  # pieces to be written or hashed, of a megabyte each
 _SPARE_BYTES = 16 << 20  # left free beside what an export is known to need
 
 
@@ -39,21 +42,31 @@ def written(name: str, data: bytes) -> Written:
 
 
 class Sink:
-    """A file that is written from its beginning to its end, and counts and hashes on the way."""
+    """A file that is written from its beginning to its end, and counts and hashes on the way.
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    Writing and hashing go on in two threads of their own, which hold no lock of Python's, while the
+    next bytes are gathered; a few pieces may wait. What goes wrong in them is raised by a later
+    ``write``, or by ``finish``.
+    """
+
+    def __init__(self, file: BinaryIO, name: str, threads: tuple[Executor, Executor]) -> None:
         self._file = file
         self._name = name
+        self._writing, self._hashing = threads
         self._hash = hashlib.sha256()
         self._bytes = 0
+        self._waiting: deque[Future[None]] = deque()
         self.closed = False  # pyarrow asks
 
     def write(self, data: Any) -> int:
         """Add ``data``, bytes or a buffer of them."""
-        count = self._file.write(data)
-        self._hash.update(data)
-        self._bytes += count
-        return count
+        piece = data if isinstance(data, bytes) else bytes(data)
+        self._waiting.append(self._writing.submit(_write_all, self._file, piece))
+        self._waiting.append(self._hashing.submit(self._hash.update, piece))
+        while len(self._waiting) > _WAITING:
+            self._waiting.popleft().result()
+        self._bytes += len(piece)
+        return len(piece)
 
     def tell(self) -> int:
         """The bytes written so far."""
@@ -66,10 +79,22 @@ class Sink:
         """The file is whole."""
         self.closed = True
 
-    @property
-    def written(self) -> Written:
-        """What is there so far."""
+    def finish(self) -> Written:
+        """Wait until all is written; what the file is."""
+        while self._waiting:
+            self._waiting.popleft().result()
         return Written(self._name, self._bytes, self._hash.hexdigest())
+
+    def give_up(self) -> None:
+        """Wait for what is under way, whatever comes of it: the file is about to be closed."""
+        wait(self._waiting)
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    """All of ``data``: a disk that is nearly full takes a part of it without a word."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 class Draft:
@@ -87,6 +112,7 @@ class Draft:
         self._prefix = f".{out.name[:80]}."
         self._draft = Path()
         self._lock: int | None = None
+        self._threads: tuple[Executor, Executor] = (_one_thread(), _one_thread())
         self._many_in: str | None = None
         self.files: list[Written] = []
         """what is written by ``open`` and ``write`` and is listed in the manifest"""
@@ -103,6 +129,8 @@ class Draft:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        for thread in self._threads:
+            thread.shutdown()
         shutil.rmtree(self._draft, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
@@ -133,10 +161,15 @@ class Draft:
         """A file that the manifest lists, flushed to disk when it is whole."""
         path = self._path(name)
         with path.open("wb", buffering=0) as file:
-            sink = Sink(file, name)
-            yield sink
+            sink = Sink(file, name, self._threads)
+            try:
+                yield sink
+                written = sink.finish()
+            except BaseException:
+                sink.give_up()
+                raise
             os.fsync(file.fileno())
-        self.files.append(sink.written)
+        self.files.append(written)
 
     def write(self, name: str, data: bytes) -> None:
         """A small file that the manifest lists."""
@@ -146,7 +179,7 @@ class Draft:
     def add(self, name: str, data: bytes) -> None:
         """One of many files, which the manifest only counts."""
         path = self._path(name)
-        with path.open("wb", buffering=0) as file:
+        with path.open("wb") as file:
             file.write(data)
         self._many_in = name.split("/", maxsplit=1)[0]
 
@@ -209,6 +242,10 @@ class Draft:
                 if lock is not None:
                     shutil.rmtree(path, ignore_errors=True)
                     os.close(lock)
+
+
+def _one_thread() -> Executor:
+    return ThreadPoolExecutor(1, thread_name_prefix="export")
 
 
 def _umask() -> int:

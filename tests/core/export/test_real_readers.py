@@ -426,3 +426,17 @@ def test_a_list_names_each_picture_once(pools: dict[str, Pool], tmp_path: Path) 
     expected = {str((root / one).resolve()) for one in pool.kept["image_path"]}
     assert set(paths) == expected
     assert len(paths) == len(expected)
+
+
+def test_several_pools_are_exported_as_one(tmp_path: Path) -> None:
+    pool = Pool("tar", tmp_path / "one")
+    other = table_pool(tmp_path / "two" / "pool")
+    run = run_on(Path(pool.run.record.config.source.path), tmp_path / "runs", also=(str(other),))
+    table = run_table(run)
+    everything = apply(Recipe(), table)
+    config = ExportConfig(format="webdataset")
+    result = export(everything, table, run, config, out=tmp_path / "kept")
+    assert result.not_exported == {}
+    texts, images = read_again(tmp_path / "kept", tmp_path / "index")
+    assert texts == dict(table.select("uid", "caption").iter_rows())
+    assert len(set(images.values())) == N  # both pools have the same pictures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -161,6 +162,26 @@ def test_a_full_disk_says_so_and_leaves_nothing(
         with pytest.raises(ExportError, match="the disk is full"):
             write(run, tmp_path / "out" / ("a.csv" if file_format == "csv" else "a"), file_format)
     assert left(tmp_path / "out") == []
+
+
+def test_a_disk_that_takes_a_part_gets_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Narrow(io.FileIO):
+        def write(self, data: Any) -> int:
+            return super().write(bytes(data)[:7])
+
+    own = Path.open
+
+    def narrow(path: Path, mode: str = "r", buffering: int = -1, **rest: Any) -> Any:
+        return Narrow(path, "w") if buffering == 0 else own(path, mode, buffering, **rest)
+
+    monkeypatch.setattr(Path, "open", narrow)
+    with Draft(tmp_path / "a.bin") as draft:
+        draft.write("a.bin", bytes(range(100)))
+        draft.commit("a.bin.manifest.json", {})
+    assert (tmp_path / "a.bin").read_bytes() == bytes(range(100))
+    assert draft.files[0].bytes == 100
 
 
 def test_too_little_space_is_said_before_anything_is_written(
