@@ -127,12 +127,16 @@ class RemotePath(type(Path())):  # type: ignore[misc]  # the class of paths of t
 
     lstat = stat
 
-    def open(self, mode: str = "r", *_: Any, encoding: str | None = None, **__: Any) -> Any:
+    def open(
+        self, mode: str = "r", buffering: int = -1, encoding: str | None = None, *_: Any
+    ) -> Any:
         """Open for reading, in ranges. Raises as ``stat``."""
         if set(mode) - set("rbt"):
             raise RemoteError(
                 "object storage is only read here", got=self.url, next_step="choose another place"
             )
+        if buffering == 0:
+            return _Ranged(self)
         raw = io.BufferedReader(_Ranged(self), 1 << 16)
         return raw if "b" in mode else io.TextIOWrapper(raw, encoding=encoding or "utf-8")
 

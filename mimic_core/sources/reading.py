@@ -44,6 +44,8 @@ def read_image(root: Path, locator: Locator, *, within: Collection[Path] = ()) -
         return read_cell(path, locator.member, locator.offset)
     length = locator.length if locator.length >= 0 else size - locator.offset
     check_image_size(length, locator.path)
+    if isinstance(path, RemotePath):
+        return path.read_range(locator.offset, length)
     try:
         if locator.kind == "packed":
             data = read_packed(path, locator.offset, length)
