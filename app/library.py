@@ -11,6 +11,7 @@ from typing import BinaryIO
 from mimic_core.base.config import RunConfig
 from mimic_core.base.errors import ConfigError
 from mimic_core.base.identity import slug
+from mimic_core.base.remote import as_place, is_remote
 from mimic_core.runs.run import Run, RunList, list_runs, open_run
 
 ROOT_VARIABLE = "MIMICSCOPE_RUNS"
@@ -116,7 +117,8 @@ def link_roots() -> tuple[str, ...]:
 
 
 def expanded(text: str) -> Path:
-    """The path that a person typed, ``~`` and ``~name`` replaced by home folders.
+    """The path that a person typed, ``~`` and ``~name`` replaced by home folders, or in object
+    storage, which is outside of all ``roots``.
 
     Raises:
         ConfigError: Nobody of that name has a home folder here, or no file can have that name.
@@ -125,6 +127,8 @@ def expanded(text: str) -> Path:
         raise ConfigError(
             "no file can have a zero byte in its name", got=text, next_step="type the path again"
         )
+    if is_remote(text):
+        return as_place(text)
     path = os.path.expanduser(text)  # noqa: PTH111 - Path's raises a bare RuntimeError
     if path.startswith("~"):
         raise ConfigError(

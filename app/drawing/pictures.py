@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from mimic_core.base.remote import RemoteError
 from mimic_core.base.schema import SKIP_REASONS, Locator
 from mimic_core.sources.images import ImageError, decode_image
 from mimic_core.sources.reading import read_image
@@ -37,6 +38,8 @@ def picture(root: Path, locator: Locator, *, side: int, within: Collection[Path]
         image = decode_image(read_image(root, locator, within=within), shown_at=side)
     except ImageError as error:
         return Picture(None, SKIP_REASONS.get(error.reason, error.reason))
+    except RemoteError as error:
+        return Picture(None, error.problem)
     image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2)
     out = io.BytesIO()
     image.save(out, format="WEBP", quality=82, method=2)

@@ -8,6 +8,7 @@ __all__ = [
     "files",
     "identity",
     "progress",
+    "remote",
     "schema",
     "specification",
 ]

@@ -10,6 +10,7 @@ import difflib
 import errno
 import reprlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 _MISSING = object()
 _SHORT = reprlib.Repr()
@@ -51,6 +52,10 @@ class MimicError(Exception):
         self.next_step = next_step
         super().__init__(str(self))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that one can come from a worker process; ``got`` is text already."""
+        return _again, (type(self), self.problem, self.got, self.allowed, self.next_step)
+
     def __str__(self) -> str:
         parts = [self.problem]
         if self.got is not None:
@@ -58,6 +63,15 @@ class MimicError(Exception):
         if self.allowed is not None:
             parts.append(f"allowed: {self.allowed}")
         return f"{'; '.join(parts)}. Next step: {self.next_step}"
+
+
+def _again(
+    kind: type[MimicError], problem: str, got: str | None, allowed: str | None, next_step: str
+) -> MimicError:
+    error = kind(problem, allowed=allowed, next_step=next_step)
+    error.got = got
+    error.args = (str(error),)
+    return error
 
 
 class ConfigError(MimicError):

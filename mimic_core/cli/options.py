@@ -27,6 +27,7 @@ from mimic_core.base.config import (
 )
 from mimic_core.base.errors import printable
 from mimic_core.base.fields import Setting, setting
+from mimic_core.base.remote import limit_cache
 from mimic_core.base.specification import default_temperature
 from mimic_core.jobs.options import JobOptions
 from mimic_core.proofs.settings import ProveConfig
@@ -227,6 +228,12 @@ def tell(run: Run) -> None:
     for line in as_lines(run):
         typer.echo(printable(line), err=True)
     typer.echo(run.path)
+
+
+def prepare(job: JobOptions) -> None:
+    """Set what the whole process goes by."""
+    if job.cache_limit is not None:
+        limit_cache(job.cache_limit)
 
 
 def require_joinable(job: JobOptions) -> None:

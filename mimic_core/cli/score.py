@@ -35,7 +35,7 @@ _PROBED = ("epochs", "learning_rate", "weight_decay", "side", "weighting")
     Group(ProbeConfig, ("seed",)),
     *options.LABELS,
     options.POOL,
-    Group(JobOptions, ("device", "workers", "sweep", "map", "join", "epochs_used")),
+    Group(JobOptions, ("device", "workers", "sweep", "map", "join", "epochs_used", "cache_limit")),
 )
 def score(
     source: options.Pools,
@@ -88,6 +88,7 @@ def _require_mode(mode: ScoreMode, other: ScoreMode, asked: dict[str, Any]) -> N
 
 
 def _score(config: RunConfig, job: JobOptions, out: Path) -> Run:
+    options.prepare(job)
     options.require_pool(config.source)
     options.require_joinable(job)
     from mimic_core.cli.terminal import watched

@@ -37,7 +37,7 @@ _HELD = (
     *options.LABELS,
     Group(RunConfig, ("precision",)),
     Group(TrainConfig, ("seed", "compile")),
-    Group(JobOptions, ("device", "workers", "map", "join", "epochs_used")),
+    Group(JobOptions, ("device", "workers", "map", "join", "epochs_used", "cache_limit")),
 )
 def train(
     source: options.Pools,
@@ -59,6 +59,7 @@ def train(
 
 def _train(config: RunConfig, job: JobOptions, out: Path) -> Run | None:
     """The finished run; None in all processes but the first."""
+    options.prepare(job)
     options.require_pool(config.source)
     options.require_joinable(job)
     from mimic_core.cli.terminal import watched

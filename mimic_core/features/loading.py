@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mimic_core.base.errors import MimicError
 from mimic_core.base.schema import Locator, Skip
 from mimic_core.models.building import Tokenizer
 from mimic_core.sources.images import ImageError, decode_image
@@ -199,9 +200,13 @@ def default_workers(samples: int, *, sharing: int = 1) -> int:
 def load_batches(
     dataset: Dataset[AnyLoaded], *, workers: int, device: torch.device
 ) -> Iterator[AnyLoaded]:
-    """The dataset's batches in order, on ``device``; copies overlap with computation on CUDA."""
+    """The dataset's batches in order, on ``device``; copies overlap with computation on CUDA.
+
+    Raises:
+        MimicError: Loading one has raised it, in whichever process.
+    """
     loader = DataLoader(
-        dataset,
+        _Handing(dataset),
         batch_size=None,
         num_workers=workers,
         # Fresh interpreters: forked children of a process that uses polars or CUDA can hang.
@@ -211,9 +216,34 @@ def load_batches(
         worker_init_fn=_quiet_worker if workers else None,
     )
     if device.type != "cuda":
-        yield from (batch.to(device) for batch in loader)
+        yield from (batch.to(device) for batch in _raising(loader))
         return
-    yield from _prefetched(loader, device)
+    yield from _prefetched(_raising(loader), device)
+
+
+class _Handing(Dataset[AnyLoaded | MimicError]):
+    """A dataset that hands over an error in the place of a batch: of what is raised in a worker
+    process torch makes a bare ``RuntimeError``.
+    """
+
+    def __init__(self, dataset: Dataset[AnyLoaded]) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)  # type: ignore[arg-type]  # all of ours have one
+
+    def __getitem__(self, number: int) -> AnyLoaded | MimicError:
+        try:
+            return self._dataset[number]
+        except MimicError as error:
+            return error
+
+
+def _raising(batches: Iterable[AnyLoaded | MimicError]) -> Iterator[AnyLoaded]:
+    for batch in batches:
+        if isinstance(batch, MimicError):
+            raise batch
+        yield batch
 
 
 def _prefetched(batches: Iterable[AnyLoaded], device: torch.device) -> Iterator[AnyLoaded]:

@@ -37,4 +37,9 @@ class JobOptions(Frozen):
     )
     """Means, votes, filters and exports look at the first so many epochs (or repeats) alone. All
     are stored, so a later choice is as good: the command runs use, or a click on Explore."""
+    cache_limit: Annotated[float | None, Otherwise("20, or MIMICSCOPE_CACHE_LIMIT")] = Field(
+        default=None, gt=0, allow_inf_nan=False, title="Cache, GiB"
+    )
+    """For pools in object storage: how much of what was read is kept on this machine's disk at
+    most, in GiB."""
     map_of: str | None = None

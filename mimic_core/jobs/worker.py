@@ -22,6 +22,7 @@ from mimic_core.base import progress as meter
 from mimic_core.base.config import RunConfig
 from mimic_core.base.errors import Interrupted, JobError, MimicError
 from mimic_core.base.progress import Meter, Progress
+from mimic_core.base.remote import limit_cache
 from mimic_core.export.record import ExportRequest
 from mimic_core.jobs.options import JobOptions
 from mimic_core.jobs.processes import environment
@@ -209,6 +210,8 @@ def work(store: JobStore, job_id: str, *, stopped: Callable[[], bool] = lambda: 
 
 
 def _score(store: JobStore, job: Job, config: RunConfig, progress: Progress) -> None:
+    if job.options.cache_limit is not None:
+        limit_cache(job.options.cache_limit)
     if job.options.map_of is None:
         run = _carry_out(store, job, config, progress)
     else:

@@ -33,6 +33,7 @@ import polars as pl
 from mimic_core.base import files
 from mimic_core.base.errors import RunError
 from mimic_core.base.identity import image_numbers
+from mimic_core.base.remote import RemotePath, as_place
 from mimic_core.base.schema import IMAGE_COLUMNS, MEASURED_COLUMNS, SAMPLE_COLUMNS, SKIP_COLUMNS
 from mimic_core.runs import stored
 
@@ -341,8 +342,10 @@ class FeatureSet:
         beside = (self.path / str(location["relative"])).resolve()
         if beside.exists():
             return beside
-        if location["absolute"] and Path(location["absolute"]).exists():
-            return Path(location["absolute"])
+        if location["absolute"]:
+            place = as_place(location["absolute"])
+            if isinstance(place, RemotePath) or place.exists():
+                return place
         raise RunError(
             "the pool's images are no longer where they were scored",
             got=location["absolute"] or str(beside),

@@ -24,12 +24,12 @@ from mimic_core.sources.images import ImageError, regular_size, require_within, 
 from mimic_core.sources.source import IMAGE_SUFFIXES, Lean, Listing, Unusable, check_size
 from mimic_core.sources.texts import TEXT_SUFFIXES, printable
 
-_LEFTOVERS = ("__MACOSX", "__pycache__")
+LEFTOVERS = ("__MACOSX", "__pycache__")
 _FEATURES = "features"
-_RECORDS = ("run.json", "features.json")
+RECORDS = ("run.json", "features.json")
 # Beside the runs in a folder of runs.
 _OWN_NAMES = (_FEATURES, "jobs", "jobs.sqlite", "recipes", "uploads")
-_MANIFEST = ".manifest.json"
+MANIFEST = ".manifest.json"
 _SAMPLE_SUFFIXES = (*IMAGE_SUFFIXES, *TEXT_SUFFIXES)
 _MAX_DEPTH = 100
 _MAX_MEETINGS = 8  # of one folder through links, which could multiply without end
@@ -149,7 +149,7 @@ class _Walk:
         own = _own_names(folder, entries, folders, root=not base)
         for name in sorted(entries.keys() - own):
             entry = entries[name]
-            if name.startswith(".") or name in _LEFTOVERS:
+            if name.startswith(".") or name in LEFTOVERS:
                 continue
             if printable(name) != name:
                 self._unnamed(base + printable(name))
@@ -204,8 +204,8 @@ def _own_names(
 
     A folder of runs other than the pool's own root is left out whole.
     """
-    exports = {name.removesuffix(_MANIFEST) for name in names if name.endswith(_MANIFEST)}
-    own = {name for name in names if name.removesuffix(_MANIFEST) in exports}
+    exports = {name.removesuffix(MANIFEST) for name in names if name.endswith(MANIFEST)}
+    own = {name for name in names if name.removesuffix(MANIFEST) in exports}
     if _FEATURES in folders and any(map(is_run, _folders(folder / _FEATURES))):
         own |= set(_OWN_NAMES).intersection(names) if root else set(names)
     return own | {name for name in folders if is_run(folder / name)}
@@ -220,7 +220,7 @@ def _folders(path: Path) -> list[Path]:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run or a feature set of Mimicscope, be it an unfinished one."""
-    for name in _RECORDS:
+    for name in RECORDS:
         record = folder / name
         try:
             if record.is_file():

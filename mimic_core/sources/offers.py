@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mimic_core.base.config import SourceConfig, Task
+from mimic_core.base.remote import RemotePath, as_place
+from mimic_core.sources.bucket import BucketFiles
 from mimic_core.sources.folder import FolderFiles
 from mimic_core.sources.source import Files, Source
 
@@ -55,7 +57,9 @@ class Place:
         """Where the images are that a table names."""
         if self.config.image_root is None:
             return self.files
-        folder = Path(self.config.image_root).expanduser()
+        folder = as_place(self.config.image_root).expanduser()
+        if isinstance(folder, RemotePath):
+            return BucketFiles(folder)
         return FolderFiles(folder, not self.config.no_follow_links, self.config.link_roots)
 
     @property

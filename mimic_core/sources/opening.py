@@ -12,13 +12,16 @@ folders, but not over a clear label of each sample: then the user is asked.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 from mimic_core.base.config import SourceConfig, Task
 from mimic_core.base.errors import SourceError
+from mimic_core.base.remote import RemotePath
 from mimic_core.sources.archive import open_archive
+from mimic_core.sources.bucket import BucketFiles
 from mimic_core.sources.folder import FolderFiles, is_run
 from mimic_core.sources.layouts import (
     beside,
@@ -121,6 +124,8 @@ def _place(config: SourceConfig) -> Place:
         selected.require_files(config.path)
         return Place(folder, selected, config, deep=True)
     path = pool_path(config)
+    if isinstance(path, RemotePath):
+        return _remote_place(path, config)
     folder = path if path.is_dir() else path.parent
     files = FolderFiles(folder, not config.no_follow_links, config.link_roots)
     if path.is_dir() and path.suffix.lower() == ".lance":  # one table, as a file would be
@@ -140,6 +145,15 @@ def _place(config: SourceConfig) -> Place:
     if path.suffix.lower() == ".zip":
         return Place(path, open_archive(path), config)
     return Place(path, files, config, alone=path.name)
+
+
+def _remote_place(path: RemotePath, config: SourceConfig) -> Place:
+    """The same in object storage; a zip is refused, which is read from this machine alone."""
+    if path.suffix.lower() == ".zip":
+        os.fspath(path)
+    if path.is_dir():
+        return Place(path, BucketFiles(path), config)
+    return Place(path, BucketFiles(path.parent, alone=path.name), config, alone=path.name)
 
 
 def _no_layout(place: Place, problems: list[SourceError], task: Task | None) -> SourceError:

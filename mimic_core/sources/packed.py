@@ -10,6 +10,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import zlib
 from collections.abc import Callable
 from functools import lru_cache
@@ -66,7 +67,7 @@ class PackedFile:
 
     def _start(self) -> None:
         self.close()
-        self._stream = self._open(str(self._path))
+        self._stream = self._open(os.fspath(self._path))
         self._window = b""  # what was unpacked last; ends at self._end
         self._end = 0
         self._place = 0

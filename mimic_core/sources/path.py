@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from mimic_core.base.config import SourceConfig
 from mimic_core.base.errors import SourceError
+from mimic_core.base.remote import as_place, is_remote
 
 ACCEPTED = (
     "a folder of .tar shards; a folder of images with a table of captions or labels (.csv, .tsv, "
@@ -37,7 +38,7 @@ def pool_path(config: SourceConfig) -> Path:
     Raises:
         SourceError: There is none, or something that could be read without end.
     """
-    path = Path(config.path).expanduser()
+    path = as_place(config.path).expanduser()
     if is_pattern(config.path):
         path = pattern_root(config.path)[0]
     kind = stat.S_IFMT(_mode(path, config.path))
@@ -49,7 +50,7 @@ def pool_path(config: SourceConfig) -> Path:
             next_step="give a file or folder",
         )
     for root in (config.image_root, *config.link_roots):
-        if root is not None and not Path(root).expanduser().is_dir():
+        if root is not None and not as_place(root).expanduser().is_dir():
             raise SourceError("there is no such folder", got=root, next_step="check --image-root")
     return path
 
@@ -69,6 +70,8 @@ def _mode(path: Path, said: str) -> int:
 
 def is_pattern(path: str) -> bool:
     """Whether a path is a pattern and no file or folder of that very name."""
+    if is_remote(path):
+        return False
     return MARKS.search(path) is not None and not Path(path).expanduser().exists()
 
 

@@ -10,7 +10,6 @@ all: the first in the order of the pools' names is scored, the others are skippe
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +18,9 @@ from pathlib import Path, PurePosixPath
 
 from mimic_core.base.errors import SourceError
 from mimic_core.base.identity import digest
+from mimic_core.base.remote import RemotePath, as_place
 from mimic_core.base.schema import Sample, Skip
+from mimic_core.sources.bucket import BucketFiles
 from mimic_core.sources.folder import FolderFiles
 from mimic_core.sources.source import Source, shard_names, shard_position
 
@@ -64,7 +65,7 @@ class PoolsSource(Source):
         shard_position(self.shards, shard)
         name, inner = self._shards[shard]
         part = self.parts[name]
-        place = PurePosixPath(Path(os.path.relpath(part.root.resolve(), self.root)).as_posix())
+        place = PurePosixPath(*part.root.resolve().relative_to(self.root).parts)
         for one in part.index(inner):
             if isinstance(one, Skip):
                 yield replace(one, shard=shard)
@@ -110,13 +111,30 @@ def together(sources: Mapping[str, Source]) -> Source:
         )
     names = pool_names(sources)
     first = next(iter(sources.values()))
-    root = Path(os.path.commonpath([source.root.resolve() for source in sources.values()]))
+    root = _common_folder({path: source.root.resolve() for path, source in sources.items()})
     return PoolsSource(
-        files=FolderFiles(root),
+        files=BucketFiles(root) if isinstance(root, RemotePath) else FolderFiles(root),
         layout=" and ".join(sorted({source.layout for source in sources.values()})),
         task=first.task,
         alone=True,
         pools=tuple(sorted((names[path], source) for path, source in sources.items())),
+    )
+
+
+def _common_folder(roots: Mapping[str, Path]) -> Path:
+    """The innermost folder that holds all of these.
+
+    Raises:
+        SourceError: There is none: they are in different storages.
+    """
+    first, *others = roots.values()
+    for folder in (first, *first.parents):
+        if folder.parts and all(one.is_relative_to(folder) for one in others):
+            return folder
+    raise SourceError(
+        "pools in different places are not scored together: on this machine, or in one storage",
+        got=", ".join(roots),
+        next_step="bring them into one storage, or score each by itself",
     )
 
 
@@ -126,7 +144,8 @@ def pool_names(paths: Iterable[str]) -> dict[str, str]:
     Raises:
         SourceError: Two paths are the same place.
     """
-    whole = {path: Path(path).expanduser().resolve().parts[1:] or ("root",) for path in paths}
+    places = {path: as_place(path).expanduser().resolve() for path in paths}
+    whole = {path: place.parts[1:] or ("root",) for path, place in places.items()}
     for path, parts in whole.items():
         same = [one for one, others in whole.items() if others == parts and one != path]
         if same:

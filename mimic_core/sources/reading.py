@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
 
+from mimic_core.base.remote import RemotePath
 from mimic_core.base.schema import Locator
 from mimic_core.sources.archive import read_member
 from mimic_core.sources.images import (
@@ -31,6 +33,7 @@ def read_image(root: Path, locator: Locator, *, within: Collection[Path] = ()) -
 
     Raises:
         ImageError: ``missing_image``, ``corrupt_image`` or ``oversized_image``.
+        RemoteError: It is in object storage, which does not answer or no longer holds it.
     """
     if locator.kind == "lance":  # a folder
         return read_lance_cell(_allowed(root, locator, within), locator.member, locator.offset)
@@ -41,6 +44,8 @@ def read_image(root: Path, locator: Locator, *, within: Collection[Path] = ()) -
         return read_cell(path, locator.member, locator.offset)
     length = locator.length if locator.length >= 0 else size - locator.offset
     check_image_size(length, locator.path)
+    if isinstance(path, RemotePath):
+        return path.read_range(locator.offset, length)
     try:
         if locator.kind == "packed":
             data = read_packed(path, locator.offset, length)
@@ -58,6 +63,10 @@ def read_image(root: Path, locator: Locator, *, within: Collection[Path] = ()) -
 def _allowed(root: Path, locator: Locator, within: Collection[Path]) -> Path:
     """Where a locator leads, unless nothing may be read there."""
     path = root / safe_relative(locator.path)
+    if isinstance(path, RemotePath):  # where there are no links
+        if locator.kind not in ("range", "parquet"):
+            os.fspath(path)  # refuses it: such files are read from this machine's disk alone
+        return path
     if within and (why := require_within(path, within)):
         raise ImageError("missing_image", why)
     return path
@@ -66,6 +75,8 @@ def _allowed(root: Path, locator: Locator, within: Collection[Path]) -> Path:
 def _file(root: Path, locator: Locator, within: Collection[Path]) -> tuple[Path, int]:
     """The regular file that a locator names, and its size."""
     path = _allowed(root, locator, within)
+    if isinstance(path, RemotePath):
+        return path, path.require_there()
     return path, regular_size(path)  # which also keeps open() from waiting for a pipe's other end
 
 

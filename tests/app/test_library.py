@@ -5,10 +5,33 @@ from pathlib import Path
 
 import pytest
 
-from app.library import REPOSITORY, located, open_library, runs_root, store_upload, tidy_path
+from app.library import (
+    READ_VARIABLE,
+    REPOSITORY,
+    expanded,
+    located,
+    open_library,
+    require_allowed,
+    runs_root,
+    store_upload,
+    tidy_path,
+)
 from mimic_core.base.config import RunConfig
+from mimic_core.base.errors import ConfigError
 from mimic_core.runs.run import Run
 from tests.fakes import fake_run
+
+
+def test_object_storage_is_outside_of_all_roots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = expanded("s3://bucket/pool")
+    assert require_allowed(pool) == pool
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(READ_VARIABLE, str(tmp_path))
+    for url in ("s3://bucket/pool", "s3:/bucket/pool", "https://10.0.0.1/x.tar"):
+        with pytest.raises(ConfigError, match="outside of the folders"):
+            require_allowed(expanded(url))
 
 
 def test_runs_are_listed_newest_first_with_the_bundled_ones_last(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mimic_core.base.errors import SourceError
+from mimic_core.base.remote import RemotePath, as_place
 from mimic_core.sources.images import ImageError, check_image_size
 from mimic_core.sources.limits import MAX_COLUMN_BYTES, MAX_TEXT_BYTES
 from mimic_core.sources.source import FileState
@@ -68,7 +69,7 @@ def unusable_of(schema: Any) -> list[str]:
 def arrow_schema(file: IO[bytes] | Path, name: str) -> Any:
     """The columns as they are stored; raises as ``parquet_schema``."""
     try:
-        schema = pq.read_schema(file)
+        schema = pq.read_schema(as_read(file))
         repeated = sorted(one for one, count in Counter(schema.names).items() if one and count > 1)
     except FAILURES as error:
         raise unreadable(name, error) from error
@@ -97,7 +98,7 @@ def class_names(file: IO[bytes] | Path, name: str) -> dict[str, list[str]]:
     They are written in the schema's metadata; the column itself holds their numbers.
     """
     try:
-        return named_classes(pq.read_schema(file))
+        return named_classes(pq.read_schema(as_read(file)))
     except FAILURES as error:
         raise unreadable(name, error) from error
 
@@ -121,7 +122,7 @@ def named_classes(schema: Any) -> dict[str, list[str]]:
 def row_count(path: Path) -> int:
     """The number of rows, from the file's end."""
     try:
-        return int(pq.read_metadata(path).num_rows)
+        return int(pq.read_metadata(as_read(path)).num_rows)
     except FAILURES as error:
         raise unreadable(path.name, error) from error
 
@@ -170,8 +171,13 @@ def column_batches(file: IO[bytes], columns: list[str], name: str) -> Iterator[p
         raise unreadable(name, error) from error
 
 
+def as_read(file: IO[bytes] | Path) -> IO[bytes] | Path:
+    """A file as pyarrow takes it, which knows no path in object storage."""
+    return file.open("rb") if isinstance(file, RemotePath) else file
+
+
 def _open(file: IO[bytes] | Path) -> Any:
-    return pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+    return pq.ParquetFile(as_read(file), buffer_size=_BUFFER_BYTES, pre_buffer=False)
 
 
 def _batches(file: Any, columns: list[str], start: int, count: int) -> Iterator[tuple[int, Any]]:
@@ -290,7 +296,7 @@ class _ImageColumn:
     """The images of one file, row group by row group, forwards; going back starts one again."""
 
     def __init__(self, path: str, column: str) -> None:
-        self._file = _open(Path(path))
+        self._file = _open(as_place(path))
         self._name = self._file.schema_arrow.field(column).name  # raises KeyError for no such one
         metadata = self._file.metadata
         heights = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]

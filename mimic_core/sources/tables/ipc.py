@@ -6,6 +6,7 @@ reads them later needs no arrow.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -79,6 +80,7 @@ class ArrowFiles:
 
 
 def _mapped(path: Path, name: str) -> _Mapped:
+    os.fspath(path)  # refuses what is no file of this machine, as none other can be mapped
     try:
         return _map(FileState.of(path))
     except FAILURES as error:

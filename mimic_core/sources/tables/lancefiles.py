@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -93,7 +94,7 @@ def read_lance_cell(path: Path, column: str, row: int) -> bytes:
 def _table(path: Path, name: str) -> Any:
     try:
         versions = path / "_versions"
-        return _open(str(path), versions.stat().st_mtime_ns)
+        return _open(os.fspath(path), versions.stat().st_mtime_ns)
     except ImportError as error:
         raise SourceError(
             f"{name} is a Lance table, whose library is not installed",

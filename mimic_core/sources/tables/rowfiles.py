@@ -80,7 +80,7 @@ class ParquetFiles:
             Locator("parquet", name, row, -1, column) for row in range(start, start + count)
         ]
         try:
-            file = pq.ParquetFile(path)
+            file = pq.ParquetFile(arrow.as_read(path))
             for place, text in _paths_without_bytes(file, column, start, start + count):
                 places[place - start] = text
         except FAILURES as error:

@@ -1,0 +1,95 @@
+"""A bucket of a real S3 server on loopback, and a client of it that fails on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from mimic_core.base import remote
+
+BUCKET = "pools"
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of a server that is started once for all tests of a process."""
+    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """An empty bucket, an empty cache, and no pauses."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        remote.CACHE_VARIABLE: str(tmp_path / "cache"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3", endpoint_url=s3_server)
+    client.create_bucket(Bucket=BUCKET)
+    found = Bucket(client, tmp_path / "cache")
+    monkeypatch.setattr(remote, "_PAUSE", found.pauses.append)
+    monkeypatch.setattr(remote, "_filesystem", found.filesystem(remote._filesystem))
+    remote._KNOWN.clear()  # as in a process of its own
+    yield found
+    for name in found.names():
+        client.delete_object(Bucket=BUCKET, Key=name)
+
+
+class Bucket:
+    """What is put there, and what is asked of it; ``fault`` may raise, or shorten an answer."""
+
+    def __init__(self, client: Any, cache: Path) -> None:
+        self._client = client
+        self.cache = cache
+        self.pauses: list[float] = []
+        self.asked: list[tuple[str, int, int]] = []
+        self.fault: Callable[[], Callable[[bytes], bytes] | None] = lambda: None
+
+    def put(self, folder: Path, prefix: str = "") -> str:
+        """Put a folder or a file; returns its URL."""
+        files = [folder] if folder.is_file() else [p for p in folder.rglob("*") if p.is_file()]
+        base = folder.parent if folder.is_file() else folder
+        for path in files:
+            key = f"{prefix}/{path.relative_to(base).as_posix()}".lstrip("/")
+            self._client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
+        return f"s3://{BUCKET}/{prefix}" + (f"/{folder.name}" if folder.is_file() else "")
+
+    def names(self) -> list[str]:
+        """All objects."""
+        found = self._client.list_objects_v2(Bucket=BUCKET).get("Contents", [])
+        return [one["Key"] for one in found]
+
+    def remove(self, name: str) -> None:
+        """Delete an object."""
+        self._client.delete_object(Bucket=BUCKET, Key=name)
+
+    def filesystem(self, real: Callable[[str], Any]) -> Callable[[str], Any]:
+        """The file system as it is, but for ``fault``; what is asked of it is written down."""
+        outer = self
+
+        class Watched:
+            def __init__(self, files: Any) -> None:
+                self._files = files
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self._files, name)
+
+            def cat_file(self, url: str, start: int, end: int) -> bytes:
+                outer.asked.append((url, start, end))
+                change = outer.fault()
+                data: bytes = self._files.cat_file(url, start=start, end=end)
+                return data if change is None else change(data)
+
+        return lambda scheme: Watched(real(scheme))
