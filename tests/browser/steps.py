@@ -20,9 +20,9 @@ def open_explore(page: Any, url: str) -> None:
     charts(page)
 
 
-def charts(page: Any) -> None:
-    """Wait until histogram and map of Explore are drawn."""
-    for name in ("histogram", "map"):
+def charts(page: Any, *names: str) -> None:
+    """Wait until these charts of Explore are drawn: both, if none is named."""
+    for name in names or ("histogram", "map"):
         page.wait_for_selector(f".chart.{name}[data-ready]")
     settle(page)
 

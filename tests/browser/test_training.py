@@ -72,7 +72,7 @@ def test_training_from_the_page_to_explore(page: Any, tmp_path: Path) -> None:
             assert line.count() == 1
         assert page.locator(".st-key-curve_held_out_loss .point").count() == 3
         opener.click()
-        steps.charts(page)
+        steps.charts(page, "histogram")  # no map was asked for
         heading = page.locator(".st-key-heading").inner_text()
         assert "training" in heading
         assert "weighting mimic" in heading
