@@ -32,6 +32,8 @@ def read_image(root: Path, locator: Locator, *, within: Collection[Path] = ()) -
     Raises:
         ImageError: ``missing_image``, ``corrupt_image`` or ``oversized_image``.
     """
+    if locator.kind == "none":
+        raise ImageError("missing_image", "the row has no image in this pool")
     if locator.kind == "lance":  # a folder
         return read_lance_cell(_allowed(root, locator, within), locator.member, locator.offset)
     path, size = _file(root, locator, within)
