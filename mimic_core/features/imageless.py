@@ -19,6 +19,7 @@ from mimic_core.features.loading import count_tokens
 from mimic_core.models import clip
 from mimic_core.models.devices import autocast
 from mimic_core.models.load import LoadedModel
+from mimic_core.runs import imageless
 from mimic_core.runs.featureset import FeatureSet
 
 _BATCH = 256
@@ -37,8 +38,7 @@ def fill(
         model: The reference; without a tokenizer (features of the user's own) nothing is embedded.
     """
     for shard in features.shards:
-        rows = features.index_without_image(shard)
-        target = features.without_image_file(shard)
+        rows, target = imageless.indexed(features, shard), imageless.file_of(features, shard)
         if rows is None or target.exists():
             continue
         captions = rows["caption"].to_list()

@@ -40,7 +40,6 @@ from mimic_core.base.schema import (
     MEASURED_COLUMNS,
     SAMPLE_COLUMNS,
     SKIP_COLUMNS,
-    WITHOUT_IMAGE,
 )
 from mimic_core.runs import stored
 
@@ -200,29 +199,6 @@ class FeatureSet:
         files_of = [self._file("samples", shard) for shard in self.shards]
         scans = [stored.scan_table(path, needed, remedy=remedy) for path in files_of]
         return pl.concat(scans, how="diagonal_relaxed")
-
-    def index_without_image(self, shard: str) -> pl.DataFrame | None:
-        """The rows of ``shard`` that have no image; None where all have one."""
-        path = self.path / "index" / f"{shard}.{WITHOUT_IMAGE}.parquet"
-        if not path.exists():
-            return None
-        return stored.read_table(path, SAMPLE_COLUMNS, remedy=INDEX_REMEDY)
-
-    def without_image_file(self, shard: str) -> Path:
-        """Where ``shard``'s rows without an image are, once their captions are measured."""
-        return self.path / WITHOUT_IMAGE / f"{shard}.parquet"
-
-    def scan_without_image(self) -> pl.LazyFrame | None:
-        """The pool's rows without an image, as ``scan(measured=True)``; None where there are none.
-
-        They have no rows in the arrays, and no scores.
-        """
-        files_of = [self.without_image_file(shard) for shard in self.shards]
-        needed, remedy = {**SAMPLE_COLUMNS, **MEASURED_COLUMNS}, stored.FEATURES_REMEDY
-        scans = [
-            stored.scan_table(path, needed, remedy=remedy) for path in files_of if path.exists()
-        ]
-        return pl.concat(scans, how="diagonal_relaxed") if scans else None
 
     @cached_property
     def image_rows(self) -> np.ndarray | None:

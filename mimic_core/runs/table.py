@@ -24,7 +24,7 @@ from mimic_core.base.schema import (
     is_pattern,
     named,
 )
-from mimic_core.runs import stored
+from mimic_core.runs import imageless, stored
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.means import CORRECT_SHARE, SUMMARY_COLUMNS, score_summary
 from mimic_core.runs.record import JoinRecord
@@ -171,7 +171,7 @@ def _scan(
         if some:
             frames.append(_in_order(part.read(some, uids), uids, part.what).drop("uid").lazy())
     table = pl.concat([uids.to_frame().lazy(), *frames], how="horizontal")
-    bare = features.scan_without_image()
+    bare = imageless.scan(features)
     if bare is not None:
         bare = bare.select("uid", *map(named, stored))
         require_finite(bare)
