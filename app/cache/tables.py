@@ -352,8 +352,8 @@ def map_images(key: TableKey) -> int | None:
 
 @st.cache_data(max_entries=12, show_spinner=False)
 def whole_map(key: TableKey) -> Box:
-    """The box around the whole map."""
-    frame = table(key)
+    """The box around the whole map, on which rows without an image have no place."""
+    frame = table(key).select("map_x", "map_y").drop_nulls()
     return box_around(frame["map_x"].to_numpy(), frame["map_y"].to_numpy())
 
 
