@@ -14,6 +14,7 @@ from app.drawing.dynamics import step_labels
 from app.library import open_library, runs_root
 from app.state import session
 from app.state.dynamics import BY_VOTES, DynamicsState, Ranks
+from mimic_core.base.schema import NO_IMAGE
 from mimic_core.filters.ensembles.ensemble import Ensemble
 from mimic_core.filters.recipe import Recipe, Selection
 from mimic_core.runs.history import History
@@ -58,7 +59,8 @@ class Shown:
     @property
     def has_map(self) -> bool:
         """Whether the map has been made."""
-        return self.total > 0 and self.table["map_x"].null_count() == 0
+        places = self.table.select("map_x", bare=pl.col("image_kind") == NO_IMAGE.kind)
+        return self.total > 0 and not places.filter(~pl.col("bare"))["map_x"].null_count()
 
 
 def shown() -> Shown | None:
@@ -160,11 +162,10 @@ class Dynamics:
     @property
     def scope(self) -> np.ndarray:
         """Which samples the heat map is of, bool (N,)."""
-        return {
-            "all": np.ones(self.shown.total, bool),
-            "kept": self.shown.selected,
-            "dropped": ~self.shown.selected,
-        }[self.state.order.scope]
+        selected = self.shown.selected[: self.history.samples]
+        return {"all": np.ones(len(selected), bool), "kept": selected, "dropped": ~selected}[
+            self.state.order.scope
+        ]
 
 
 def step_unit(shown: Shown) -> str:

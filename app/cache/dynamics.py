@@ -1,6 +1,7 @@
 """What the Dynamics page keeps between reruns; the rules are those of ``app.cache.tables``.
 
 Everything is in the order of the run's table: row n of the table is column n of every (S, N) array.
+The rows without an image, the last of the table, have no column; N counts the others.
 """
 
 from __future__ import annotations
@@ -55,9 +56,20 @@ def sort_values(key: TableKey, order: Order, config: EnsembleConfig) -> pl.Serie
     return pl.Series(order.over, _measure(key, order.over, by_votes))
 
 
+def _by_uid(key: TableKey) -> np.ndarray:
+    """Rows of the table with a history (N,), in the order of their uids."""
+    return _scored(key, tables.by_uid(key))
+
+
+def _scored(key: TableKey, rows: np.ndarray) -> np.ndarray:
+    """Those of ``rows`` that have a history."""
+    count = history(key).samples
+    return rows if len(rows) <= count else rows[rows < count]
+
+
 @st.cache_resource(max_entries=LARGE, show_spinner=False)
 def _by_measure(key: TableKey, over: str, config: EnsembleConfig | None) -> np.ndarray:
-    return dynamics.ascending(_measure(key, over, config), tables.by_uid(key))
+    return dynamics.ascending(_measure(key, over, config), _by_uid(key))
 
 
 @st.cache_resource(max_entries=LARGE, show_spinner=False)
@@ -70,7 +82,7 @@ def ordered(
     """
     if order.over is None:
         assert order.column is not None  # either a column or a measure
-        rows = tables.ascending(key, order.column)
+        rows = _scored(key, tables.ascending(key, order.column))
     else:
         rows = _by_measure(key, order.over, config if order.over in BY_VOTES else None)
     if recipe_yaml is not None:
@@ -83,7 +95,7 @@ def ordered(
 def undecided(key: TableKey, config: EnsembleConfig) -> np.ndarray:
     """Rows of the table (N,), most undecided first, ties by uid."""
     doubt = dynamics.undecided(ensemble(key, config).votes)
-    return dynamics.ascending(-doubt, tables.by_uid(key))
+    return dynamics.ascending(-doubt, _by_uid(key))
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
@@ -105,7 +117,8 @@ def histograms(
     """Histograms of each step: of all samples, or of those whose ``truth`` is ``noisy``."""
     among = None
     if truth is not None:
-        among = (tables.table(key)[truth] == noisy).fill_null(value=False).to_numpy()
+        marked = tables.table(key)[truth].head(history(key).samples)
+        among = (marked == noisy).fill_null(value=False).to_numpy()
     return dynamics.step_histograms(history(key).values(column), _edges(key, column), among=among)
 
 

@@ -108,7 +108,8 @@ def curve(key: TableKey, column: str, truth: str | None) -> RetentionCurve:
 def confidence_curve(key: TableKey, config: EnsembleConfig, truth: str | None) -> RetentionCurve:
     """What every least confidence of an ensemble retains."""
     found, places = tables.view(key, voted=True).ensemble(config)
-    confidence = pl.Series("confidence", found.confidence[places])
+    scored = pl.Series(places >= 0)  # a row without an image has no vote
+    confidence = pl.select(pl.when(scored).then(pl.Series(found.confidence[places]))).to_series()
     known = None if truth is None else tables.table(key)[truth]
     return retention.retention_curve(confidence, known)
 
@@ -116,7 +117,7 @@ def confidence_curve(key: TableKey, config: EnsembleConfig, truth: str | None) -
 @st.cache_data(max_entries=48, show_spinner=False)
 def _least_confidence(key: TableKey, said: str, _vote: EnsembleVote) -> float | None:  # noqa: ARG001 - the key
     found, places = tables.view(key, voted=True).ensemble(_vote.config)
-    kept = tables.votes(key, _vote).to_numpy()
+    kept = tables.votes(key, _vote).fill_null(value=False).to_numpy()
     return float(found.confidence[places][kept].min()) if kept.any() else None
 
 

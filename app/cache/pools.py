@@ -11,7 +11,7 @@ import streamlit as st
 from app.cache.served import picture_address
 from app.drawing import pictures
 from mimic_core.base.config import SourceConfig, Task
-from mimic_core.base.schema import Sample, Skip
+from mimic_core.base.schema import NO_IMAGE, Sample, Skip
 
 PREVIEW_SAMPLES = 8
 COUNTED_SAMPLES = 20_000  # reading the index of more would hold up the page
@@ -31,6 +31,7 @@ class Preview:
     pictures: tuple[str | None, ...]
     """their addresses; None for what is skipped"""
     samples: int
+    without_image: int
     skipped: int
     complete: bool
     unread: str
@@ -46,7 +47,7 @@ def preview(source_json: str) -> Preview:
     source = open_source(SourceConfig.model_validate_json(source_json))
     found = tuple(index.preview(source, PREVIEW_SAMPLES))
     seen = (one for shard in source.shards for one in source.index(shard))
-    kinds = Counter(isinstance(one, Sample) for one in islice(seen, COUNTED_SAMPLES))
+    kinds = Counter(map(_kind, islice(seen, COUNTED_SAMPLES)))
     return Preview(
         layout=source.layout,
         shards=len(source.shards),
@@ -61,8 +62,15 @@ def preview(source_json: str) -> Preview:
             else None
             for one in found
         ),
-        samples=kinds[True],
-        skipped=kinds[False],
+        samples=kinds["sample"],
+        without_image=kinds["without image"],
+        skipped=kinds["skip"],
         complete=next(seen, None) is None,
         unread=index.in_words(source.unread()),
     )
+
+
+def _kind(one: Sample | Skip) -> str:
+    if isinstance(one, Skip):
+        return "skip"
+    return "without image" if one.image == NO_IMAGE else "sample"

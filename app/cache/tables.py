@@ -28,7 +28,7 @@ from app.drawing.figures import HOVER_POINTS
 from app.library import require_allowed
 from mimic_core.base.config import ProbeConfig
 from mimic_core.base.errors import ConfigError, RunError
-from mimic_core.base.schema import IMAGE_COLUMNS, Locator, named
+from mimic_core.base.schema import IMAGE_COLUMNS, NO_IMAGE, Locator, named
 from mimic_core.export.original_table import table_name
 from mimic_core.export.settings import ExportConfig
 from mimic_core.filters import recipe as filters
@@ -171,8 +171,11 @@ def shown_picture(run: Run, row: Mapping[str, Any], *, side: int) -> tuple[str |
 
 @st.cache_resource(max_entries=LARGE, show_spinner="Reading the history…")
 def history(key: TableKey) -> History:
-    """The run's history, or the tuned one, its samples in the order of the table."""
-    uids = table(key)["uid"]
+    """The run's history, or the tuned one, its samples in the order of the table.
+
+    The rows without an image, which come last there, have none.
+    """
+    uids = table(key).filter(pl.col("image_kind") != NO_IMAGE.kind)["uid"]
     if key.tuned is None:
         found = run_history(run(key), uids=uids)
     else:
@@ -349,8 +352,8 @@ def map_images(key: TableKey) -> int | None:
 
 @st.cache_data(max_entries=12, show_spinner=False)
 def whole_map(key: TableKey) -> Box:
-    """The box around the whole map."""
-    frame = table(key)
+    """The box around the whole map, on which rows without an image have no place."""
+    frame = table(key).select("map_x", "map_y").drop_nulls()
     return box_around(frame["map_x"].to_numpy(), frame["map_y"].to_numpy())
 
 

@@ -16,7 +16,7 @@ import polars.selectors as cs
 SCHEMA_VERSION = 2
 ROW_GROUP_ROWS = 65_536  # polars' streaming reader holds whole row groups in memory
 
-LocatorKind = Literal["range", "packed", "zip", "parquet", "lance"]
+LocatorKind = Literal["range", "packed", "zip", "parquet", "lance", "none"]
 
 # Columns that say where the bytes of an image are: the fields of a ``Locator``, in order.
 IMAGE_COLUMNS: dict[str, pl.DataType] = {
@@ -110,6 +110,7 @@ class Locator:
     of -1 means the whole file, whose size was not looked up). ``packed``: the same of what the
     compressed tar ``path`` unpacks to. ``zip``: entry ``member`` of archive
     ``path``. ``parquet``, ``lance``: row ``offset`` of column ``member`` in file or table ``path``.
+    ``none``: there is no image (``NO_IMAGE``).
     """
 
     kind: LocatorKind
@@ -117,6 +118,12 @@ class Locator:
     offset: int = 0
     length: int = -1
     member: str = ""
+
+
+# Of rows whose image is gone, or was never there: their metadata and captions are kept, but nothing
+# is scored. They stand behind the samples of a run's table, with null where an image is needed.
+NO_IMAGE = Locator("none", "")
+WITHOUT_IMAGE = "without_image"  # in the names of their files
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,3 +1,13 @@
 """One pass over the images fills feature sets."""
 
-__all__ = ["encoders", "filling", "loading", "own", "portions", "shard", "spot_check", "stored"]
+__all__ = [
+    "encoders",
+    "filling",
+    "imageless",
+    "loading",
+    "own",
+    "portions",
+    "shard",
+    "spot_check",
+    "stored",
+]

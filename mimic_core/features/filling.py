@@ -16,7 +16,7 @@ import torch
 
 from mimic_core.base import files
 from mimic_core.base.config import Precision, SourceConfig
-from mimic_core.base.errors import ScoreError
+from mimic_core.base.errors import ScoreError, SourceError
 from mimic_core.base.identity import digest, slug
 from mimic_core.base.progress import Progress
 from mimic_core.base.schema import SCHEMA_VERSION
@@ -83,6 +83,7 @@ def feature_set_for(
         return FeatureSet.open(path)
     if index_from is None:
         indexed = build_index(source, config, path, progress)
+        _require_images(indexed, config)
         counts = {shard: _index_height(path, shard) for shard in source.shards}
     else:
         indexed = index_from.info["indexed"]
@@ -150,6 +151,18 @@ def fill(
         if portion.plan.last_of_shard:
             work.store()
             work = None
+
+
+def _require_images(indexed: dict[str, Any], config: SourceConfig) -> None:
+    """Refuse a pool that has rows, but not one image."""
+    if not indexed["samples"]:
+        raise SourceError(
+            "no row of the pool has an image, so that nothing can be scored",
+            got=f"{indexed.get('without_image', 0):,} rows with captions and addresses alone",
+            allowed="a pool of which some images are there; the other rows are kept beside them",
+            next_step="download images (img2dataset does), and give the folder that holds both, "
+            f"shards and metadata, in the place of {config.path}",
+        )
 
 
 @contextmanager

@@ -6,8 +6,8 @@ workers nor an interruption.
 
 Images are told apart by their place, over the whole pool; where places differ, by a digest of their
 bytes, within a shard: the bytes are in memory then, and the digest costs little beside decoding
-them (``bench/ingest_reading.py``). Over several shards bytes are not compared, as all would have to be read
-before the first is decoded.
+them (``bench/ingest_reading.py``). Over several shards bytes are not compared, as all would have to
+be read before the first is decoded.
 
 Letters: R samples of a portion, V images with bytes of their own, L tokens.
 """

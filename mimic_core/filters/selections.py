@@ -32,8 +32,10 @@ def select(run: Run, recipe: Recipe) -> Selection:
         RunError: The run is not finished, or damaged.
     """
     recipe = recipe.with_leaves(uid_lists.pinned)
-    table = scan_run(run, needed_columns(recipe))
     asked = needed_history(recipe)
+    # What has no image has no vote of the epochs.
+    more = {"image_kind"} if asked else set()
+    table = scan_run(run, [*needed_columns(recipe), *sorted(more)])
     with stored.intact(run.tables):
         return apply(recipe, table, run_history(run, asked) if asked else None)
 

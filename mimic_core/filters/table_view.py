@@ -17,7 +17,7 @@ import polars as pl
 
 from mimic_core.base.errors import FilterError, no_such_column
 from mimic_core.base.identity import rows_of
-from mimic_core.base.schema import named
+from mimic_core.base.schema import NO_IMAGE, named
 from mimic_core.filters.ensembles.config import EnsembleConfig
 from mimic_core.filters.ensembles.ensemble import Ensemble, ensemble_of
 from mimic_core.runs.history import History
@@ -79,6 +79,8 @@ class TableView:
     def ensemble(self, config: EnsembleConfig) -> tuple[Ensemble, np.ndarray]:
         """An ensemble over the history, and the position in it of every row (N,).
 
+        The position of a row without an image, which has no scores, is -1.
+
         Raises:
             FilterError: There is no history, or it lacks a row's uid.
         """
@@ -95,7 +97,11 @@ class TableView:
     def _in_history(self) -> np.ndarray:
         assert self.history is not None  # asked by ensemble
         rows = rows_of(self.history.uids, self.uids)
-        missing = np.flatnonzero(rows < 0)
+        if "image_kind" in self.columns:  # what has no image has no score, and no vote
+            bare = self.column("image_kind").eq_missing(NO_IMAGE.kind).to_numpy()
+            missing = np.flatnonzero((rows < 0) & ~bare)
+        else:
+            missing = np.flatnonzero(rows < 0)
         if len(missing):
             raise FilterError(
                 f"{len(missing)} of the {len(rows)} rows have no scores in the history",

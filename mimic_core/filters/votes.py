@@ -194,7 +194,9 @@ def _ensemble(condition: kinds.EnsembleVote, rows: TableView) -> pl.Series:
     keep = found.keep
     if condition.min_confidence is not None:
         keep = keep & (found.confidence >= np.float32(condition.min_confidence))
-    return pl.Series(keep[places])
+    if (places >= 0).all():
+        return pl.Series(keep[places])
+    return pl.select(pl.when(pl.Series(places >= 0)).then(pl.Series(keep[places]))).to_series()
 
 
 def _groups(rows: TableView, numbers: pl.Series, by: str) -> Grouped:

@@ -3,6 +3,7 @@
 __all__ = [
     "featureset",
     "history",
+    "imageless",
     "layout",
     "lock",
     "means",

@@ -10,6 +10,8 @@ Layout (``docs/formats.md``)::
     features/<id>/arrays/<shard>.image_of.npy      which image each sample has, where some share one
     features/<id>/arrays/<shard>.carried.npy       what later shards need of this one's images
     features/<id>/skipped/<shard>.parquet          who was skipped, and why
+    features/<id>/without_image/<shard>.parquet    rows that have no image, with their captions'
+    features/<id>/without_image/<shard>.npy        measures, and their text embeddings
     features/<id>/head.safetensors                 projections and logit scale of the model
 
 ``samples/<shard>.parquet`` is written last: a shard is finished exactly when it is there.

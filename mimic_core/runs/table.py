@@ -24,7 +24,7 @@ from mimic_core.base.schema import (
     is_pattern,
     named,
 )
-from mimic_core.runs import stored
+from mimic_core.runs import imageless, stored
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.runs.means import CORRECT_SHARE, SUMMARY_COLUMNS, score_summary
 from mimic_core.runs.record import JoinRecord
@@ -57,7 +57,7 @@ def sample_table(
     reference_labels: pl.LazyFrame | None = None,
     joined: Joined = (),
 ) -> pl.DataFrame:
-    """One row per sample, in the order of the feature set.
+    """One row per sample, in the order of the feature set; then the rows without an image.
 
     Columns: ``SAMPLE_COLUMNS``, ``MEASURED_COLUMNS``, ``SUMMARY_COLUMNS``, ``MAP_COLUMNS`` (null
     while there is no map), of labelled runs ``LABEL_COLUMNS``, then the user's own and those that
@@ -170,7 +170,13 @@ def _scan(
         some = [name for name in part.columns if name in wanted]
         if some:
             frames.append(_in_order(part.read(some, uids), uids, part.what).drop("uid").lazy())
-    return pl.concat([uids.to_frame().lazy(), *frames], how="horizontal").select(map(named, wanted))
+    table = pl.concat([uids.to_frame().lazy(), *frames], how="horizontal")
+    bare = imageless.scan(features)
+    if bare is not None:
+        bare = bare.select("uid", *map(named, stored))
+        require_finite(bare)
+        table = pl.concat([table, bare], how="diagonal_relaxed")
+    return table.select(map(named, wanted))
 
 
 def _means(scores: EpochScores, names: Sequence[str], uids: pl.Series) -> pl.DataFrame:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from mimic_core.base.config import BOTH_SIDES, HeadConfig, RunConfig, Side, Task
+from mimic_core.base.config import BOTH_SIDES, HeadConfig, Precision, RunConfig, Side, Task
 from mimic_core.base.errors import ConfigError, ModelError
 from mimic_core.base.progress import Progress
 from mimic_core.base.specification import OWN_FEATURES
-from mimic_core.features import filling, shard, spot_check
+from mimic_core.features import filling, imageless, shard, spot_check
 from mimic_core.features.encoders import CheckedEncoder, ImageEncoder, ReferenceEncoder
 from mimic_core.features.loading import LoadedBatch
 from mimic_core.features.own import OwnFeatures, read_own_features
@@ -53,9 +53,15 @@ class Inputs:
     encoder: CheckedEncoder | None
     pair: Pair | None = None
     own: OwnFeatures | None = None
+    precision: Precision = "fp32"
+    """Of the captions of rows without an image."""
 
     def fill(self, workers: int | None, progress: Progress) -> None:
-        """Fill ``targets`` with what they lack; see ``features.filling.fill``."""
+        """Fill ``targets`` with what they lack; see ``features.filling.fill``.
+
+        Also measure the captions of rows without an image; see ``features.imageless.fill``.
+        """
+        imageless.fill(self.cached, self.reference, self.device, self.precision, progress)
         if self.own is not None:
             self.own.fill(self.cached, progress)
             return
@@ -135,11 +141,15 @@ def open_inputs(
     store_ends(cached, reference.module, sides)
     targets = (shard.Target(cached, encoder),)
     if config.snapshot is None:
-        return Inputs(source, reference, device, cached, targets, encoder)
+        return Inputs(
+            source, reference, device, cached, targets, encoder, precision=config.precision
+        )
     pair = prepare_pair(config, config.snapshot, reference, device, progress.note)
     tangents = feature_set(arrays=pair.encoder.arrays, extra=pair.identity, index_from=cached)
     both = (*targets, shard.Target(tangents, pair.encoder))
-    return Inputs(source, reference, device, cached, both, encoder, pair)
+    return Inputs(
+        source, reference, device, cached, both, encoder, pair, precision=config.precision
+    )
 
 
 def _require_fitting_task(config: RunConfig, task: Task) -> None:

@@ -25,7 +25,14 @@ from mimic_core.base import draws, files
 from mimic_core.base.config import SourceConfig
 from mimic_core.base.errors import SourceError
 from mimic_core.base.progress import Progress, Silent
-from mimic_core.base.schema import SAMPLE_COLUMNS, SKIP_COLUMNS, Sample, Skip
+from mimic_core.base.schema import (
+    NO_IMAGE,
+    SAMPLE_COLUMNS,
+    SKIP_COLUMNS,
+    WITHOUT_IMAGE,
+    Sample,
+    Skip,
+)
 from mimic_core.sources.pools import uid_apart
 from mimic_core.sources.source import Source
 from mimic_core.sources.tables.columns import (
@@ -50,6 +57,7 @@ class _Survey:
     words: list[np.ndarray] = field(default_factory=list)  # per shard (N, 2) uint64
     dtypes: dict[str, pl.DataType] = field(default_factory=dict)
     reasons: list[Counter[str]] = field(default_factory=list)  # per shard, of skips
+    bare: list[np.ndarray] = field(default_factory=list)  # per shard (N,) bool: without an image
 
     def add_columns(self, samples: pl.DataFrame) -> None:
         """Widen the dtypes of the user's columns by those of a part of the pool."""
@@ -69,6 +77,8 @@ def build_index(
     source: Source, config: SourceConfig, directory: Path, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Write ``index/<shard>.parquet`` and ``index/<shard>.skipped.parquet`` for every shard.
+
+    Rows without an image stand in ``index/<shard>.without_image.parquet``, if there are any.
 
     Of samples with the same uid the first in (shard, order) stays, the others are skipped as
     duplicates; uids that are made from names are kept apart where several pools come by the same
@@ -100,7 +110,11 @@ def build_index(
             skipped = pl.read_parquet(Path(draft) / f"{position}.skipped")
             parts = _draft_parts(Path(draft), position)
             final = pl.concat([_final(part, names, survey.dtypes) for part in parts])
-            kept = final.filter(pl.Series(chosen[start:stop]))
+            drawn = final.filter(pl.Series(chosen[start:stop]))
+            kept = drawn.filter(pl.col("image_kind") != NO_IMAGE.kind)
+            if len(kept) < len(drawn):
+                bare = drawn.filter(pl.col("image_kind") == NO_IMAGE.kind)
+                files.write_parquet(directory / "index" / f"{shard}.{WITHOUT_IMAGE}.parquet", bare)
             repeated = _duplicates(final.filter(pl.Series(~unique[start:stop])))
             files.write_parquet(directory / "index" / f"{shard}.parquet", kept)
             files.write_parquet(
@@ -118,14 +132,17 @@ def _account(
     Of several pools, each has its own under ``pools``.
     """
     shard_of = np.repeat(np.arange(len(survey.words)), [len(one) for one in survey.words])
+    bare = np.concatenate(survey.bare)
 
     def counted(parts: Collection[Source], pool: str | None) -> dict[str, Any]:
         mine = [pool in (None, source.pool_of(shard)) for shard in source.shards]
         here = np.array(mine, bool)[shard_of]
         skipped = _total(itertools.compress(survey.reasons, mine))
         skipped += Counter(duplicate_uid=int((here & ~unique).sum()))
+        without = int((here & chosen & bare).sum())
         return {
-            "samples": int((here & chosen).sum()),
+            **({"without_image": without} if without else {}),
+            "samples": int((here & chosen & ~bare).sum()),
             "drawn_from": int((here & unique).sum()),
             "own_uids": sum(part.notes.own_uids for part in parts),
             "skipped": dict(sorted(skipped.items())),
@@ -210,7 +227,10 @@ def reading(source: Source, indexed: Mapping[str, Any]) -> str:
         f"task {'captions' if source.task == 'pairs' else 'labels'}",
         f"{indexed['samples']:,} samples",
     ]
-    if indexed["samples"] < indexed["drawn_from"]:
+    imageless = indexed.get("without_image", 0)
+    if imageless:
+        parts.append(f"{imageless:,} rows without an image")
+    if indexed["samples"] + imageless < indexed["drawn_from"]:
         parts[-1] += f" drawn from {indexed['drawn_from']:,}"
     if skipped:
         counts = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
@@ -245,7 +265,7 @@ def _draft(source: Source, folder: Path, progress: Progress) -> _Survey:
     progress.phase("index", len(source.shards), unit="shards")
     for position, shard in enumerate(source.shards):
         rows = source.index(shard)
-        words = [np.empty((0, 2), np.uint64)]
+        words, bare = [np.empty((0, 2), np.uint64)], [np.empty(0, bool)]
         skips: list[pl.DataFrame] = [_skip_frame([])]
         for part in itertools.count():
             progress.check()
@@ -253,6 +273,7 @@ def _draft(source: Source, folder: Path, progress: Progress) -> _Survey:
             samples = _sample_frame([row for row in chunk if isinstance(row, Sample)])
             samples.write_parquet(folder / f"{position}.{part:05d}.samples")
             words.append(draws.uid_words(samples["uid"]))
+            bare.append((samples["image_kind"] == NO_IMAGE.kind).to_numpy())
             skips.append(_skip_frame([row for row in chunk if isinstance(row, Skip)]))
             survey.add_columns(samples)
             if len(chunk) < CHUNK_ROWS:
@@ -261,6 +282,7 @@ def _draft(source: Source, folder: Path, progress: Progress) -> _Survey:
         skipped.write_parquet(folder / f"{position}.skipped")
         survey.reasons.append(Counter(skipped["reason"].to_list()))
         survey.words.append(np.concatenate(words))
+        survey.bare.append(np.concatenate(bare))
         progress.advance(1)
     return survey
 

@@ -1,10 +1,10 @@
 """From a path to a source: what is there decides the layout, and what it holds the task.
 
-A folder is, in this order: tar shards, or tables of Lance, Arrow, Mosaic's MDS or Parquet with
-embedded images (there or one folder deeper), a table of captions or labels at its root,
-tables in its folders as imagefolder or COCO has them, images with a text or ``.json`` beside them,
-a table of captions and URLs, class folders; at last, containers in any folder. A zip is one of
-those but the first. A single tar, Parquet file or table may be given as well.
+A folder is, in this order: tar shards, with DataComp's metadata beside them or without, or tables
+of Lance, Arrow, Mosaic's MDS or Parquet with embedded images (there or one folder deeper), a table
+of captions or labels at its root, tables in its folders as imagefolder or COCO has them, images
+with a text or ``.json`` beside them, a table of captions and URLs, class folders; at last,
+containers in any folder. A zip is one of those but the first. A single file may be given as well.
 
 A pool has captions or labels. Where the settings do not say which, captions win over the names of
 folders, but not over a clear label of each sample: then the user is asked.
@@ -27,6 +27,7 @@ from mimic_core.sources.layouts import (
     beside,
     class_folders,
     coco,
+    datacomp,
     embedded,
     imagefolder,
     mds,
@@ -44,6 +45,7 @@ from mimic_core.sources.texts import printable
 
 CONTAINERS = (webdataset.offer, embedded.lance, embedded.arrow, mds.offer, embedded.parquet)
 LAYOUTS = (
+    datacomp.offer,
     *CONTAINERS,
     *(table.offer, imagefolder.offer, coco.offer, beside.offer, metadata.offer),
     class_folders.offer,

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from mimic_core.base.errors import SourceError
 from mimic_core.base.identity import digest
 from mimic_core.base.remote import RemotePath, as_place
-from mimic_core.base.schema import Sample, Skip
+from mimic_core.base.schema import NO_IMAGE, Sample, Skip
 from mimic_core.sources.bucket import BucketFiles
 from mimic_core.sources.folder import FolderFiles
 from mimic_core.sources.source import Source, shard_names, shard_position
@@ -73,7 +73,9 @@ class PoolsSource(Source):
             meta = {
                 f"source_{POOL}" if key == POOL else key: cell for key, cell in one.meta.items()
             }
-            image = replace(one.image, path=str(place / one.image.path))
+            image = one.image
+            if image != NO_IMAGE:
+                image = replace(image, path=str(place / image.path))
             yield replace(one, shard=shard, image=image, meta={**meta, POOL: name})
 
     def fingerprint(self) -> str:

@@ -35,6 +35,8 @@ def read_image(root: Path, locator: Locator, *, within: Collection[Path] = ()) -
         ImageError: ``missing_image``, ``corrupt_image`` or ``oversized_image``.
         RemoteError: It is in object storage, which does not answer or no longer holds it.
     """
+    if locator.kind == "none":
+        raise ImageError("missing_image", "the row has no image in this pool")
     if locator.kind == "lance":  # a folder
         return read_lance_cell(_allowed(root, locator, within), locator.member, locator.offset)
     path, size = _file(root, locator, within)

@@ -102,6 +102,8 @@ def pool_preview(source: SourceConfig) -> Preview:
     more = "" if seen.complete else "more than "
     shards = "1 shard" if seen.shards == 1 else f"{count(seen.shards)} shards"
     facts = [f"**{more}{count(seen.samples)}** samples", seen.layout, shards]
+    if seen.without_image:
+        facts.insert(1, f"{more}{count(seen.without_image)} rows without an image")
     if seen.skipped:
         facts.insert(1, f"{more}{count(seen.skipped)} to be skipped")
     if seen.image_column:

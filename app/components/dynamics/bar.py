@@ -69,13 +69,13 @@ def _interval(view: Dynamics) -> str:
     """
     if isinstance(view.state.ensemble.binarise, TopPercent):
         return ""
-    found = quality_estimate(view.ensemble.kept, view.shown.total)
+    found = quality_estimate(view.ensemble.kept, view.history.samples)
     return f", 95 % interval {100 * found.low:.1f} to {100 * found.high:.1f} %"
 
 
 def decision(view: Dynamics) -> None:
     """How many the ensemble keeps, and the button that makes that the selection."""
-    kept, total = view.ensemble.kept, view.shown.total
+    kept, total = view.ensemble.kept, view.history.samples
     text = f"keeps **{count(kept)} of {count(total)}** ({share(kept, total)}{_interval(view)})"
     noisy = view.shown.noisy
     if noisy is not None:

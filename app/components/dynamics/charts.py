@@ -85,7 +85,7 @@ def _distribution_help(
         text += f" The votes are cut in another column, {cut}."
     outside = sum(int((one.below + one.above).sum()) for one in groups)
     if outside:
-        total = view.history.steps * view.shown.total
+        total = view.history.steps * view.history.samples
         text += f" {count(outside)} of {count(total)} values lie beyond the ends of the axis."
     return plain(text)
 
@@ -100,12 +100,12 @@ def flips(view: Dynamics) -> None:
     counted = histograms.histogram(changes, _FLIPS_BINS)
     noisy = None
     if view.shown.noisy is not None:
-        noisy = np.histogram(changes[view.shown.noisy], counted.edges)[0]
+        noisy = np.histogram(changes[view.shown.noisy[: len(changes)]], counted.edges)[0]
     spans = figures_dynamics.flip_spans(counted.edges)
     moved = int((changes > 0).sum())
     st.markdown(
-        f"**Votes changed** by {count(moved)} of {count(view.shown.total)} samples "
-        f"({share(moved, view.shown.total)})",
+        f"**Votes changed** by {count(moved)} of {count(view.history.samples)} samples "
+        f"({share(moved, view.history.samples)})",
         help=plain(
             f"How often the vote of a sample changed from one {view.unit} to the next. "
             "Click a bar to see its samples."

@@ -205,7 +205,7 @@ def _select_buttons(view: Dynamics, band: tuple[int, int] | None) -> None:
     chosen = selecting_rows.RowsCondition(None, "Drag over rows of the heat map first.")
     if band is not None:
         chosen = selecting_rows.rows_condition(
-            view.shown.table,
+            view.shown.table.head(view.history.samples),
             view.rows[slice(*band)],
             column=order.column,
             scope=order.scope,

@@ -26,7 +26,7 @@ def sample_row(view: Dynamics, rows: np.ndarray) -> int | None:
     chosen = view.state.sample
     if chosen is not None:
         found = view.shown.table["uid"].index_of(chosen)
-        if found is not None:
+        if found is not None and found < view.history.samples:
             return int(found)
     start = (view.state.page - 1) * PAGE_SIZE
     return int(rows[start if start < len(rows) else 0]) if len(rows) else None
@@ -122,7 +122,7 @@ def _search(view: Dynamics) -> None:
 
 def found_row(view: Dynamics, text: str) -> int | None:
     """Row of the table that ``text`` names: a rank of the heat map, a uid or its beginning."""
-    uids = view.shown.table["uid"]
+    uids = view.shown.table["uid"].head(view.history.samples)
     exact = uids.index_of(text)
     if exact is not None:
         return int(exact)

@@ -6,7 +6,7 @@ status and the error of those that could not be downloaded, which are in no shar
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from mimic_core.base.errors import SourceError
@@ -15,7 +15,7 @@ from mimic_core.sources.source import Files, Unusable
 from mimic_core.sources.tables.arrow import column_batches, parquet_schema
 from mimic_core.sources.tables.columns import OWN
 
-_COLUMNS = ("key", "status", "error_message")
+_COLUMNS = ("key", "status", "error_message", "uid")
 SUCCESS = "success"
 
 
@@ -36,11 +36,18 @@ def table(files: Files, path: str) -> str | None:
     return name if {"key", "status"} <= columns.keys() else None
 
 
-def failed(files: Files, path: str, shard: str, there: Collection[str]) -> Iterator[Skip]:
+def failed(
+    files: Files,
+    path: str,
+    shard: str,
+    there: Collection[str],
+    known: Callable[[str], bool] = lambda _: False,
+) -> Iterator[Skip]:
     """A skip for each row of the shard ``path`` that was not downloaded, or is not ``there``.
 
     Args:
         there: The keys of the shard, as the table has them.
+        known: Whether the row of that uid is told elsewhere.
     """
     name = table(files, path)
     if name is None:
@@ -57,7 +64,7 @@ def failed(files: Files, path: str, shard: str, there: Collection[str]) -> Itera
                     skip = failure(row)
                     if skip is None and key not in there:
                         skip = Unusable("missing_image", f"{name} has it as downloaded")
-                    if skip is not None:
+                    if skip is not None and not known(str(row.get("uid")).lower()):
                         yield skip.skip(key, shard)
         except SourceError as error:
             yield Skip("", shard, "unreadable_shard", f"{name}: {error.problem}")

@@ -22,12 +22,12 @@ def offer(place: Place, task: Task | None) -> Offer | SourceError | None:
         found: dict[str, Offer] = {}
         for name in names:
             try:
-                found[name] = table.reading(place, (name,), task, images=URL_NAMES)
+                found[name] = table.reading(place, (name,), task, images=URL_NAMES, imageless=True)
             except SourceError:
                 continue
         if found:
             try:
-                return table.reading(place, tuple(found), task, images=URL_NAMES)
+                return table.reading(place, tuple(found), task, images=URL_NAMES, imageless=True)
             except SourceError as error:
                 return error
     return None

@@ -20,7 +20,7 @@ import polars as pl
 
 from mimic_core.base.config import Task
 from mimic_core.base.errors import SourceError
-from mimic_core.base.schema import Locator, Sample, Skip
+from mimic_core.base.schema import NO_IMAGE, Locator, Sample, Skip
 from mimic_core.sources.archive import ZipFiles
 from mimic_core.sources.guess import (
     IMAGE_NAMES,
@@ -118,12 +118,14 @@ def reading(
     *,
     images: Sequence[str] = IMAGE_NAMES,
     beside: bool = True,
+    imageless: bool = False,
 ) -> Offer:
     """What the tables ``names`` can be read as; the first decides the columns.
 
     Args:
         images: Names that a column of images may have.
         beside: Whether they are relative to the folder of each table.
+        imageless: Whether a row of captions stays a row where its image is not there.
 
     Raises:
         SourceError: The columns are not clear, or one of the tables lacks them.
@@ -148,7 +150,8 @@ def reading(
     def source(task: Task, column: str) -> TableSource:
         settings = place.settings | {COLUMN_OF[task]: column, "image_column": image}
         own = beside and place.config.image_root is None
-        return TableSource(names, place.images, own, **settings, task=task)
+        bare = imageless and task == "pairs"
+        return TableSource(names, place.images, own, bare, **settings, task=task)
 
     sources = {task: source(task, column) for task, column in texts.items()}
     return Offer(first, sources, texts, clearly_labels(texts.get("labels")))
@@ -158,12 +161,14 @@ def reading(
 class TableSource(Source):
     """The rows of ``tables``, files among the files; their image paths are relative to ``images``.
 
-    ``beside`` says that they are relative to the folder of each table instead.
+    ``beside`` says that they are relative to the folder of each table instead, and ``imageless``
+    that a row whose image is not there stays a row, with its address.
     """
 
     tables: tuple[str, ...]
     images: Files
     beside: bool = True
+    imageless: bool = False
 
     @property
     def root(self) -> Path:
@@ -304,6 +309,10 @@ class TableSource(Source):
     def _locate(self, table: str, name: str) -> Locator:
         try:
             return self._images.locate(self._file(table, name))
+        except ImageError:
+            if not self.imageless:
+                raise
+            return NO_IMAGE
         finally:
             found = self._found.get((table, name))
             if isinstance(found, tuple):
@@ -344,6 +353,8 @@ class TableSource(Source):
         meta, split = row_meta(row), split_of(table, container=True)
         if split and "split" not in meta and len(self.tables) > 1:
             meta["split"] = split
+        if self.imageless and row["image"]:
+            meta[self.image_column or ""] = row["image"]  # its address
         return self.sample(
             key=key,
             shard=shard,

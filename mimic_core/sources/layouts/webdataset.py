@@ -154,6 +154,10 @@ class WebDatasetSource(Source):
         except (DamageError, OSError) as error:
             yield from reader.incomplete()
             yield reader.lost(f"{error}; what follows is lost")
+        yield from self._not_downloaded(path, shard, keys)
+
+    def _not_downloaded(self, path: str, shard: str, keys: set[str]) -> Iterator[Skip]:
+        """Rows of img2dataset's table that are not among the ``keys`` of the shard."""
         yield from img2dataset.failed(self.files, path, shard, keys)
 
 
