@@ -1,6 +1,7 @@
 """The words all rooms share: errors, settings, columns, files, draws, identity, progress."""
 
 __all__ = [
+    "blocks",
     "config",
     "draws",
     "errors",

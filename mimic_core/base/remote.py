@@ -3,8 +3,7 @@
 ``s3://``, ``gs://``, ``az://``, ``https://`` and ``hf://`` are opened by fsspec, each by the
 package that fsspec names for it; credentials and endpoints are those of that package's own
 environment and files. What is read comes in blocks that are kept on disk, up to a limit; those not
-used for longest go first. Any number of processes may share the cache: a block is written under
-another name and renamed, and one that is gone is fetched again.
+used for longest go first (``mimic_core.base.blocks``).
 
 A request that fails is repeated, ``ATTEMPTS`` times in all, with growing pauses. What fails then,
 or is no longer there, is a ``RemoteError`` and not an ``OSError``: it ends the work, which can be
@@ -20,15 +19,13 @@ import os
 import random
 import re
 import stat
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from mimic_core.base import blocks
 from mimic_core.base.errors import ConfigError, MimicError
 
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "https", "http", "hf", "memory")
@@ -36,14 +33,9 @@ ATTEMPTS = 6
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds; about 16 in all
 BLOCK = 1 << 20  # bytes
 AHEAD = 8  # blocks that are fetched at once where a file is read forwards
-CACHE_GIB = 20
-CACHE_VARIABLE, LIMIT_VARIABLE = "MIMICSCOPE_CACHE", "MIMICSCOPE_CACHE_LIMIT"
 _TIMEOUT = 60  # seconds until a silent connection counts as broken
 _PAUSE: Callable[[float], None] = time.sleep
 _URL = re.compile(rf"^({'|'.join(SCHEMES)}):/(/?)")
-_SWEEP_SHARE = 20  # the cache is looked through after each 20th of its limit is written
-_AFTER_SWEEP = 0.9
-_TOUCH_SECONDS = 60.0
 T = TypeVar("T")
 
 
@@ -255,29 +247,29 @@ def _require_info(url: str) -> Info:
 
 def _read(url: str, info: Info, start: int, stop: int, *, ahead: int = 1) -> bytes:
     """The bytes from ``start`` to ``stop``, whose blocks are kept."""
-    cache = _cache()
+    cache = blocks.kept_here()
     key = hashlib.sha256(f"{url}\n{info.size}\n{info.version}".encode()).hexdigest()
     first, last = start // BLOCK, (stop - 1) // BLOCK
-    blocks = {
+    found = {
         number: kept
         for number in range(first, last + 1)
         if (kept := cache.get(key, number, _length(info, number))) is not None
     }
     final = min(max(last, first + ahead - 1), (info.size - 1) // BLOCK)
     for number in range(first, last + 1):
-        if number in blocks:
+        if number in found:
             continue
         end = number
         while end < min(final, number + AHEAD - 1) and not (
-            end + 1 in blocks or (end >= last and cache.has(key, end + 1))
+            end + 1 in found or (end >= last and cache.has(key, end + 1))
         ):
             end += 1
         data = _fetch(url, number * BLOCK, min((end + 1) * BLOCK, info.size))
         for place in range(number, end + 1):
             offset = (place - number) * BLOCK
-            blocks[place] = data[offset : offset + BLOCK]
-            cache.put(key, place, blocks[place])
-    joined = b"".join(blocks[number] for number in range(first, last + 1))
+            found[place] = data[offset : offset + BLOCK]
+            cache.put(key, place, found[place])
+    joined = b"".join(found[number] for number in range(first, last + 1))
     return joined[start - first * BLOCK : stop - first * BLOCK]
 
 
@@ -371,101 +363,3 @@ def _filesystem(scheme: str) -> Any:
             next_step="pip install s3fs (s3://), gcsfs (gs://), adlfs (az://), aiohttp (https://) "
             "or huggingface_hub (hf://)",
         ) from error
-
-
-class BlockCache:
-    """Blocks of files on disk, at most ``limit`` bytes of them; those used last stay.
-
-    Args:
-        root: Its folder, which nothing else may lie in.
-    """
-
-    def __init__(self, root: Path, limit: int) -> None:
-        self._root = root
-        self._limit = limit
-        self._unswept = limit  # so that the first block looks at what others have left
-        self._lock = threading.Lock()
-
-    def get(self, key: str, number: int, length: int) -> bytes | None:
-        """A block of just that length, if it is there."""
-        path = self._path(key, number)
-        try:
-            data = path.read_bytes()
-            if time.time() - path.stat().st_mtime > _TOUCH_SECONDS:
-                os.utime(path)
-        except OSError:
-            return None
-        return data if len(data) == length else None
-
-    def has(self, key: str, number: int) -> bool:
-        """Whether there is such a block, of whatever length."""
-        return self._path(key, number).exists()
-
-    def put(self, key: str, number: int, data: bytes) -> None:
-        """Keep a block. A cache that cannot be written keeps none, and all is read as before."""
-        path = self._path(key, number)
-        with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                file.write(data)
-            Path(file.name).replace(path)
-        with self._lock:
-            self._unswept += len(data)
-            due = self._unswept * _SWEEP_SHARE > self._limit
-            self._unswept = 0 if due else self._unswept
-        if due:
-            self.sweep()
-
-    def sweep(self) -> None:
-        """Remove what was not used for longest, where there is too much."""
-        found = sorted(_files(self._root))
-        total = sum(size for _, size, _ in found)
-        if total <= self._limit:
-            return
-        for _, size, path in found:
-            path.unlink(missing_ok=True)  # another process may have been quicker
-            total -= size
-            if total <= self._limit * _AFTER_SWEEP:
-                return
-
-    def _path(self, key: str, number: int) -> Path:
-        return self._root / key[:2] / key / str(number)
-
-
-def _files(root: Path) -> Iterable[tuple[float, int, Path]]:
-    """When each file below was used last, its size, and where it is."""
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = Path(folder) / name
-            with suppress(OSError):
-                status = path.stat()
-                yield status.st_mtime, status.st_size, path
-
-
-def _cache() -> BlockCache:
-    root = os.environ.get(CACHE_VARIABLE)
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return _opened_cache(root or str(base / "mimicscope" / "remote"), _limit_bytes())
-
-
-@lru_cache(maxsize=4)
-def _opened_cache(root: str, limit: int) -> BlockCache:
-    return BlockCache(Path(root), limit)
-
-
-def _limit_bytes() -> int:
-    text = os.environ.get(LIMIT_VARIABLE, str(CACHE_GIB))
-    try:
-        return max(1, int(float(text) * (1 << 30)))
-    except (ValueError, OverflowError) as error:
-        raise ConfigError(
-            "the limit of the cache is no number",
-            got=f"{LIMIT_VARIABLE}={text}",
-            allowed=f"GiB, such as {CACHE_GIB}",
-            next_step="correct or unset that variable",
-        ) from error
-
-
-def limit_cache(gib: float) -> None:
-    """Set the limit of the cache for this process and those that it starts."""
-    os.environ[LIMIT_VARIABLE] = str(gib)

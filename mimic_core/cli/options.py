@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
+from mimic_core.base.blocks import limit_cache
 from mimic_core.base.config import (
     Frozen,
     HeadConfig,
@@ -27,7 +28,6 @@ from mimic_core.base.config import (
 )
 from mimic_core.base.errors import printable
 from mimic_core.base.fields import Setting, setting
-from mimic_core.base.remote import limit_cache
 from mimic_core.base.specification import default_temperature
 from mimic_core.jobs.options import JobOptions
 from mimic_core.proofs.settings import ProveConfig

@@ -19,10 +19,10 @@ from typing import Self
 import polars as pl
 
 from mimic_core.base import progress as meter
+from mimic_core.base.blocks import limit_cache
 from mimic_core.base.config import RunConfig
 from mimic_core.base.errors import Interrupted, JobError, MimicError
 from mimic_core.base.progress import Meter, Progress
-from mimic_core.base.remote import limit_cache
 from mimic_core.export.record import ExportRequest
 from mimic_core.jobs.options import JobOptions
 from mimic_core.jobs.processes import environment

@@ -10,7 +10,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from mimic_core.base import remote
+from mimic_core.base import blocks, remote
 
 BUCKET = "pools"
 
@@ -33,7 +33,7 @@ def bucket(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_DEFAULT_REGION": "us-east-1",
-        remote.CACHE_VARIABLE: str(tmp_path / "cache"),
+        blocks.CACHE_VARIABLE: str(tmp_path / "cache"),
     }.items():
         monkeypatch.setenv(name, value)
     client = boto3.client("s3", endpoint_url=s3_server)

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimic_core.base import remote
+from mimic_core.base import blocks, remote
+from mimic_core.base.blocks import BlockCache
 from mimic_core.base.errors import ConfigError, SourceError
-from mimic_core.base.remote import BlockCache, RemoteError, RemotePath, as_place, is_remote
+from mimic_core.base.remote import RemoteError, RemotePath, as_place, is_remote
 from tests.core.buckets import Bucket, bucket, s3_server
 
 __all__ = ["bucket", "s3_server"]  # fixtures
@@ -90,7 +91,7 @@ def test_whatever_is_asked_is_what_is_there(spans: list[tuple[int, int]]) -> Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(remote, "BLOCK", 512)
         patch.setattr(remote, "_fetch", lambda _, start, stop: data[start:stop])
-        patch.setattr(remote, "_cache", lambda: Kept(Path(), 1))
+        patch.setattr(blocks, "kept_here", lambda: Kept(Path(), 1))
         patch.setitem(remote._KNOWN, "s3://a/b", info)
         path = RemotePath.of("s3://a/b")
         with path.open("rb") as file:
@@ -224,8 +225,9 @@ def test_a_cache_that_cannot_be_written_keeps_nothing_and_all_is_read(
 
 
 def test_the_limit_is_gib_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    remote.limit_cache(0.5)
-    assert remote._limit_bytes() == 1 << 29
-    monkeypatch.setenv(remote.LIMIT_VARIABLE, "much")
+    monkeypatch.setenv(blocks.LIMIT_VARIABLE, "20")  # put back at the end
+    blocks.limit_cache(0.5)
+    assert blocks._limit_bytes() == 1 << 29
+    monkeypatch.setenv(blocks.LIMIT_VARIABLE, "much")
     with pytest.raises(ConfigError, match="limit of the cache"):
-        remote._limit_bytes()
+        blocks._limit_bytes()
