@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import zlib
 from collections.abc import Callable
@@ -23,11 +24,19 @@ from mimic_core.sources.tarmembers import DamageError
 
 FAILURES = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, ValueError)
 
+_CHUNK = 1024 * 1024
+
+
+def _open_zstd(path: str) -> io.BufferedReader:
+    """A file of zstd; read into a buffer of ours, for pyarrow's own is lost with each failure."""
+    return io.BufferedReader(pa.input_stream(path, compression="zstd"), _CHUNK)
+
+
 _OPENERS: dict[str, Callable[[str], Any]] = {
     ".tar.gz": gzip.open,
     ".tgz": gzip.open,
-    ".tar.zst": lambda path: pa.input_stream(path, compression="zstd"),
-    ".tzst": lambda path: pa.input_stream(path, compression="zstd"),
+    ".tar.zst": _open_zstd,
+    ".tzst": _open_zstd,
     ".tar.bz2": bz2.open,
     ".tbz2": bz2.open,
     ".tar.xz": lzma.open,
@@ -40,7 +49,6 @@ _OPENERS: dict[str, Callable[[str], Any]] = {
 PACKED_SUFFIXES = tuple(suffix for suffix in _OPENERS if ".mds" not in suffix)
 
 _WINDOW = 1024 * 1024  # bytes behind the present place that can be read again
-_CHUNK = 1024 * 1024
 _FREE_BYTES = 64 * 1024 * 1024  # below this a high ratio does no harm
 _OPEN_FILES = 4
 
@@ -87,8 +95,7 @@ class PackedFile:
     def _unpack(self) -> bool:
         """Unpack the next bytes into the window; whether there were any."""
         try:
-            # Of a file that is cut off, ``read`` would give nothing at all.
-            chunk = getattr(self._stream, "read1", self._stream.read)(_CHUNK)
+            chunk = self._stream.read1(_CHUNK)  # of a file that is cut off, read gives nothing
         except FAILURES as error:
             raise DamageError(f"it cannot be unpacked: {error}") from error
         self._end += len(chunk)
