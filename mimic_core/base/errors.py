@@ -10,6 +10,7 @@ import difflib
 import errno
 import reprlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 _MISSING = object()
 _SHORT = reprlib.Repr()
@@ -51,6 +52,10 @@ class MimicError(Exception):
         self.next_step = next_step
         super().__init__(str(self))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An error of an image reader passes whole to the process that waits for it."""
+        return _revived, (type(self), self.__dict__)
+
     def __str__(self) -> str:
         parts = [self.problem]
         if self.got is not None:
@@ -58,6 +63,14 @@ class MimicError(Exception):
         if self.allowed is not None:
             parts.append(f"allowed: {self.allowed}")
         return f"{'; '.join(parts)}. Next step: {self.next_step}"
+
+
+def _revived(kind: type[MimicError], parts: dict[str, Any]) -> MimicError:
+    """An error of its stored parts, whose value is text already."""
+    error = kind.__new__(kind)
+    error.__dict__.update(parts)
+    error.args = (str(error),)
+    return error
 
 
 class ConfigError(MimicError):

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import polars as pl
@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mimic_core.base.errors import MimicError
 from mimic_core.base.schema import Locator, Skip
 from mimic_core.models.building import Tokenizer
 from mimic_core.sources.images import ImageError, decode_image
-from mimic_core.sources.reading import read_image
+from mimic_core.sources.path import Presence
+from mimic_core.sources.reading import PoolReader
 
 # Below this many samples, starting worker processes costs more than they save.
 MIN_SAMPLES_FOR_WORKERS = 4096
@@ -84,20 +86,30 @@ class SampleLoader:
     """Reads, decodes, preprocesses and tokenises indexed samples; picklable.
 
     Args:
-        root: Folder to which the locators are relative.
+        root: Folder to which the locators are relative; it must be there.
         preprocess: RGB image to tensor (3, H, W).
         tokenizer: Captions to tokens (B, L); None for labelled images.
+        places: The folders of the pools that lie below ``root``, where there are several.
     """
 
     def __init__(
-        self, root: Path, preprocess: Callable[[Any], Tensor], tokenizer: Tokenizer | None
+        self,
+        root: Path,
+        preprocess: Callable[[Any], Tensor],
+        tokenizer: Tokenizer | None,
+        *,
+        places: Sequence[Path] = (),
     ) -> None:
-        self._root = root
+        self._reader = PoolReader(root, tuple(map(Presence.of, places or (root,))))
         self._preprocess = preprocess
         self._tokenizer = tokenizer
 
     def load(self, rows: pl.DataFrame) -> LoadedBatch:
-        """The readable ones of ``rows``, an index table or a part of one."""
+        """The readable ones of ``rows``, an index table or a part of one.
+
+        Raises:
+            SourceError: The pool is away.
+        """
         images: list[Tensor] = []
         skips: list[Skip] = []
         known: dict[Locator, int | ImageError] = {}
@@ -127,8 +139,8 @@ class SampleLoader:
         )
 
     def read(self, locator: Locator) -> bytes:
-        """The bytes of one image; raises ``ImageError``."""
-        return read_image(self._root, locator)
+        """The bytes of one image; raises as ``PoolReader.read``."""
+        return self._reader.read(locator)
 
     def prepare(self, data: bytes) -> tuple[Tensor, tuple[int, int]]:
         """An image as the model wants it (3, H, W), and its own size; raises ``ImageError``."""
@@ -199,9 +211,13 @@ def default_workers(samples: int, *, sharing: int = 1) -> int:
 def load_batches(
     dataset: Dataset[AnyLoaded], *, workers: int, device: torch.device
 ) -> Iterator[AnyLoaded]:
-    """The dataset's batches in order, on ``device``; copies overlap with computation on CUDA."""
+    """The dataset's batches in order, on ``device``; copies overlap with computation on CUDA.
+
+    Raises:
+        MimicError: What the dataset raises, whichever process it was in.
+    """
     loader = DataLoader(
-        dataset,
+        _Told(dataset),
         batch_size=None,
         num_workers=workers,
         # Fresh interpreters: forked children of a process that uses polars or CUDA can hang.
@@ -211,9 +227,32 @@ def load_batches(
         worker_init_fn=_quiet_worker if workers else None,
     )
     if device.type != "cuda":
-        yield from (batch.to(device) for batch in loader)
+        yield from (batch.to(device) for batch in _raised(loader))
         return
-    yield from _prefetched(loader, device)
+    yield from _prefetched(_raised(loader), device)
+
+
+class _Told(Dataset[Any], Generic[AnyLoaded]):
+    """A dataset whose errors come as items: torch would make text of those of another process."""
+
+    def __init__(self, dataset: Dataset[AnyLoaded]) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)  # type: ignore[arg-type]  # all of ours have a length
+
+    def __getitem__(self, number: int) -> AnyLoaded | MimicError:
+        try:
+            return self._dataset[number]
+        except MimicError as error:
+            return error
+
+
+def _raised(items: Iterable[AnyLoaded | MimicError]) -> Iterator[AnyLoaded]:
+    for item in items:
+        if isinstance(item, MimicError):
+            raise item
+        yield item
 
 
 def _prefetched(batches: Iterable[AnyLoaded], device: torch.device) -> Iterator[AnyLoaded]:
