@@ -53,8 +53,8 @@ class MimicError(Exception):
         super().__init__(str(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """So that one can come from a worker process; ``got`` is text already."""
-        return _again, (type(self), self.problem, self.got, self.allowed, self.next_step)
+        """An error of an image reader passes whole to the process that waits for it."""
+        return _revived, (type(self), self.__dict__)
 
     def __str__(self) -> str:
         parts = [self.problem]
@@ -65,11 +65,10 @@ class MimicError(Exception):
         return f"{'; '.join(parts)}. Next step: {self.next_step}"
 
 
-def _again(
-    kind: type[MimicError], problem: str, got: str | None, allowed: str | None, next_step: str
-) -> MimicError:
-    error = kind(problem, allowed=allowed, next_step=next_step)
-    error.got = got
+def _revived(kind: type[MimicError], parts: dict[str, Any]) -> MimicError:
+    """An error of its stored parts, whose value is text already."""
+    error = kind.__new__(kind)
+    error.__dict__.update(parts)
     error.args = (str(error),)
     return error
 

@@ -6,8 +6,10 @@ import errno
 import json
 import math
 import os
+import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +21,7 @@ from mimic_core.base.schema import ROW_GROUP_ROWS, SCHEMA_VERSION
 
 MAX_JSON = 64 << 20  # bytes; a manifest names each kept uid nowhere but in its recipe
 RESCORE = "delete that folder and score the pool again"
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 _SPARE_FILES = 256  # for image readers, tables and whatever else opens files beside the maps
 
 
@@ -156,10 +159,31 @@ def read_record(path: Path, what: str) -> dict[str, Any]:
 
 def write_parquet(path: Path, frame: pl.DataFrame) -> None:
     """Write ``frame`` atomically, zstd-compressed, in row groups that stream."""
-    write_atomic(
-        path,
-        lambda file: frame.write_parquet(file, compression="zstd", row_group_size=ROW_GROUP_ROWS),
-    )
+    with _said_by_the_system(path):
+        write_atomic(
+            path,
+            lambda file: frame.write_parquet(
+                file, compression="zstd", row_group_size=ROW_GROUP_ROWS
+            ),
+        )
+
+
+def write_draft(path: Path, frame: pl.DataFrame) -> None:
+    """Write ``frame`` for this process alone: neither flushed to disk nor renamed."""
+    with _said_by_the_system(path):
+        frame.write_parquet(path)
+
+
+@contextmanager
+def _said_by_the_system(path: Path) -> Iterator[None]:
+    """Polars tells of a full disk as of a computation; here it is the ``OSError`` that it was."""
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        number = _SYSTEM_ERROR.search(str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def allow_open_files(count: int) -> None:

@@ -34,6 +34,7 @@ from mimic_core.models.preprocessing import image_transform
 from mimic_core.runs.featureset import FEATURES_DIR, FeatureSet, locate
 from mimic_core.sources.images import DECODER
 from mimic_core.sources.index import build_index
+from mimic_core.sources.path import Presence
 from mimic_core.sources.source import Source
 
 # Samples per forward pass. Part of the result's bytes (float sums depend on it), so not a setting.
@@ -116,6 +117,9 @@ def fill(
 ) -> None:
     """Fill every target with what it lacks, in one pass over the images of the missing shards.
 
+    Raises:
+        SourceError: The pool is away, or has changed since it was indexed.
+
     Args:
         index: The feature set whose index names the samples (itself one of the targets, or filled).
         model: Gives preprocessing and tokenizer.
@@ -129,6 +133,7 @@ def fill(
     progress.phase("images", total, done=total - left)
     if not missing:
         return
+    presences = [Presence.of(part.root) for part in source.parts.values()]
     images, loader = _images_of(index, targets), loader_for(source, model)
     size, plans = ENCODE_BATCH[device.type], []
     for shard in missing:
@@ -151,6 +156,32 @@ def fill(
         if portion.plan.last_of_shard:
             work.store()
             work = None
+    for presence in presences:
+        presence.require()
+    _require_unchanged(source, index, targets, missing)
+
+
+def _require_unchanged(
+    source: Source, index: FeatureSet, targets: Sequence[Target], read: Sequence[str]
+) -> None:
+    """Refuse a pool that has changed since it was indexed: its images may be others by now.
+
+    What was just ``read`` of it is forgotten, so that nothing is made of it if the pool comes back.
+
+    Raises:
+        SourceError: It has changed.
+    """
+    if source.fingerprint() == index.info["fingerprint"]:
+        return
+    for target in targets:
+        for shard in read:
+            target.features.forget_shard(shard)
+    raise SourceError(
+        "the pool has changed while its images were read",
+        got=str(source.root),
+        allowed="files that stay as they are while a run is made of them",
+        next_step="wait until nothing writes there, and run the same command again",
+    )
 
 
 def _require_images(indexed: dict[str, Any], config: SourceConfig) -> None:
@@ -199,7 +230,8 @@ def _images_of(index: FeatureSet, targets: Sequence[Target]) -> PoolImages:
 def loader_for(source: Source, model: LoadedModel) -> SampleLoader:
     """Loads samples of ``source`` as ``model`` wants them."""
     tokenizer = model.tokenizer if source.task == "pairs" else None
-    return SampleLoader(source.root, image_transform(model.preprocessing), tokenizer)
+    places = [part.root for part in source.parts.values()]
+    return SampleLoader(source.root, image_transform(model.preprocessing), tokenizer, places=places)
 
 
 def versions() -> dict[str, str]:

@@ -21,7 +21,8 @@ from mimic_core.base.errors import MimicError
 from mimic_core.base.schema import Locator, Skip
 from mimic_core.models.building import Tokenizer
 from mimic_core.sources.images import ImageError, decode_image
-from mimic_core.sources.reading import read_image
+from mimic_core.sources.path import Presence
+from mimic_core.sources.reading import PoolReader
 
 # Below this many samples, starting worker processes costs more than they save.
 MIN_SAMPLES_FOR_WORKERS = 4096
@@ -85,20 +86,30 @@ class SampleLoader:
     """Reads, decodes, preprocesses and tokenises indexed samples; picklable.
 
     Args:
-        root: Folder to which the locators are relative.
+        root: Folder to which the locators are relative; it must be there.
         preprocess: RGB image to tensor (3, H, W).
         tokenizer: Captions to tokens (B, L); None for labelled images.
+        places: The folders of the pools that lie below ``root``, where there are several.
     """
 
     def __init__(
-        self, root: Path, preprocess: Callable[[Any], Tensor], tokenizer: Tokenizer | None
+        self,
+        root: Path,
+        preprocess: Callable[[Any], Tensor],
+        tokenizer: Tokenizer | None,
+        *,
+        places: Sequence[Path] = (),
     ) -> None:
-        self._root = root
+        self._reader = PoolReader(root, tuple(map(Presence.of, places or (root,))))
         self._preprocess = preprocess
         self._tokenizer = tokenizer
 
     def load(self, rows: pl.DataFrame) -> LoadedBatch:
-        """The readable ones of ``rows``, an index table or a part of one."""
+        """The readable ones of ``rows``, an index table or a part of one.
+
+        Raises:
+            SourceError: The pool is away.
+        """
         images: list[Tensor] = []
         skips: list[Skip] = []
         known: dict[Locator, int | ImageError] = {}
@@ -128,8 +139,8 @@ class SampleLoader:
         )
 
     def read(self, locator: Locator) -> bytes:
-        """The bytes of one image; raises ``ImageError``."""
-        return read_image(self._root, locator)
+        """The bytes of one image; raises as ``PoolReader.read``."""
+        return self._reader.read(locator)
 
     def prepare(self, data: bytes) -> tuple[Tensor, tuple[int, int]]:
         """An image as the model wants it (3, H, W), and its own size; raises ``ImageError``."""

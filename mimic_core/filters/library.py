@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mimic_core.base import files
-from mimic_core.base.errors import FilterError
+from mimic_core.base.errors import FilterError, file_remedy
 from mimic_core.filters import uid_lists, yaml_text
 from mimic_core.filters.recipe import Recipe
 
@@ -184,7 +184,7 @@ def _name_taken(name: str) -> FilterError:
 
 def _not_written(path: Path, error: OSError) -> FilterError:
     return FilterError(
-        f"the recipe cannot be written ({error})",
+        f"the recipe cannot be written ({error.strerror or error})",
         got=str(path),
-        next_step="check that the folder exists and can be written to",
+        next_step=file_remedy(error),
     )

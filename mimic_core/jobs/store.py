@@ -2,11 +2,13 @@
 
 One row is one configuration, so starting it twice gives the same job and two workers never own
 the same run. A worker proves that it is alive by a heartbeat, never by its process number, which
-the system may give to another process.
+the system may give to another process. A heartbeat from the future is one from before the clock was
+set back: a living worker corrects it with its next beat.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 import time
@@ -14,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from mimic_core.base.errors import JobError
+from mimic_core.base.errors import JobError, file_remedy
 from mimic_core.base.identity import canonical_json, digest
 from mimic_core.jobs.options import JobOptions
 from mimic_core.jobs.record import ACTIVE, Failure, Job, JobConfig, JobStatus, Report, parse_config
@@ -55,6 +57,13 @@ _SET_RUN_DIR = """
 UPDATE jobs SET run_dir = ? WHERE job_id = ? AND attempt = ? AND status = 'running'
 """
 
+_ERRNO = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+    sqlite3.SQLITE_PERM: errno.EACCES,
+}
+
 
 class JobStore:
     """The job table of one runs root. Cheap to make; any number of processes may share the file.
@@ -82,7 +91,11 @@ class JobStore:
         return self.path.parent
 
     def jobs(self) -> list[Job]:
-        """All jobs, newest first."""
+        """All jobs, newest first.
+
+        Raises:
+            JobError: The table cannot be read; so does every other method.
+        """
         if not self.path.exists():
             return []
         with self._connection() as db:
@@ -190,7 +203,7 @@ class JobStore:
 
     def _job(self, row: sqlite3.Row) -> Job:
         status: JobStatus = row["status"]
-        if status in ACTIVE and self._clock() - row["heartbeat"] > self._stale_seconds:
+        if status in ACTIVE and abs(self._clock() - row["heartbeat"]) > self._stale_seconds:
             status = "stale"
         names = [name for name in Report.model_fields if name != "notes"]
         return Job(
@@ -222,11 +235,30 @@ class JobStore:
     def _connection(self) -> Iterator[sqlite3.Connection]:
         # One connection per use: they must not be shared by threads, and opening takes 0.1 ms.
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)) as db:
-            db.row_factory = sqlite3.Row
-            db.execute("PRAGMA synchronous = NORMAL")  # safe with WAL; spares a flush per beat
-            _prepare(db, self.path)
-            yield db
+        try:
+            with closing(
+                sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            ) as db:
+                db.row_factory = sqlite3.Row
+                db.execute("PRAGMA synchronous = NORMAL")  # safe with WAL; spares a flush per beat
+                _prepare(db, self.path)
+                yield db
+        except sqlite3.Error as error:
+            raise _refused(self.path, error) from error
+
+
+def _refused(path: Path, error: sqlite3.Error) -> JobError:
+    """What SQLite has said, with what a person can do about it."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # of an extended code, the kind
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
+        next_step = f"delete {path}; runs are kept"
+    elif code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        next_step = "try again when the other processes that use it have less to write"
+    elif code == sqlite3.SQLITE_IOERR:  # also of a full disk, where its shared memory cannot grow
+        next_step = "see that the disk is there and has some space, and try again"
+    else:
+        next_step = file_remedy(OSError(_ERRNO.get(code, 0), str(error)))
+    return JobError(f"the job table cannot be used: {error}", got=str(path), next_step=next_step)
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:

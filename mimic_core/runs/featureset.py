@@ -334,6 +334,10 @@ class FeatureSet:
         files.write_parquet(self._file("skipped", shard), skipped)
         files.write_parquet(self._file("samples", shard), samples)
 
+    def forget_shard(self, shard: str) -> None:
+        """Make a finished shard unfinished, so that it is read anew."""
+        self._file("samples", shard).unlink(missing_ok=True)
+
     def array_file(self, shard: str, name: str) -> Path:
         """Path of one stored array."""
         return self.path / "arrays" / f"{shard}.{name}.npy"

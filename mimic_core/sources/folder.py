@@ -21,6 +21,7 @@ from typing import IO, Any
 from mimic_core.base.errors import SourceError
 from mimic_core.base.schema import Locator
 from mimic_core.sources.images import ImageError, regular_size, require_within, safe_relative
+from mimic_core.sources.path import raise_away
 from mimic_core.sources.source import IMAGE_SUFFIXES, Lean, Listing, Unusable, check_size
 from mimic_core.sources.texts import TEXT_SUFFIXES, printable
 
@@ -76,6 +77,7 @@ class FolderFiles(Lean):
         try:
             return (self.root / clean).read_bytes()
         except OSError as error:
+            raise_away(error, self.root)
             raise Unusable("bad_metadata", f"{name}: {error.strerror}") from error
 
     def locate(self, name: str) -> Locator:
@@ -104,6 +106,7 @@ class FolderFiles(Lean):
         try:
             status = path.lstat()
         except (OSError, ValueError) as error:
+            raise_away(error, self.root)
             raise ImageError("missing_image", f"{name}: {_reason(error)}") from error
         if folder not in self._inside or stat.S_ISLNK(status.st_mode):
             if not self.may_follow(path):

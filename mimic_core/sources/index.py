@@ -33,6 +33,7 @@ from mimic_core.base.schema import (
     Sample,
     Skip,
 )
+from mimic_core.sources.path import Presence
 from mimic_core.sources.pools import uid_apart
 from mimic_core.sources.source import Source
 from mimic_core.sources.tables.columns import (
@@ -89,7 +90,8 @@ def build_index(
         What the index holds and what was met (``reading``), for the feature set's description.
 
     Raises:
-        SourceError: Not one sample of the pool can be scored, or its metadata is unusable.
+        SourceError: Not one sample of the pool can be scored, or its metadata is unusable, or the
+            pool is away (``path``).
         Interrupted: ``progress.check`` asked to stop; the index begins anew next time.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -262,6 +264,7 @@ def _draft(source: Source, folder: Path, progress: Progress) -> _Survey:
     survey = _Survey()
     for pool in source.parts.values():
         pool.notes.clear()  # of a preview, which would count twice
+    presences = [Presence.of(pool.root) for pool in source.parts.values()]
     progress.phase("index", len(source.shards), unit="shards")
     for position, shard in enumerate(source.shards):
         rows = source.index(shard)
@@ -271,15 +274,17 @@ def _draft(source: Source, folder: Path, progress: Progress) -> _Survey:
             progress.check()
             chunk = list(itertools.islice(rows, CHUNK_ROWS))
             samples = _sample_frame([row for row in chunk if isinstance(row, Sample)])
-            samples.write_parquet(folder / f"{position}.{part:05d}.samples")
+            files.write_draft(folder / f"{position}.{part:05d}.samples", samples)
             words.append(draws.uid_words(samples["uid"]))
             bare.append((samples["image_kind"] == NO_IMAGE.kind).to_numpy())
             skips.append(_skip_frame([row for row in chunk if isinstance(row, Skip)]))
             survey.add_columns(samples)
             if len(chunk) < CHUNK_ROWS:
                 break
+        for presence in presences:
+            presence.require()  # else all that follows would be a skip, and for good
         skipped = pl.concat(skips)
-        skipped.write_parquet(folder / f"{position}.skipped")
+        files.write_draft(folder / f"{position}.skipped", skipped)
         survey.reasons.append(Counter(skipped["reason"].to_list()))
         survey.words.append(np.concatenate(words))
         survey.bare.append(np.concatenate(bare))

@@ -23,7 +23,10 @@ from mimic_core.sources.limits import MAX_RATIO
 from mimic_core.sources.source import FileState
 from mimic_core.sources.tarmembers import DamageError
 
-FAILURES = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, ValueError)
+FAILURES = (
+    *(OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, ValueError),
+    MemoryError,  # of an xz whose header asks for a dictionary of gigabytes
+)
 
 _CHUNK = 1024 * 1024
 
@@ -33,6 +36,11 @@ def _open_zstd(path: str) -> io.BufferedReader:
     return io.BufferedReader(pa.input_stream(path, compression="zstd"), _CHUNK)
 
 
+def _open_xz(path: str) -> lzma.LZMAFile:
+    """A file of xz; lzma's older format has no signature, so any bytes would pass for it."""
+    return lzma.LZMAFile(path, format=lzma.FORMAT_XZ)
+
+
 _OPENERS: dict[str, Callable[[str], Any]] = {
     ".tar.gz": gzip.open,
     ".tgz": gzip.open,
@@ -40,12 +48,12 @@ _OPENERS: dict[str, Callable[[str], Any]] = {
     ".tzst": _open_zstd,
     ".tar.bz2": bz2.open,
     ".tbz2": bz2.open,
-    ".tar.xz": lzma.open,
-    ".txz": lzma.open,
+    ".tar.xz": _open_xz,
+    ".txz": _open_xz,
     # Of Mosaic's shards.
     ".mds.gz": gzip.open,
     ".mds.bz2": bz2.open,
-    ".mds.zstd": lambda path: pa.input_stream(path, compression="zstd"),
+    ".mds.zstd": _open_zstd,
 }
 PACKED_SUFFIXES = tuple(suffix for suffix in _OPENERS if ".mds" not in suffix)
 

@@ -1,11 +1,19 @@
-"""Where a pool is; needs nothing heavy, so that a wrong path is said at once."""
+"""Where a pool is, and whether it is still there; needs nothing heavy, so that it is said at once.
+
+A file that cannot be read is a skip. A disk or network share that is away is none: its samples
+would be lost for good, since a skip is stored as a finding about the pool. So what the system says
+about the place, and not about the file, ends the work with a message; the same command goes on
+later.
+"""
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mimic_core.base.config import SourceConfig
@@ -23,6 +31,15 @@ MAX_FILES = 1_000_000  # that a pattern may name
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
 MARKS = re.compile(r"[*?\[{]")
+_AWAY = {
+    getattr(errno, name)
+    for name in (
+        *("ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN"),
+        *("ENETUNREACH", "ENETRESET", "ECONNRESET", "ECONNABORTED", "ECONNREFUSED", "EREMOTEIO"),
+        *("ENODEV", "ENXIO", "ENOLINK", "ECOMM", "EMFILE", "ENFILE", "ENOMEM"),
+    )
+    if hasattr(errno, name)  # not every system has them all
+}
 _SPECIAL = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
@@ -134,3 +151,60 @@ def _parts(inside: str) -> list[str]:
     step = 1 if last >= first else -1
     width = len(found[1]) if found[1].startswith("0") or len(found[1]) == len(found[2]) else 0
     return [str(number).zfill(width) for number in range(first, last + step, step)]
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """The folder of a pool as it was when the pool was opened: file system and number in it.
+
+    A share that is gone leaves another folder in its place, mostly an empty one.
+    """
+
+    root: Path
+    place: tuple[int, int]
+
+    @classmethod
+    def of(cls, root: Path) -> Presence:
+        """The folder as it is now; raises ``SourceError`` where it is not there."""
+        try:
+            status = root.stat()
+        except OSError as error:
+            raise away(root, error) from error
+        return cls(root, (status.st_dev, status.st_ino))
+
+    def require(self) -> None:
+        """Refuse to go on where the folder is not the one it was.
+
+        Raises:
+            SourceError: It is gone, or another one is in its place.
+        """
+        if Presence.of(self.root).place != self.place:
+            raise away(self.root, OSError(errno.ENODEV, "another folder is in its place"))
+
+
+def system_error(error: BaseException | None) -> OSError | None:
+    """What the system said, where that is at the bottom of ``error``."""
+    while error is not None and not (isinstance(error, OSError) and error.errno is not None):
+        error = error.__cause__
+    return error
+
+
+def raise_away(error: BaseException, root: Path) -> None:
+    """Refuse to go on where ``error`` speaks of the place of the pool, and not of a file in it.
+
+    Raises:
+        SourceError: It does.
+    """
+    said = system_error(error)
+    if said is not None and said.errno in _AWAY:
+        raise away(root, said) from error
+
+
+def away(root: Path, said: OSError) -> SourceError:
+    """The refusal of a pool that cannot be read just now."""
+    return SourceError(
+        f"the pool cannot be read any more: {said.strerror or said}",
+        got=str(said.filename or root),
+        next_step="see that its disk or network share is there, and run the same command again: "
+        "it goes on from what is finished",
+    )

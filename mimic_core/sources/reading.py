@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +21,7 @@ from mimic_core.sources.images import (
     safe_relative,
 )
 from mimic_core.sources.packed import read_packed
+from mimic_core.sources.path import Presence, away, raise_away, system_error
 from mimic_core.sources.tables.arrow import read_cell
 from mimic_core.sources.tables.lancefiles import read_lance_cell
 from mimic_core.sources.tarmembers import DamageError
@@ -135,3 +139,59 @@ class ImageReader:
         if self._file is not None:
             self._file.close()
         self._file, self._path = None, ""
+
+
+@dataclass
+class PoolReader:
+    """Reads the images below a folder, and tells an image that is lost from a pool that is away.
+
+    Picklable; each process that reads has its own.
+    """
+
+    root: Path
+    presences: tuple[Presence, ...]
+    """of the pools whose images they are"""
+    _witness: Locator | None = field(default=None, init=False)  # what could be read last
+
+    def read(self, locator: Locator) -> bytes:
+        """The bytes of one image.
+
+        Raises:
+            ImageError: This image cannot be read, and others can.
+            SourceError: The pool is away (``mimic_core.sources.path``).
+        """
+        root = self.root
+        try:
+            data = read_image(root, locator)
+        except ImageError as error:
+            said = system_error(error)
+            if said is None:
+                raise
+            raise_away(error, root)
+            for presence in self.presences:
+                presence.require()
+            if said.errno == errno.EIO and not self._reads_others(locator):
+                raise away(root, said) from error
+            raise
+        self._witness = locator
+        return data
+
+    def _reads_others(self, lost: Locator) -> bool:
+        """Whether what could be read before can be read from the disk again: then the lost one is
+        damaged, as by a bad sector, and else the disk is away.
+        """
+        witness = self._witness
+        if witness is None or witness == lost:
+            return False
+        path = self.root / witness.path
+        try:
+            with path.open("rb") as file:
+                if hasattr(os, "posix_fadvise"):  # not what the system remembers of it
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                file.seek(witness.offset if witness.kind == "range" else 0)
+                file.read(1)
+        except OSError:
+            return False
+        with suppress(ImageError):
+            return bool(read_image(self.root, witness))
+        return False

@@ -99,8 +99,8 @@ class Spellings:
         One is stripped from all of them, so that two names can never become one file.
         """
         absolute = {_plain(name) for name in self._wanted if _is_absolute(_plain(name))}
-        if not absolute:
-            return []
+        if len({name.startswith("/") for name in absolute}) != 1:
+            return []  # there are none, or those of two systems, which share no folder
         shared = posixpath.commonpath([posixpath.dirname(name) for name in absolute])
         folders = [shared, *map(str, PurePosixPath(shared).parents)]
         return [folder.rstrip("/") + "/" for folder in folders if folder != "."]

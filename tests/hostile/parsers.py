@@ -33,7 +33,9 @@ from PIL import Image
 from mimic_core.base.config import SourceConfig
 from mimic_core.base.errors import MimicError
 from mimic_core.base.schema import SKIP_REASONS, Sample
-from mimic_core.export.export import export, replay
+from mimic_core.export.export import export
+from mimic_core.export.record import replay
+from mimic_core.export.settings import ExportConfig
 from mimic_core.filters.library import read_recipe
 from mimic_core.filters.recipe import Recipe
 from mimic_core.filters.selections import select
@@ -279,7 +281,7 @@ def _lines(data: bytes) -> list[bytes] | None:
 
 
 def _read_rows(data: bytes, folder: Path) -> None:
-    """The input as cells that Python's own ``csv`` writes: each comes back as it was."""
+    """The input as cells that Python's own ``csv`` writes: each comes back, stripped."""
     kind, *cells = data.decode("utf-8", "replace").split("\x1f")
     separator = ",\t;|"[len(kind) % 4]
     rows = [cell for cell in cells if not _like_a_row(cell)]
@@ -296,8 +298,9 @@ def _read_rows(data: bytes, folder: Path) -> None:
     found = [one for shard in source.shards for one in source.index(shard)]
     assert len(found) == len(rows)
     captions = [getattr(one, "caption", None) for one in found]
-    usual = [cell if cell.strip() and len(cell.encode()) <= 16384 else None for cell in rows]
-    assert captions == usual
+    texts = [cell.strip() for cell in rows]
+    usual = [text if text and len(text.encode()) <= 16384 else None for text in texts]
+    assert [one and one.strip() for one in captions] == usual
 
 
 def _like_a_row(cell: str) -> bool:
@@ -462,7 +465,7 @@ def _manifests() -> list[bytes]:
         for recipe in (Recipe(), Recipe.from_yaml("conditions: []")):
             out = folder / f"{len(found)}.csv"
             selection = select(_run(), recipe)
-            made = export(selection, run_table(_run()), _run(), format="csv", out=out)
+            made = export(selection, run_table(_run()), _run(), ExportConfig(format="csv"), out=out)
             found.append(made.manifest.read_bytes())
     return found
 

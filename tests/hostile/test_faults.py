@@ -1,4 +1,4 @@
-"""Faults: a full disk, one that cannot be written, files gone or changed, two drivers, a kill.
+"""Faults: files gone or changed, two drivers, a kill, a clock that jumps (disks: ``test_disks``).
 
 Nothing is half-written, a message says what to do, and running it again ends with the same bytes.
 """
@@ -7,97 +7,31 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mimic_core.base import files
+from mimic_core.base.config import RunConfig, SourceConfig
 from mimic_core.base.errors import RunError
+from mimic_core.base.schema import Locator
 from mimic_core.jobs.options import JobOptions
 from mimic_core.jobs.processes import environment
+from mimic_core.jobs.record import Report
 from mimic_core.jobs.store import JobStore
 from mimic_core.runs import lock
 from mimic_core.runs.lock import only_driver
-from mimic_core.runs.run import Run
+from mimic_core.runs.run import list_runs
+from tests.fakes import fake_run
 from tests.hostile.runner import Hostile
 
-Mount = Callable[..., Path]
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mount]:
-    """Mounts a small disk in memory; skips where that is not allowed."""
-    mounted = []
-
-    def make(options: str = "size=64k") -> Path:
-        place = tmp_path / f"disk-{len(mounted)}"
-        place.mkdir()
-        if not _mount("-t", "tmpfs", "-o", options, "tmpfs", str(place)):
-            pytest.skip("only root may mount a small disk")
-        mounted.append(place)
-        return place
-
-    yield make
-    for place in mounted:
-        assert _run("umount", "-l", str(place))
-
-
-def _mount(*arguments: str) -> bool:
-    return _run("mount", *arguments)
-
-
-def _run(command: str, *arguments: str) -> bool:
-    program = shutil.which(command)
-    if program is None:
-        return False
-    return subprocess.run([program, *arguments], capture_output=True, check=False).returncode == 0
-
-
-# --- disks ---
-
-
-@pytest.mark.parametrize("file_format", ["csv", "jsonl", "parquet"])
-def test_an_export_onto_a_full_disk(
-    hostile: Hostile, run: Run, mount: Mount, file_format: str
-) -> None:
-    disk = mount("size=4k")
-    command = ("export", run.path, "--format", file_format, "--out", disk / f"e.{file_format}")
-    outcome = hostile.refused(*command, writes=disk, says="No space left")
-    assert "free some space" in outcome.err
-    assert list(disk.iterdir()) == []
-
-
-def test_an_export_without_room_for_its_manifest_is_finished_later(
-    hostile: Hostile, run: Run, mount: Mount
-) -> None:
-    disk = mount("nr_inodes=2,size=1m")  # the folder, and one file
-    command = ("export", run.path, "--format", "datacomp", "--out", disk / "e.npy")
-    hostile.refused(*command, writes=disk, says="No space left")
-    assert _mount("-o", "remount,nr_inodes=9", str(disk))
-    hostile.survived(*command, writes=disk)
-    assert {path.name for path in disk.iterdir()} == {"e.npy", "e.npy.manifest.json"}
-    hostile.survived("replay", disk / "e.npy.manifest.json", "--runs", run.path.parent)
-
-
-@pytest.mark.parametrize("command", ["export", "filter"])
-def test_a_disk_that_cannot_be_written(
-    hostile: Hostile, run: Run, mount: Mount, command: str
-) -> None:
-    disk = mount("ro,size=1m")
-    (hostile.root / "r.yaml").write_text("conditions: []\n")
-    arguments = {
-        "export": ("export", run.path, "--format", "csv", "--out", disk / "e.csv"),
-        "filter": ("filter", "r.yaml", run.path, "--out", disk / "e.parquet"),
-    }[command]
-    outcome = hostile.refused(*arguments, writes=disk, says="read-only")
-    assert "choose a place that can be written" in outcome.err
+# --- writing ---
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
@@ -145,6 +79,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from mimic_core.runs.lock import only_driver
+from mimic_core.runs.run import list_runs
 with only_driver(Path(sys.argv[1]), "a-run"):
     print("held", flush=True)
     time.sleep(60)
@@ -215,8 +150,6 @@ def _drive(root: Path, run_id: str = "a-run") -> None:
 
 @pytest.mark.parametrize("jump", [-1e9, -3600.0, 3600.0, 1e9])
 def test_the_job_table_survives_a_clock_that_jumps(tmp_path: Path, jump: float) -> None:
-    from mimic_core.base.config import RunConfig, SourceConfig
-
     times = [1.8e9]
     store = JobStore(tmp_path / "jobs.sqlite", clock=lambda: times[0])
     config = RunConfig.parse({"source": SourceConfig(path="p"), "reference": "r", "probe": {}})
@@ -228,6 +161,30 @@ def test_the_job_table_survives_a_clock_that_jumps(tmp_path: Path, jump: float) 
     assert [one.job_id for one in store.jobs()] == [job.job_id]
 
 
+@pytest.mark.parametrize("jump", [-1e9, -3600.0, 3600.0, 1e9])
+def test_a_worker_that_is_dead_is_known_to_be_after_the_clock_has_jumped(
+    tmp_path: Path, jump: float
+) -> None:
+    times = [1.8e9]
+    store = JobStore(tmp_path / "jobs.sqlite", clock=lambda: times[0])
+    source = SourceConfig(path="p")
+    config = RunConfig.parse({"source": source, "reference": "r", "probe": {}})
+    job = store.claim(store.enqueue(config, JobOptions(), tmp_path)[0].job_id)
+    assert job is not None
+    times[0] += jump
+    assert store.job(job.job_id).status == "stale"
+    assert not store.beat(job, Report())  # it was alive all the same: the next beat says so
+    assert store.job(job.job_id).status == "running"
+
+
+def test_runs_of_a_machine_whose_clock_has_jumped_are_all_listed(tmp_path: Path) -> None:
+    for seed, at in enumerate(["1970-01-01T00:00:00+00:00", "2200-01-01T00:00:00+00:00"]):
+        fake_run(tmp_path, n=4, seed=seed, images=False).update(created_at=at)
+    found = list_runs(tmp_path)
+    assert [run.record.created_at[:4] for run in found.runs] == ["2200", "1970"]
+    assert found.damaged == ()
+
+
 # --- the pool between scoring and looking ---
 
 
@@ -236,8 +193,6 @@ def test_a_pool_that_has_changed_since_it_was_scored(
     hostile: Hostile, tmp_path: Path, fate: str
 ) -> None:
     from app.drawing.pictures import picture
-    from mimic_core.base.schema import Locator
-    from tests.fakes import fake_run
 
     found = fake_run(tmp_path / "runs", n=6)
     row = found.features.samples.row(0, named=True)

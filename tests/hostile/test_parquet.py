@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimic_core.base.errors import MimicError
+from mimic_core.sources.tables import arrow
 from tests.core.sources_pools import items, opened, write_files
 from tests.hostile.pools import PNG, outcome
 from tests.hostile.runner import Hostile
@@ -111,6 +112,33 @@ def test_cells_that_are_no_images_are_skips(hostile: Hostile) -> None:
     content = pa.table({"image": cells, "caption": ["a", "b", "c", "d"]})
     found = hostile.call(outcome, written(hostile.root / "a.parquet", content), hostile.out)
     assert found == {"good": 1, "corrupt_image": 2, "missing_image": 1}
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+def test_a_flipped_bit_is_told_where_the_file_has_checksums(
+    hostile: Hostile, checksums: bool
+) -> None:
+    content = pa.table({"image": [PNG, PNG], "caption": ["a caption", "another"]})
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pool = hostile.root / "pool"
+    path = written(pool / "a.parquet", content, write_page_checksum=checksums, **options)
+    written(pool / "b.parquet", table())
+    data = bytearray(path.read_bytes())
+    data[data.index(b"a caption")] ^= 2  # it is "c caption" now
+    path.write_bytes(data)
+    found = hostile.call(outcome, pool, hostile.out)
+    assert found == ({"good": 2, "unreadable_shard": 1} if checksums else {"good": 4})
+
+
+def test_columns_whose_description_ends_arrow_s_process_are_a_skip(
+    hostile: Hostile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrow, "_PARTS", "import os; os.abort()")
+    large = pa.table({"image": pa.array([PNG]), "caption": ["x" * (5 << 20)]})
+    written(hostile.root / "pool" / "a.parquet", large)
+    written(hostile.root / "pool" / "b.parquet", table())
+    found = hostile.call(outcome, hostile.root / "pool", hostile.out)
+    assert found == {"good": 2, "unreadable_shard": 1}
 
 
 def test_a_cell_of_300_megabytes_is_a_skip(hostile: Hostile) -> None:

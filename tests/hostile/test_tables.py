@@ -32,6 +32,7 @@ CSV: dict[str, tuple[bytes, dict[str, int]]] = {
         b"../x.png,x\n/etc/passwd,x\n../../../../etc/passwd,x\n",
         {"missing_image": 3},
     ),
+    "absolute paths of two systems": (b"/x/y.png,x\nc:/x/y.png,x\n", {"missing_image": 2}),
     "urls": (b"http://example.org/a.png,x\nfile:///etc/passwd,x\n", {"missing_image": 2}),
     "a path of 100 kB": (b"a" * 100_000 + b",x\n", {"missing_image": 1}),
     "a folder": (b".,x\nfolder,x\n", {"missing_image": 2}),

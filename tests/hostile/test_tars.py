@@ -37,10 +37,11 @@ def tar(*keys: str, form: int = tarfile.USTAR_FORMAT, **options: Any) -> bytes:
     return out.getvalue()
 
 
-def header(name: str, kind: bytes = b"0", size: bytes | int = 0, **fields: bytes) -> bytes:
+def header(name: str | bytes, kind: bytes = b"0", size: bytes | int = 0, **fields: bytes) -> bytes:
     """One header with a right checksum and whatever else."""
     block = bytearray(BLOCK)
-    block[: len(name)] = name.encode()
+    raw = name if isinstance(name, bytes) else name.encode()
+    block[: len(raw)] = raw
     block[100:108], block[257:265] = b"0000644\0", b"ustar\x0000"
     block[124:136] = size if isinstance(size, bytes) else b"%011o\0" % size
     block[156:157] = kind
@@ -150,6 +151,21 @@ CASES: dict[str, tuple[bytes, dict[str, int]]] = {
         pax(record(b"path", b"\xff.png")) + MEMBER + END,
         {"missing_image": 1, "empty_caption": 1},
     ),
+    "suffixes that are not UTF-8": (
+        MEMBER
+        + header(b"a.\xff", size=1)
+        + padded(b"x")
+        + header(b"b.\xff.heic", size=1)
+        + padded(b"x")
+        + header(b"c.\xff.png", size=1)
+        + padded(b"x")
+        + header(b"c.\xfe.png", size=1)
+        + padded(b"x")
+        + header("c.txt", size=1)
+        + padded(b"x")
+        + END,
+        {"good": 1, "unread_format": 1, "bad_metadata": 1},
+    ),
     "a global name for all": (
         pax(record(b"path", b"a.png"), b"g") + MEMBER + END,
         {"empty_caption": 2},
@@ -236,6 +252,15 @@ def test_a_compressed_tar_made_to_break_reading(hostile: Hostile, kind: str, dam
     assert found["good"] >= 1
     # A hundred megabytes of nothing are an end mark, unless they pass the ratio.
     assert found["unreadable_shard"] >= (0 if damage in {"bomb", "nothing"} else 1)
+
+
+def test_an_xz_that_asks_for_gigabytes_is_a_skip(hostile: Hostile) -> None:
+    pool = hostile.root / "pool"
+    pool.mkdir()
+    alone = bytes([0x5D]) + b"\xff" * 12 + bytes(64)  # the older format: a dictionary of 4 GiB
+    (pool / "0.tar.xz").write_bytes(alone)
+    (pool / "1.tar").write_bytes(tar("other"))
+    assert hostile.call(outcome, pool, hostile.out) == {"good": 1, "unreadable_shard": 1}
 
 
 def test_a_pipe_named_like_a_tar_is_not_waited_for(hostile: Hostile) -> None:

@@ -24,6 +24,7 @@ from mimic_core.sources.images import ImageError
 from mimic_core.sources.layouts import img2dataset
 from mimic_core.sources.layouts.table import row_meta
 from mimic_core.sources.offers import COLUMN_OF, Offer, Place
+from mimic_core.sources.path import raise_away
 from mimic_core.sources.source import (
     Ordinals,
     Source,
@@ -138,6 +139,7 @@ class EmbeddedSource(Source):
             try:
                 rows = self.kind.row_count(self.root / path)
             except SourceError as error:
+                raise_away(error, self.root)
                 pieces[f"{name}-00000"] = _Piece(path, 0, error.problem)
                 continue
             for start in range(0, max(1, rows), ROWS_PER_SHARD):
@@ -200,6 +202,7 @@ class EmbeddedSource(Source):
                 len(rows),
             )
         except SourceError as error:
+            raise_away(error, self.root)
             detail = f"rows from {piece.start} on: {error.problem}"
             yield Skip("", shard, "unreadable_shard", detail)
             return

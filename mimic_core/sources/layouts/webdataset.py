@@ -25,6 +25,7 @@ from mimic_core.base.schema import Locator, LocatorKind, Sample, Skip
 from mimic_core.sources.layouts import img2dataset
 from mimic_core.sources.offers import COLUMN_OF, Offer, Place
 from mimic_core.sources.packed import PACKED_SUFFIXES, PackedFile
+from mimic_core.sources.path import raise_away
 from mimic_core.sources.source import (
     IMAGE_SUFFIXES,
     UNREAD_SUFFIXES,
@@ -152,6 +153,7 @@ class WebDatasetSource(Source):
                     keys.add(found.key.rpartition("/")[2])
                     yield found
         except (DamageError, OSError) as error:
+            raise_away(error, self.root)
             yield from reader.incomplete()
             yield reader.lost(f"{error}; what follows is lost")
         yield from self._not_downloaded(path, shard, keys)
@@ -236,9 +238,10 @@ class _Reader:
         if member.kind == "folder":
             return None
         named = split_key(member.name)
-        kind = named[1].rpartition(".")[2] if named else ""
-        if named and (kind in self._texts or kind in self._seen or named[1] in self._images):
-            return named
+        suffix = printable(named[1]) if named else ""  # which goes into counts and details
+        kind = suffix.rpartition(".")[2]
+        if named and (kind in self._texts or kind in self._seen or suffix in self._images):
+            return named[0], suffix
         base = member.name.rpartition("/")[2]
         if not base.startswith("."):
             self._source.notes.unread[f".{kind} in tars" if kind else "no suffix in tars"] += 1

@@ -6,7 +6,11 @@ pyarrow raises errors. It also reads a row group in small batches, so that memor
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
@@ -21,7 +25,7 @@ import pyarrow.parquet as pq
 from mimic_core.base.errors import SourceError
 from mimic_core.base.remote import RemotePath, as_place
 from mimic_core.sources.images import ImageError, check_image_size
-from mimic_core.sources.limits import MAX_COLUMN_BYTES, MAX_TEXT_BYTES
+from mimic_core.sources.limits import MAX_COLUMN_BYTES, MAX_IMAGE_BYTES, MAX_TEXT_BYTES
 from mimic_core.sources.source import FileState
 from mimic_core.sources.tables.columns import OWN
 
@@ -36,6 +40,15 @@ _KNOWN = (
 )
 _TEXT_EXTENSIONS = ("arrow.json",)  # extension types whose storage is text
 _BUFFER_BYTES = 1024 * 1024  # read ahead per column, instead of a row group's whole column
+_PARTS = """
+import io, json, sys
+import pyarrow.parquet as pq
+group = pq.read_metadata(io.BytesIO(sys.stdin.buffer.read())).row_group(int(sys.argv[1]))
+parts = [group.column(place) for place in range(group.num_columns)]
+names = [part.path_in_schema.partition(".")[0] for part in parts]
+sizes = [(part.total_uncompressed_size, part.num_values) for part in parts]
+print(json.dumps([(name, *size) for name, size in zip(names, sizes)]))
+"""
 FAILURES = (
     pa.ArrowException,
     pl.exceptions.PolarsError,
@@ -177,7 +190,13 @@ def as_read(file: IO[bytes] | Path) -> IO[bytes] | Path:
 
 
 def _open(file: IO[bytes] | Path) -> Any:
-    return pq.ParquetFile(as_read(file), buffer_size=_BUFFER_BYTES, pre_buffer=False)
+    """A file whose pages are held to their checksums, where it has any."""
+    return pq.ParquetFile(
+        as_read(file),
+        buffer_size=_BUFFER_BYTES,
+        pre_buffer=False,
+        page_checksum_verification=True,
+    )
 
 
 def _batches(file: Any, columns: list[str], start: int, count: int) -> Iterator[tuple[int, Any]]:
@@ -199,18 +218,44 @@ def _batches(file: Any, columns: list[str], start: int, count: int) -> Iterator[
 
 def _check_cells(file: Any, group: int, columns: list[str]) -> None:
     """Refuse a row group whose cells are too large to be texts, before any is in memory."""
-    row_group = file.metadata.row_group(group)
-    for position in range(row_group.num_columns):
-        part = row_group.column(position)
-        size = part.total_uncompressed_size
-        average = size / max(1, part.num_values)
-        if part.path_in_schema.partition(".")[0] in columns and (
-            average > MAX_TEXT_BYTES or size > MAX_COLUMN_BYTES
+    for part in _large_parts(file, group, MAX_TEXT_BYTES, MAX_COLUMN_BYTES):
+        if part.column in columns and (
+            part.size > MAX_TEXT_BYTES * max(1, part.cells) or part.size > MAX_COLUMN_BYTES
         ):
             raise ValueError(
-                f"{size} bytes in {part.num_values} cells of {part.path_in_schema}, the limit is "
+                f"{part.size} bytes in {part.cells} cells of {part.column}, the limit is "
                 f"{MAX_TEXT_BYTES} for a cell and {MAX_COLUMN_BYTES} for a row group"
             )
+
+
+class _Part(NamedTuple):
+    """One column of one row group: bytes when unpacked, and cells."""
+
+    column: str
+    size: int
+    cells: int
+
+
+def _large_parts(file: Any, group: int, per_row: int, most: float) -> list[_Part]:
+    """The columns of a row group, where it has more than ``per_row`` bytes a row or ``most``.
+
+    Arrow ends the process that asks for them where what the file says of them is damaged
+    (``parquet::ParquetException`` in ``RowGroupMetaData.column``), so another process asks.
+    """
+    whole = file.metadata.row_group(group)
+    if whole.total_byte_size <= min(per_row * max(1, whole.num_rows), most):
+        return []
+    description = io.BytesIO()
+    file.metadata.write_metadata_file(description)
+    done = subprocess.run(
+        [sys.executable, "-c", _PARTS, str(group)],
+        input=description.getvalue(),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ValueError("what it says about its columns is damaged")
+    return [_Part(*part) for part in json.loads(done.stdout)]
 
 
 def checked_rows(table: Any, columns: list[str]) -> Rows:
@@ -356,9 +401,6 @@ def read_cell(path: Path, column: str, row: int) -> bytes:
 
 def _check_images(file: Any, group: int, column: str) -> None:
     """Refuse a row group whose cells are too large to be images, before any is in memory."""
-    row_group = file.metadata.row_group(group)
-    for position in range(row_group.num_columns):
-        part = row_group.column(position)
-        if part.path_in_schema.partition(".")[0] == column:
-            average = part.total_uncompressed_size // max(1, part.num_values)
-            check_image_size(average, f"a cell of {part.path_in_schema}")
+    for part in _large_parts(file, group, MAX_IMAGE_BYTES, math.inf):
+        if part.column == column:
+            check_image_size(part.size // max(1, part.cells), f"a cell of {part.column}")

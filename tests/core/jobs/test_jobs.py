@@ -393,7 +393,7 @@ def test_a_worker_that_cannot_report_stops(store: JobStore, tmp_path: Path) -> N
         database = sqlite3.connect(store.path)
         database.execute("DROP TABLE jobs")
         database.close()
-        with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        with pytest.raises(JobError, match="no such table"):
             wait_until(progress.check)
 
 

@@ -462,11 +462,13 @@ def test_training_and_scoring_settings_are_not_mixed_up(home: Path, tmp_path: Pa
         train_pool(probe, runs_root=tmp_path)
 
 
-def test_an_image_that_can_no_longer_be_read_is_named(trained: Run, home: Path) -> None:
+def test_an_image_that_can_no_longer_be_read_is_named(
+    trained: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reference = load_model(str(home / "reference"))
     nowhere = SourceConfig(path=str(home / "pool"))
     loader = filling.loader_for(open_source(nowhere), reference)
-    loader._root = home / "elsewhere"
+    monkeypatch.setattr(loader._reader, "root", tmp_path)
     with pytest.raises(RunError, match=r"can no longer be read.*000003"):
         SampleReader(trained.features.path, loader).load(np.array([3]))
 
