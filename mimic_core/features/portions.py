@@ -6,8 +6,8 @@ workers nor an interruption.
 
 Images are told apart by their place, over the whole pool; where places differ, by a digest of their
 bytes, within a shard: the bytes are in memory then, and the digest costs little beside decoding
-them (``bench/ingest.py``). Over several shards bytes are not compared, as all would have to be read
-before the first is decoded.
+them (``bench/ingest_reading.py``). Over several shards bytes are not compared, as all would have to
+be read before the first is decoded.
 
 Letters: R samples of a portion, V images with bytes of their own, L tokens.
 """
@@ -31,8 +31,6 @@ from mimic_core.base.identity import image_numbers
 from mimic_core.features.loading import SampleLoader, locator_of, stacked
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.sources.images import ImageError
-
-_DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +199,7 @@ class PortionDataset(Dataset[Portion]):
             except ImageError as error:
                 found[number] = error
                 continue
-            digest = hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
+            digest = hashlib.sha256(data).digest()
             if digest not in known:
                 try:
                     image, size = self._loader.prepare(data)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import PIL
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from mimic_core.base.errors import ConfigError
@@ -204,6 +206,12 @@ def progressive(scans: int, size: tuple[int, int] = (64, 64)) -> bytes:
     data = out.getvalue()
     start = data.rindex(b"\xff\xda")
     return data[:-2] + data[start:-2] * scans + data[-2:]
+
+
+@given(st.lists(st.sampled_from([b"\xff\xda", b"\xff", b"\xda", b"x"]), max_size=40))
+def test_scans_are_counted_wherever_their_mark_begins(parts: list[bytes]) -> None:
+    data = b"\xff\xd8" + b"".join(parts)
+    assert images._scans(data) == max(1, data.count(b"\xff\xda"))
 
 
 def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded() -> None:
