@@ -200,7 +200,7 @@ def test_a_pool_that_has_changed_since_it_was_scored(
     place = Locator(*(row[f"image_{name}"] for name in names))
     root = found.features.source_root()
     shard = root / place.path
-    assert picture(root, place, side=50).uri is not None
+    assert picture(root, place, side=50).data is not None
     data = shard.read_bytes()
     shard.unlink()
     if fate == "empty":
@@ -214,7 +214,7 @@ def test_a_pool_that_has_changed_since_it_was_scored(
     if fate == "other":
         shard.write_bytes(bytes(len(data)))
     shown = hostile.call(picture, root, place, side=50)
-    assert (shown.uri, bool(shown.reason)) == (None, True)
+    assert (shown.data, bool(shown.reason)) == (None, True)
     hostile.survived("runs", "show", found.path)  # scores need no images
     hostile.survived("export", found.path, "--format", "csv", "--out", "out/e.csv")
 
