@@ -25,6 +25,7 @@ from mimic_core.runs.run import Run
 from mimic_core.runs.table import run_table
 from mimic_core.stats import dynamics
 from tests.app.conftest import STATE, OpenApp
+from tests.app.sent import tiles
 from tests.fakes import SCRIPT_CAPTION, fake_run
 
 N, EPOCHS = 130, 3
@@ -63,12 +64,6 @@ def metric(app: AppTest, label: str) -> str:
 def texts(app: AppTest) -> str:
     shown = [*app.markdown, *app.caption, *app.title, *app.text]
     return "\n".join(str(one.value) for one in shown)
-
-
-def tiles(app: AppTest) -> list[dict[str, Any]]:
-    (grid,) = app.get("bidi_component")
-    found: list[dict[str, Any]] = json.loads(grid.proto.mixed.json or grid.proto.json)["tiles"]
-    return found
 
 
 def uids(app: AppTest) -> list[str]:

@@ -22,6 +22,7 @@ from mimic_core.filters.recipe import Recipe
 from mimic_core.runs.record import EpochCheck
 from mimic_core.runs.run import Run, open_run
 from tests.app.conftest import STATE, OpenApp
+from tests.app.sent import tiles
 from tests.fakes import SCRIPT_CAPTION, fake_run
 
 
@@ -37,16 +38,6 @@ def metric(app: AppTest, label: str) -> str:
 
 def texts(app: AppTest) -> str:
     return "\n".join(str(one.value) for one in [*app.markdown, *app.caption, *app.title])
-
-
-def components(app: AppTest) -> list[dict[str, Any]]:
-    """What was sent to each of our own components."""
-    return [json.loads(one.proto.mixed.json or one.proto.json) for one in app.get("bidi_component")]
-
-
-def tiles(app: AppTest) -> list[dict[str, Any]]:
-    (found,) = [sent["tiles"] for sent in components(app) if "tiles" in sent]
-    return list(found)
 
 
 @pytest.mark.parametrize("page", [None, "export"])

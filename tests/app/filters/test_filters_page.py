@@ -42,6 +42,7 @@ from mimic_core.runs.history import run_history
 from mimic_core.runs.run import Run
 from mimic_core.runs.table import run_table
 from tests.app.conftest import STATE, OpenApp
+from tests.app.sent import tiles
 from tests.fakes import SCRIPT_CAPTION, fake_run
 
 CLIP = Percentile(column="clip_score", lower=70)
@@ -68,12 +69,6 @@ def texts(app: AppTest) -> str:
 
 def keys(app: AppTest) -> set[str]:
     return {one.key for one in app.button if one.key}
-
-
-def tiles(app: AppTest) -> list[dict[str, Any]]:
-    (grid,) = app.get("bidi_component")
-    found: list[dict[str, Any]] = json.loads(grid.proto.mixed.json or grid.proto.json)["tiles"]
-    return found
 
 
 @pytest.fixture
