@@ -334,6 +334,9 @@ def test_training_and_evaluation_load_with_as_many_workers_as_they_should(
     def load(dataset: Any, *, workers: int, device: torch.device) -> Any:
         samples = {row for number in range(len(dataset)) for row in dataset[number].rows.tolist()}
         seen.add((len(samples), workers))
+        return load_here(dataset, workers=workers, device=device)
+
+    def load_here(dataset: Any, *, workers: int, device: torch.device) -> Any:
         return load_batches(dataset, workers=0, device=device)
 
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # as torchrun says it, on a machine of 8 cores
@@ -341,7 +344,7 @@ def test_training_and_evaluation_load_with_as_many_workers_as_they_should(
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8), raising=False)
     monkeypatch.setattr("mimic_core.scoring.training.trainer.load_batches", load)
     monkeypatch.setattr("mimic_core.scoring.training.data.load_batches", load)
-    monkeypatch.setattr("mimic_core.features.filling.load_batches", load)
+    monkeypatch.setattr("mimic_core.features.filling.load_batches", load_here)
     train(config_of(home, held_out_column="shard=00001", epochs=1), tmp_path, workers=workers)
     assert seen >= expected
 
