@@ -44,7 +44,7 @@ def drag_rows(page: Any, start: float, end: float) -> None:
     page.mouse.down()
     page.mouse.move(x + 30, box["y"] + box["height"] * end, steps=8)
     page.mouse.up()
-    steps.settle(page)
+    steps.settle(page, asks=True)
 
 
 def test_dragged_rows_are_looked_at_and_become_the_selection(url: str, page: Any, run: Run) -> None:

@@ -6,6 +6,7 @@ it changes, and on a busy machine that can take seconds.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,6 +19,8 @@ class Traffic:
 
     def __init__(self, page: Any) -> None:
         self.unanswered = False
+        self.asked = 0.0
+        """When the tab last asked for a rerun, by the monotonic clock."""
         page.on("websocket", self._follow)
 
     def _follow(self, socket: Any) -> None:
@@ -29,6 +32,7 @@ class Traffic:
             "rerun_script"
         ):
             self.unanswered = True
+            self.asked = time.monotonic()
 
     def _received(self, frame: bytes | str) -> None:
         if not isinstance(frame, bytes):

@@ -241,7 +241,7 @@ def test_a_compressed_tar_made_to_break_reading(hostile: Hostile, kind: str, dam
         "flipped": whole[:middle] + b"\0\xff\0\xff" * 3 + whole[middle + 12 :],
         "nothing": b"",
         "rubbish": b"rubbish" * 99,
-        "bomb": pack(bytes(100 << 20)),
+        "bomb": b"" if damage != "bomb" else pack(bytes(100 << 20)),  # takes a second to pack
         "plain": tar("a"),
     }[damage]
     pool = hostile.root / "pool"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mimic_core.base.progress import Silent
-from mimic_core.proofs import intervals
+from mimic_core.proofs import intervals, power
 from mimic_core.proofs.arms import ArmPlan
 from mimic_core.proofs.intervals import Resampler, Trained, holm, outcome
 from mimic_core.proofs.judge import judge
@@ -20,7 +20,7 @@ from mimic_core.proofs.settings import ProveConfig
 from mimic_core.proofs.split import Split
 from mimic_core.proofs.trainings import train_arms
 
-REPLICATIONS = 400
+REPLICATIONS = 200
 CONFIG = ProveConfig(trusted="x", seeds=4, resamples=1000)
 
 
@@ -156,7 +156,11 @@ def simulated(
         "task": "labels",
         "batch_size": 8,
     }
-    proof = judge(plan, trained, split, CONFIG, metrics=task.metrics, proved=(), identity=identity)
+    with pytest.MonkeyPatch.context() as patch:  # power has tests of its own; it would take longest
+        patch.setattr(power, "planned", lambda *_, **__: None)
+        proof = judge(
+            plan, trained, split, CONFIG, metrics=task.metrics, proved=(), identity=identity
+        )
     return {(c.first, c.second): c for c in proof.comparisons}, trained
 
 

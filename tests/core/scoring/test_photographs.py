@@ -29,16 +29,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:Deprecation
 def test_photographs_are_scored_and_opened_again(tmp_path: Path, mode: str, reference: str) -> None:
     config = RunConfig.parse(
         {
-            "source": {"path": str(PHOTOGRAPHS), "sample": 12},
+            "source": {"path": str(PHOTOGRAPHS), "sample": 6},
             "reference": reference,
-            mode: {"batch_size": 6},
+            mode: {"batch_size": 3},
         }
     )
     run = open_run(score_pool(config, runs_root=tmp_path, device="cpu").path)
     assert run.record.self_check["relative_difference"] < 1e-4
     assert run.record.direction_check is not None
     table = run_table(run)
-    assert table.height == 12
+    assert table.height == 6
     assert table["mimic_score"].null_count() == 0
     row = table.row(0, named=True)
     image = decode_image(read_image(run.features.source_root(), locator_of(row)))

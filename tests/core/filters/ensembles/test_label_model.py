@@ -101,7 +101,7 @@ def test_the_fit_is_that_of_crowd_kit(steps: int) -> None:
     rows = [(i, s, int(votes[s, i])) for s, i in product(*map(range, votes.shape))]
     frame = DataFrame(rows, columns=["task", "worker", "label"])
     # Rounding makes its bound fall a little now and then: no tolerance, so that it does not stop.
-    theirs = TheirDawidSkene(n_iter=200, tol=-1.0).fit(frame)
+    theirs = TheirDawidSkene(n_iter=60, tol=-1.0).fit(frame)
     found = dawid_skene(votes)
     np.testing.assert_allclose(found.belief, theirs.probas_.sort_index()[1], atol=1e-6)
 
