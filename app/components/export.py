@@ -192,7 +192,9 @@ def _on_disk(shown: Shown, config: ExportConfig, name: str) -> None:
     with st.expander(
         "Write to a folder on this machine", icon=":material/folder:", expanded=not at_once
     ):
-        folder = st.text_input("Folder", key="export_folder", placeholder="/data/exports")
+        folder = st.text_input(
+            "Folder", key="export_folder", placeholder="/data/exports or s3://bucket/exports"
+        )
         overwrite = st.toggle("Replace an export that is there", key="export_overwrite")
         if st.button("Write", key="export_write", disabled=not folder.strip()):
             out = require_allowed(expanded(folder.strip())) / name

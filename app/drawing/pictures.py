@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from mimic_core.base.remote import RemoteError
+from mimic_core.base.errors import RemoteError
 from mimic_core.base.schema import SKIP_REASONS, Locator
 from mimic_core.sources.images import ImageError, decode_image
 from mimic_core.sources.reading import read_image

@@ -12,4 +12,5 @@ __all__ = [
     "remote",
     "schema",
     "specification",
+    "storage",
 ]

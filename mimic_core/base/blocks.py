@@ -95,9 +95,19 @@ def _files(root: Path) -> Iterable[tuple[float, int, Path]]:
 
 def kept_here() -> BlockCache:
     """The cache of this machine's user, with the limit that is set now."""
+    return _opened_cache(str(_root()), _limit_bytes())
+
+
+def beside_cache(name: str) -> Path:
+    """A folder beside the cache, for files on their way to or from object storage."""
+    root = _root()
+    return root.with_name(f"{root.name}.{name}")
+
+
+def _root() -> Path:
     root = os.environ.get(CACHE_VARIABLE)
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return _opened_cache(root or str(base / "mimicscope" / "remote"), _limit_bytes())
+    return Path(root) if root else base / "mimicscope" / "remote"
 
 
 @lru_cache(maxsize=4)

@@ -113,6 +113,10 @@ class ExportError(MimicError):
     """An export that cannot be written as asked."""
 
 
+class RemoteError(MimicError):
+    """Object storage did not answer, or no longer holds what it held."""
+
+
 class JobError(MimicError):
     """A background job that cannot be started, found or resumed."""
 

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from mimic_core.base.errors import RunError
+from mimic_core.base.remote import RemotePath
 from mimic_core.base.schema import ROW_GROUP_ROWS, SCHEMA_VERSION
 
 MAX_JSON = 64 << 20  # bytes; a manifest names each kept uid nowhere but in its recipe
@@ -60,6 +61,11 @@ def read_bounded(path: Path, limit: int) -> bytes:
     Raises:
         OSError: It cannot be read, or is no regular file: a device never ends, a pipe never begins.
     """
+    if isinstance(path, RemotePath):
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise OSError(errno.EISDIR, "it is a folder", str(path))
+        return path.read_range(0, min(found.st_size, limit + 1))
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a zero byte in the name

@@ -1,13 +1,13 @@
 """Files in object storage as paths: read in ranges, through a cache on this machine's disk.
 
-``s3://``, ``gs://``, ``az://``, ``https://`` and ``hf://`` are opened by fsspec, each by the
-package that fsspec names for it; credentials and endpoints are those of that package's own
-environment and files. What is read comes in blocks that are kept on disk, up to a limit; those not
-used for longest go first (``mimic_core.base.blocks``).
+What is read comes in blocks that are kept on disk, up to a limit; those not used for longest go
+first (``mimic_core.base.blocks``).
 
-A request that fails is repeated, ``ATTEMPTS`` times in all, with growing pauses. What fails then,
-or is no longer there, is a ``RemoteError`` and not an ``OSError``: it ends the work, which can be
-resumed, and is never taken for a damaged file whose samples are skipped.
+What fails for good (``mimic_core.base.storage``), or is no longer there, is a ``RemoteError`` and
+not an ``OSError``: it ends the work, which can be resumed, and is never taken for a damaged file
+whose samples are skipped.
+
+Objects are written whole: a store shows one under its name when all of it is there, and not before.
 """
 
 from __future__ import annotations
@@ -16,31 +16,21 @@ import errno
 import hashlib
 import io
 import os
-import random
 import re
 import stat
-import time
 from collections.abc import Callable
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from mimic_core.base import blocks
-from mimic_core.base.errors import ConfigError, MimicError
+from mimic_core.base import blocks, storage
+from mimic_core.base.errors import RemoteError
 
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "https", "http", "hf", "memory")
-ATTEMPTS = 6
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds; about 16 in all
+WRITABLE = ("s3", "gs", "gcs", "az", "abfs", "memory")  # those that take one object after another
 BLOCK = 1 << 20  # bytes
 AHEAD = 8  # blocks that are fetched at once where a file is read forwards
-_TIMEOUT = 60  # seconds until a silent connection counts as broken
-_PAUSE: Callable[[float], None] = time.sleep
 _URL = re.compile(rf"^({'|'.join(SCHEMES)}):/(/?)")
-T = TypeVar("T")
-
-
-class RemoteError(MimicError):
-    """Object storage did not answer, or no longer holds what it held."""
 
 
 def is_remote(text: str) -> bool:
@@ -53,6 +43,15 @@ def as_place(text: str) -> Path:
     return RemotePath.of(text) if is_remote(text) else Path(text)
 
 
+def forget(path: Path) -> None:
+    """Ask anew what is at ``path``, below it and at names that begin alike; on this machine's disk
+    nothing is remembered.
+    """
+    if isinstance(path, RemotePath):
+        for url in [url for url in list(_KNOWN) if url.startswith(path.url)]:
+            _KNOWN.pop(url, None)
+
+
 class Info(NamedTuple):
     """What is known of an object: its size in bytes, and what tells one content from another."""
 
@@ -61,10 +60,11 @@ class Info(NamedTuple):
 
 
 class RemotePath(type(Path())):  # type: ignore[misc]  # the class of paths of this system
-    """A file or folder in object storage, wherever a path is read and not written.
+    """A file or folder in object storage.
 
-    It opens for reading, knows its size, and joins names as other paths do. It has no file on this
-    machine, so that whatever asks for one is refused.
+    It opens for reading, knows its size, and joins names as other paths do; it is written whole, by
+    ``write_bytes`` and ``upload``. It has no file on this machine, so that whatever asks for one is
+    refused.
     """
 
     @classmethod
@@ -132,6 +132,87 @@ class RemotePath(type(Path())):  # type: ignore[misc]  # the class of paths of t
         raw = io.BufferedReader(_Ranged(self), 1 << 16)
         return raw if "b" in mode else io.TextIOWrapper(raw, encoding=encoding or "utf-8")
 
+    def require_writable(self) -> None:
+        """Refuse what names no object in a bucket that is written to.
+
+        Raises:
+            RemoteError: The protocol or the name does not fit.
+        """
+        scheme = self.parts[0][:-1]
+        if scheme not in WRITABLE:
+            raise RemoteError(
+                f"{scheme}:// is only read",
+                got=self.url,
+                allowed="a folder of this machine, s3://, gs:// or az://",
+                next_step="write to a folder and bring it there with that service's own tool",
+            )
+        if len(self.parts) < 3:
+            raise RemoteError(
+                "this names a bucket, and nothing in it",
+                got=self.url,
+                allowed=f"{scheme}://BUCKET/NAME",
+                next_step="put a name behind the bucket",
+            )
+
+    def write_bytes(self, data: Any) -> int:
+        """Write the object, whole; returns its size in bytes.
+
+        Raises:
+            RemoteError: Object storage does not take it.
+        """
+        self._write(lambda files: files.pipe_file(self.url, bytes(data)))
+        return len(data)
+
+    def upload(self, file: Path) -> None:
+        """Write the object from a file of this machine, large ones in parts; of an upload that
+        fails none stays.
+
+        Raises:
+            RemoteError: Object storage does not take it.
+        """
+        self._write(lambda files: files.put_file(str(file), self.url))
+
+    def unlink(self, missing_ok: bool = False) -> None:  # noqa: FBT001, FBT002 - Path's own
+        """Remove the object.
+
+        Raises:
+            FileNotFoundError: There is none, and ``missing_ok`` is false.
+            RemoteError: It cannot be removed.
+        """
+        forget(self)
+        try:
+            self._write(lambda files: files.rm_file(self.url))
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def remove_tree(self) -> None:
+        """Remove the object, all that are below it, and what killed uploads to them have left.
+
+        Raises:
+            RemoteError: They cannot be removed.
+        """
+        found = [self, *(self / name for name in self.listing())]
+        with ThreadPoolExecutor(AHEAD) as threads:
+            list(threads.map(lambda one: one.unlink(missing_ok=True), found))
+        files = storage.filesystem(self.parts[0][:-1])
+        if self.parts[0] == "s3:":  # elsewhere unfinished uploads go by themselves
+            storage.tried(
+                lambda: storage.abort_uploads(files, self.parts[1], "/".join(self.parts[2:])),
+                self.url,
+            )
+
+    def _write(self, change: Callable[[Any], Any]) -> None:
+        """Change the object, and forget what was known of it."""
+        self.require_writable()
+        files = storage.filesystem(self.parts[0][:-1])
+        try:
+            storage.tried(lambda: change(files), self.url)
+        except storage.Gone:
+            raise FileNotFoundError(errno.ENOENT, "no such bucket or object", self.url) from None
+        finally:
+            forget(self)
+
     def require_there(self) -> int:
         """Its size in bytes.
 
@@ -157,11 +238,13 @@ class RemotePath(type(Path())):  # type: ignore[misc]  # the class of paths of t
         Raises:
             RemoteError: They cannot be listed.
         """
-        files = _filesystem(self.parts[0][:-1])
+        files = storage.filesystem(self.parts[0][:-1])
         base = files._strip_protocol(self.url).rstrip("/") + "/"  # noqa: SLF001 - fsspec's own way
-        found = _tried(lambda: files.find(base, detail=True), self.url)
+        found = storage.tried(lambda: files.find(base, detail=True), self.url)
         names = {}
         for path, said in found.items():
+            if not str(path).startswith(base):  # an object of the folder's own name
+                continue
             name = str(path).removeprefix(base)
             _KNOWN[f"{self.url.rstrip('/')}/{name}"] = _info_of(said)
             names[name] = int(said["size"] or 0)
@@ -224,10 +307,10 @@ def _info(url: str) -> Info | None:
     if url in _KNOWN:
         return _KNOWN[url]
     scheme = url.partition(":")[0]
-    files = _filesystem(scheme)
+    files = storage.filesystem(scheme)
     try:
-        said = _tried(lambda: files.info(url), url)
-    except _Gone:
+        said = storage.tried(lambda: files.info(url), url)
+    except storage.Gone:
         raise FileNotFoundError(errno.ENOENT, "there is no such object", url) from None
     if said["type"] == "directory":
         return None
@@ -278,7 +361,7 @@ def _length(info: Info, number: int) -> int:
 
 
 def _fetch(url: str, start: int, stop: int) -> bytes:
-    files = _filesystem(url.partition(":")[0])
+    files = storage.filesystem(url.partition(":")[0])
 
     def ask() -> bytes:
         data: bytes = files.cat_file(url, start=start, end=stop)
@@ -287,48 +370,9 @@ def _fetch(url: str, start: int, stop: int) -> bytes:
         return data
 
     try:
-        return _tried(ask, url)
-    except _Gone:
+        return storage.tried(ask, url)
+    except storage.Gone:
         raise _gone(url) from None
-
-
-class _Gone(Exception):
-    """There is no such object."""
-
-
-def _tried(ask: Callable[[], T], url: str) -> T:
-    """What ``ask`` gives, asked again as often as it takes or is worth."""
-    pause = FIRST_PAUSE
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return ask()
-        except FileNotFoundError as error:
-            raise _Gone from error
-        except (PermissionError, ImportError) as error:
-            raise _refused(url, error) from error
-        except Exception as error:
-            if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
-                raise _refused(url, error) from error
-            if attempt == ATTEMPTS:
-                words = " ".join(str(error).split())[:200] or type(error).__name__
-                raise RemoteError(
-                    f"object storage does not answer ({words})",
-                    got=f"{url}, tried {ATTEMPTS} times",
-                    next_step="check the connection and run the same command again: what is "
-                    "finished is kept",
-                ) from error
-        _PAUSE(pause * random.uniform(0.5, 1.0))  # so that not all ask at once
-        pause = min(2 * pause, LONGEST_PAUSE)
-    raise AssertionError  # the last attempt has returned or raised
-
-
-def _refused(url: str, error: Exception) -> RemoteError:
-    return RemoteError(
-        f"object storage may not be read ({' '.join(str(error).split())[:200]})",
-        got=url,
-        next_step="set the credentials and, where it is not the usual one, the endpoint "
-        "(such as AWS_PROFILE, AWS_ENDPOINT_URL), and check who may read there",
-    )
 
 
 def _gone(url: str) -> RemoteError:
@@ -338,28 +382,3 @@ def _gone(url: str) -> RemoteError:
         next_step="bring it back and run the same command again, or score the pool as it is now "
         "into a new folder",
     )
-
-
-@lru_cache(maxsize=16)
-def _filesystem(scheme: str) -> Any:
-    """The file system of fsspec; for S3 with bounded waiting."""
-    try:
-        import fsspec
-
-        options: dict[str, Any] = {"use_listings_cache": False}
-        if scheme == "s3":
-            times = {"connect_timeout": 15, "read_timeout": _TIMEOUT}
-            options = {**options, "config_kwargs": times}
-        if scheme in ("https", "http"):
-            import aiohttp
-
-            options["client_kwargs"] = {"timeout": aiohttp.ClientTimeout(sock_read=_TIMEOUT)}
-        return fsspec.filesystem(scheme, **options)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(
-            f"{scheme}:// needs a package that is not installed ({error})",
-            got=f"{scheme}://",
-            allowed="the extras s3, gs, az and hf of this package; aiohttp for https://",
-            next_step="pip install s3fs (s3://), gcsfs (gs://), adlfs (az://), aiohttp (https://) "
-            "or huggingface_hub (hf://)",
-        ) from error

@@ -41,12 +41,15 @@ def filter_run(
 
 
 def replay(
-    manifest: Annotated[Path, typer.Argument(help="The .manifest.json beside an export.")],
+    manifest: Annotated[
+        str, typer.Argument(help="The .manifest.json beside an export, also in object storage.")
+    ],
     runs: RunsFolder = Path("runs"),
 ) -> None:
     """Make an exported selection again and compare it with its manifest; exit 1 if it differs."""
+    from mimic_core.base.remote import as_place
     from mimic_core.export.record import replay as replay_export
 
-    selection = replay_export(manifest, runs)
+    selection = replay_export(as_place(manifest), runs)
     print_counts(selection)
     typer.echo("the same samples as when it was exported")

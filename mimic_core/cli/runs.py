@@ -102,7 +102,11 @@ def layout(run: RunArgument, out: RunsFolder = Path("runs")) -> None:
 def export(
     run: RunArgument,
     out: Annotated[
-        Path, typer.Option(help="The file to write; of formats that are many files, the folder.")
+        str,
+        typer.Option(
+            help="The file to write; of formats that are many files, the folder; also in object "
+            "storage, such as s3://bucket/name."
+        ),
     ],
     *,
     recipe: Annotated[
@@ -118,6 +122,7 @@ def export(
 
     Pictures are copied as they are. Stopped or killed, nothing is left.
     """
+    from mimic_core.base.remote import as_place
     from mimic_core.cli.terminal import watched
     from mimic_core.export.export import export as write_export
     from mimic_core.filters.library import read_recipe
@@ -131,8 +136,9 @@ def export(
     selection, table = select(found, chosen), run_table(found)
     with watched() as progress:
         result = write_export(
-            selection, table, found, config, out=out, overwrite=overwrite, progress=progress
-        )
+            selection, table, found, config,
+            out=as_place(out), overwrite=overwrite, progress=progress,
+        )  # fmt: skip
     print_counts(selection, err=True)
     for reason, count in result.not_exported.items():
         typer.echo(f"not exported, {reason}: {count:,} (the manifest names them)", err=True)

@@ -14,18 +14,20 @@ import os
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
 from mimic_core.base.errors import ExportError, file_remedy
+from mimic_core.base.remote import RemotePath
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TRIES = 3
 _WAITING = 8  # pieces to be written or hashed, of a megabyte each
 _SPARE_BYTES = 16 << 20  # left free beside what an export is known to need
+Counting = Callable[[Iterable[tuple[str, int]], str, set[str]], dict[str, Any] | None]
 
 
 class Written(NamedTuple):
@@ -185,8 +187,10 @@ class Draft:
 
     def link(self, name: str, source: Path) -> bool:
         """A hard link to ``source``, its own links followed; False where that cannot be, as across
-        devices.
+        devices or out of object storage.
         """
+        if isinstance(source, RemotePath):
+            return False
         try:
             os.link(os.path.realpath(source), self._path(name))
         except OSError as error:
@@ -196,13 +200,12 @@ class Draft:
         self._many_in = name.split("/", maxsplit=1)[0]
         return True
 
-    def counted(
-        self, count: Callable[[Path, str, set[str]], dict[str, Any] | None]
-    ) -> dict[str, Any] | None:
+    def counted(self, count: Counting) -> dict[str, Any] | None:
         """What ``count`` says of the many files; None where there are none."""
         if self._many_in is None:
             return None
-        return count(self._draft, self._many_in, {one.name for one in self.files})
+        there = self._files_in(self._many_in)
+        return count(there, self._many_in, {one.name for one in self.files})
 
     def commit(self, manifest: str, said: dict[str, Any], *, replace: bool = False) -> list[str]:
         """Write the manifest, and give all files their names, which are returned; its own comes
@@ -216,9 +219,8 @@ class Draft:
         if self._many_in is not None and hasattr(os, "sync"):
             os.sync()  # they are not flushed one by one
         names = sorted(entry.name for entry in self._draft.iterdir())
-        text = json.dumps(said, indent=2, ensure_ascii=False, allow_nan=False)
         with (self._draft / manifest).open("wb") as file:
-            file.write(text.encode() + b"\n")
+            file.write(manifest_bytes(said))
             file.flush()
             os.fsync(file.fileno())
         for number, name in enumerate([*names, manifest]):
@@ -227,6 +229,9 @@ class Draft:
                 target.rename(self._draft / f".old.{number}")
             (self._draft / name).rename(target)
         return names
+
+    def _files_in(self, folder: str) -> Iterable[tuple[str, int]]:
+        return files_below(self._draft, folder)
 
     def _path(self, name: str) -> Path:
         path = self._draft / name
@@ -242,6 +247,23 @@ class Draft:
                 if lock is not None:
                     shutil.rmtree(path, ignore_errors=True)
                     os.close(lock)
+
+
+def manifest_bytes(said: dict[str, Any]) -> bytes:
+    """A manifest as it is written."""
+    return json.dumps(said, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def files_below(base: Path, folder: str) -> Iterator[tuple[str, int]]:
+    """The files in ``folder``, named relative to ``base``, with their sizes in bytes."""
+    there = base / folder
+    if isinstance(there, RemotePath):
+        for name, size in there.listing().items():
+            yield f"{folder}/{name}", size
+        return
+    for path in there.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            yield path.relative_to(base).as_posix(), path.stat().st_size
 
 
 def _one_thread() -> Executor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import polars as pl
 from mimic_core.base import files
 from mimic_core.base.errors import ExportError, MimicError
 from mimic_core.base.progress import Progress, Silent
+from mimic_core.base.remote import RemotePath, as_place, forget
 from mimic_core.export import folders, shards
 from mimic_core.export.destination import Draft, written
 from mimic_core.export.formats import WRITERS, datacomp_bytes, holds_uids
@@ -29,6 +29,7 @@ from mimic_core.export.record import (
 )
 from mimic_core.export.repeats import repeats_of
 from mimic_core.export.settings import FOLDERS, SUFFIXES, TABLES, ExportConfig, ExportFormat
+from mimic_core.export.upload import BucketDraft, remove_unfinished
 from mimic_core.export.work import Work
 from mimic_core.filters.recipe import Selection
 from mimic_core.filters.selections import select
@@ -85,7 +86,7 @@ def export(
         table: Of ``run`` (``mimic_core.runs.table``).
         run: A finished run.
         config: What is written.
-        out: A file or, of formats that are many files, a folder.
+        out: A file or, of formats that are many files, a folder; also in object storage.
         overwrite: Whether a file, or an earlier export, of that name is replaced.
         within: Folders that no picture is read outside of; none, no limit.
         progress: Told how far it is; None for nobody.
@@ -94,22 +95,26 @@ def export(
         ExportError: The format does not fit the pool, or ``out`` the format; something else is
             there and may not be replaced; the disk is full.
         RunError: The pool's pictures are needed and not where they were.
+        RemoteError: Object storage takes no more; what was written there is removed.
         Interrupted: ``progress.check`` asked to stop; nothing is left.
     """
+    forget(out)
     _check_target(out, config.format)
     require_known_uids(run, table, config.format)
     rows = selected_rows(selection, table)
     account, place = Account(), out.with_name(out.name + MANIFEST_SUFFIX)
     asked = manifest_of(selection, run, config, written=[], account=account)
+    if isinstance(out, RemotePath):
+        remove_unfinished(out)
     if overwrite:
         _refuse_foreign_folders(out, place)
     elif (found := _already_there(out, place, asked)) is not None:
         return found
     progress = progress or Silent()
-    with Draft(out) as draft:
+    with BucketDraft(out) if isinstance(out, RemotePath) else Draft(out) as draft:
         if config.format in TABLES:
             data = _table_bytes(rows, config, account)
-            if not overwrite and os.path.lexists(out) and not files.holds(out, data):
+            if not overwrite and _lies_at(out) and not files.holds(out, data):
                 raise _taken(out)
             draft.write(out.name, data)
         else:
@@ -139,7 +144,7 @@ def carry_out(request: ExportRequest, progress: Progress) -> ExportResult:
         run_table(run),
         run,
         request.config,
-        out=Path(request.out),
+        out=as_place(request.out),
         overwrite=request.overwrite,
         within=[Path(root) for root in request.read_roots],
         progress=progress,
@@ -226,8 +231,26 @@ def _needed(rows: pl.DataFrame, file_format: ExportFormat) -> int:
     return 0
 
 
+def _lies_at(path: Path) -> bool:
+    """Whether anything is there, also a link to nothing."""
+    try:
+        path.lstat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _check_target(out: Path, file_format: ExportFormat) -> None:
     suffix = SUFFIXES.get(file_format)
+    if isinstance(out, RemotePath):
+        out.require_writable()
+        if file_format == "links":
+            raise ExportError(
+                "object storage has no links",
+                got=str(out),
+                allowed="webdataset, imagefolder, hf_parquet, open_clip, classes",
+                next_step="choose one of these formats, or a folder of this machine",
+            )
     if out.name in ("", "..") or "\0" in out.name:
         raise ExportError(
             "an export needs the name of a file" if suffix else "an export needs a name",
@@ -245,7 +268,7 @@ def _check_target(out: Path, file_format: ExportFormat) -> None:
         raise ExportError(
             "there is a folder of that name", got=str(out), next_step="name a file inside it"
         )
-    if file_format in FOLDERS and os.path.lexists(out) and not out.is_dir():
+    if file_format in FOLDERS and _lies_at(out) and not out.is_dir():
         raise ExportError(
             "there is a file of that name, and the export is a folder",
             got=str(out),
@@ -259,8 +282,8 @@ def _already_there(out: Path, place: Path, asked: dict[str, Any]) -> ExportResul
     Raises:
         ExportError: Something else is.
     """
-    there = os.path.lexists(out)
-    if os.path.lexists(place):
+    there = _lies_at(out)
+    if _lies_at(place):
         try:
             said = read_manifest(place)
             same = same_request(said, asked)

@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from mimic_core.base.errors import ExportError
+from mimic_core.base.remote import is_remote
 from mimic_core.export.formats import as_text, jsonl_bytes, parquet_bytes
 from mimic_core.export.pictures import Picture, portable
 from mimic_core.export.work import Work, class_names, dataset_card, renamed
@@ -117,6 +118,8 @@ def open_clip(work: Work) -> None:
             name = f"{work.name}{PICTURES}/{name}"
             work.draft.add(name, picture.data)
             place = work.draft.place(name)
+            if is_remote(place):
+                work.account.remarks["paths in object storage, which open_clip does not open"] += 1
         else:
             place = str(path.resolve())
         table.writerow([place, row["caption"], row["uid"]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,8 +11,9 @@ from mimic_core.base import files
 from mimic_core.base.config import Frozen
 from mimic_core.base.errors import ExportError
 from mimic_core.base.identity import uids_digest
+from mimic_core.base.remote import forget
 from mimic_core.base.schema import SCHEMA_VERSION
-from mimic_core.export.destination import Written
+from mimic_core.export.destination import Written, files_below
 from mimic_core.export.formats import CSV_NOTE
 from mimic_core.export.pictures import Account
 from mimic_core.export.settings import ExportConfig
@@ -150,15 +151,16 @@ def same_request(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(one.get(name) == other.get(name) for name in _REQUEST)
 
 
-def counted_pictures(base: Path, folder: str, listed: set[str]) -> dict[str, Any] | None:
+def counted_pictures(
+    there: Iterable[tuple[str, int]], folder: str, listed: set[str]
+) -> dict[str, Any] | None:
     """How many files lie in ``folder`` beside those that are ``listed``, and their bytes; None for
     none.
 
     Args:
-        base: Where ``folder`` is.
-        listed: Names relative to ``base``.
+        there: Its files, with their sizes in bytes, named as in ``listed``.
     """
-    names = [(name, size) for name, size in _files_below(base, folder) if name not in listed]
+    names = [(name, size) for name, size in there if name not in listed]
     if not names:
         return None
     checksum = hashlib.sha256()
@@ -168,12 +170,6 @@ def counted_pictures(base: Path, folder: str, listed: set[str]) -> dict[str, Any
     return {
         "folder": folder, "count": len(names), "bytes": total, "sha256": checksum.hexdigest(),
     }  # fmt: skip
-
-
-def _files_below(base: Path, folder: str) -> Iterator[tuple[str, int]]:
-    for path in (base / folder).rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            yield path.relative_to(base).as_posix(), path.stat().st_size
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -206,6 +202,7 @@ def replay(manifest: Path, runs_root: Path) -> Selection:
             the manifest is not the one that was written.
         RunError: The manifest is damaged, or the run is not there.
     """
+    forget(manifest.with_name(manifest.name.removesuffix(MANIFEST_SUFFIX)))
     said = read_manifest(manifest)
     require_intact(manifest, said)
     run = open_run(runs_root / said["run_id"]).using(said["epochs_used"])
@@ -275,7 +272,8 @@ def require_intact(manifest: Path, said: dict[str, Any]) -> None:
     pictures = said.get("pictures")
     if pictures is not None and (manifest.parent / pictures["folder"]).is_dir():
         listed = {entry["name"] for entry in said["files"]}
-        there = counted_pictures(manifest.parent, pictures["folder"], listed)
+        folder = pictures["folder"]
+        there = counted_pictures(files_below(manifest.parent, folder), folder, listed)
         if there != pictures:
             count, size = (0, 0) if there is None else (there["count"], there["bytes"])
             raise ExportError(

@@ -10,7 +10,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from mimic_core.base import blocks, remote
+from mimic_core.base import blocks, remote, storage
 
 BUCKET = "pools"
 
@@ -39,16 +39,20 @@ def bucket(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     client = boto3.client("s3", endpoint_url=s3_server)
     client.create_bucket(Bucket=BUCKET)
     found = Bucket(client, tmp_path / "cache")
-    monkeypatch.setattr(remote, "_PAUSE", found.pauses.append)
-    monkeypatch.setattr(remote, "_filesystem", found.filesystem(remote._filesystem))
+    monkeypatch.setattr(storage, "_PAUSE", found.pauses.append)
+    monkeypatch.setattr(storage, "filesystem", found.filesystem(storage.filesystem))
     remote._KNOWN.clear()  # as in a process of its own
     yield found
     for name in found.names():
-        client.delete_object(Bucket=BUCKET, Key=name)
+        found.remove(name)
+    found.end_parts()
 
 
 class Bucket:
-    """What is put there, and what is asked of it; ``fault`` may raise, or shorten an answer."""
+    """What is put there, and what is asked of it; ``fault`` may raise, or shorten an answer.
+
+    ``write_fault`` is told the URL of each object before it is written, and may raise.
+    """
 
     def __init__(self, client: Any, cache: Path) -> None:
         self._client = client
@@ -56,6 +60,7 @@ class Bucket:
         self.pauses: list[float] = []
         self.asked: list[tuple[str, int, int]] = []
         self.fault: Callable[[], Callable[[bytes], bytes] | None] = lambda: None
+        self.write_fault: Callable[[str], None] = lambda _: None
 
     def put(self, folder: Path, prefix: str = "") -> str:
         """Put a folder or a file; returns its URL."""
@@ -70,6 +75,35 @@ class Bucket:
         """All objects."""
         found = self._client.list_objects_v2(Bucket=BUCKET).get("Contents", [])
         return [one["Key"] for one in found]
+
+    def read(self, name: str) -> bytes:
+        """The content of an object."""
+        data: bytes = self._client.get_object(Bucket=BUCKET, Key=name)["Body"].read()
+        return data
+
+    def versions(self) -> list[tuple[str, str, Any]]:
+        """All objects with what changes when they are written again."""
+        found = self._client.list_objects_v2(Bucket=BUCKET).get("Contents", [])
+        return [(one["Key"], one["ETag"], one["LastModified"]) for one in found]
+
+    def begin_parts(self, name: str) -> None:
+        """Begin an upload in parts, and leave it."""
+        self._client.create_multipart_upload(Bucket=BUCKET, Key=name)
+
+    def parts(self) -> list[str]:
+        """The objects whose uploads in parts have not ended."""
+        return [one["Key"] for one in self._uploads()]
+
+    def end_parts(self) -> None:
+        """End all uploads in parts."""
+        for one in self._uploads():
+            known = {"Key": one["Key"], "UploadId": one["UploadId"]}
+            self._client.abort_multipart_upload(Bucket=BUCKET, **known)
+
+    def _uploads(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]]
+        found = self._client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+        return found
 
     def remove(self, name: str) -> None:
         """Delete an object."""
@@ -91,5 +125,13 @@ class Bucket:
                 change = outer.fault()
                 data: bytes = self._files.cat_file(url, start=start, end=end)
                 return data if change is None else change(data)
+
+            def pipe_file(self, url: str, data: bytes) -> None:
+                outer.write_fault(url)
+                self._files.pipe_file(url, data)
+
+            def put_file(self, file: str, url: str) -> None:
+                outer.write_fault(url)
+                self._files.put_file(file, url)
 
         return lambda scheme: Watched(real(scheme))

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimic_core.base import blocks, remote
+from mimic_core.base import blocks, remote, storage
 from mimic_core.base.blocks import BlockCache
-from mimic_core.base.errors import ConfigError, SourceError
-from mimic_core.base.remote import RemoteError, RemotePath, as_place, is_remote
+from mimic_core.base.errors import ConfigError, RemoteError, SourceError
+from mimic_core.base.remote import RemotePath, as_place, is_remote
 from tests.core.buckets import Bucket, bucket, s3_server
 
 __all__ = ["bucket", "s3_server"]  # fixtures
@@ -145,8 +145,8 @@ def test_what_fails_for_good_says_so_and_is_no_error_of_a_file(
     ) as found:
         stored.read_range(0, 10)
     assert not isinstance(found.value, OSError)
-    assert len(bucket.asked) == remote.ATTEMPTS
-    assert len(bucket.pauses) == remote.ATTEMPTS - 1
+    assert len(bucket.asked) == storage.ATTEMPTS
+    assert len(bucket.pauses) == storage.ATTEMPTS - 1
     assert sum(bucket.pauses) < 16
 
 

@@ -13,8 +13,8 @@ import torch
 
 from mimic_core.base import remote
 from mimic_core.base.config import SourceConfig
-from mimic_core.base.errors import SourceError
-from mimic_core.base.remote import RemoteError, RemotePath
+from mimic_core.base.errors import RemoteError, SourceError
+from mimic_core.base.remote import RemotePath
 from mimic_core.base.schema import Sample
 from mimic_core.features.loading import SampleLoader, load_batches
 from mimic_core.features.portions import PortionDataset, plan_portions
