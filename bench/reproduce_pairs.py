@@ -63,7 +63,7 @@ class Settings:
     held_out: int = 300
     layers: tuple[float, ...] = (0.05, 0.003)
     everything: tuple[float, ...] = (0.003,)
-    tuned: int = 2
+    tuned: int = 1
     tuning_rate: float = 1e-4
     probe: ProbePlan = field(default_factory=ProbePlan)
     samples: int | None = None

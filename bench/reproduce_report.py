@@ -32,8 +32,8 @@ FAR_WAYS = tuple(f"{FAR}{way}" for way in ("weight >= 1/B", "k-means on scores",
 def as_markdown(found: Found) -> str:
     """All tables of one run of ``reproduce.py``."""
     machine = ", ".join(f"{name} {value}" for name, value in found["machine"].items())
-    seconds = (f"{parts}: {value:.0f} s" for parts, value in found["seconds"].items())
-    lines = [f"{'; '.join(seconds)}; {machine}", ""]
+    lines = [machine, ""]
+    lines += [f"{parts}: {value:.0f} s" for parts, value in found["seconds"].items()]
     lines += [f"{job}: {value:.0f} s of processor time" for job, value in found["cpu"].items()]
     if found["quick"]:
         lines.append("quick run: the figures mean nothing")
@@ -73,10 +73,25 @@ def labels_tables(name: str, tables: Found) -> list[str]:
     far = [row for row in majority if row["binarise"] in FAR_WAYS]
     far += [row for row in tables["detection"] if row["aggregate"] == "none"]
     lines += pivot(far, "noise", "binarise", "f1", kind="sd", rates=rates)
+    if any(not row["noise"][0].isdigit() for row in majority):
+        lines += ["", "F1 of wrong labels that people gave:", "", *peoples_table(tables)]
     lines += ["", "F1 by aggregation, mean over injected noise:", "", *_aggregations(tables)]
     lines += ["", "Pearson's r of retained share and noise (means; single runs):", ""]
     lines += _correlations(tables["pearson"])
     return lines
+
+
+def peoples_table(tables: Found) -> list[str]:
+    """F1 of every filter on the labels that people gave: a column for each set of labels."""
+    rates = {row["noise"]: row["rate"]["mean"] for row in tables["noise_rate"]}
+    rows = [
+        {**row, "labels": f"{SHOWN[row['noise']]} ({rates[row['noise']]:.2f})"}
+        for row in tables["detection"]
+        if row["aggregate"] in ("majority", "none") and not row["noise"][0].isdigit()
+    ]
+    asked = [row for row in rows if row["aggregate"] == "none"]
+    votes = [row for row in rows if row["aggregate"] == "majority"]
+    return pivot(asked + votes, "binarise", "labels", "f1", kind="sd")
 
 
 def ahead_table(rows: Sequence[Found]) -> list[str]:

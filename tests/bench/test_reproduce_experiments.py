@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -256,3 +257,63 @@ def test_drawings_are_whole_and_there_once() -> None:
     assert [len(part) for part in parts] == [700, 700, 500]
     assert found.images.classes == 18
     assert found.accuracy(parts[0]) > found.accuracy(parts[2]) > 0.7
+
+
+def test_the_documentation_has_the_measured_tables() -> None:
+    report = bench("reproduce_report")
+    found = json.loads((ROOT / "bench" / "reproduce.json").read_text("utf-8"))
+    lines = report.ahead_table(found["ahead"])
+    for name, tables in found["labels"].items():
+        lines += report.labels_tables(name, tables)
+    for part, tables in report.PARTS.items():
+        lines += tables(found[part]) if part in found else []
+    rows = [line for line in lines if line.startswith("|")]
+    assert len(rows) > 100
+    pages = [ROOT / "docs" / name for name in ("reproduction.md", "ensembles.md")]
+    written = {line for page in pages for line in page.read_text("utf-8").splitlines()}
+    assert [row for row in rows if row not in written] == []
+
+
+def test_the_ensembles_page_has_what_is_found_of_peoples_labels() -> None:
+    report = bench("reproduce_report")
+    found = json.loads((ROOT / "bench" / "reproduce.json").read_text("utf-8"))
+    lines = report.peoples_table(found["labels"]["cifar10n"])
+    assert len(lines) == 17  # two lines of head, fifteen filters
+    assert "\n".join(lines) in (ROOT / "docs" / "ensembles.md").read_text("utf-8")
+
+
+def test_other_parts_of_a_file_stay_unless_they_are_of_other_libraries() -> None:
+    beside = bench("reproduce").beside
+    before = {
+        "quick": False,
+        "machine": {"torch": "1"},
+        "cpu": {"a": 1},
+        "seconds": {"a": 2},
+        "a": 3,
+    }
+    now = {"quick": False, "machine": {"torch": "1"}, "cpu": {"b": 4}, "seconds": {"b": 5}, "b": 6}
+    both = beside(before, now)
+    assert (both["a"], both["b"], both["cpu"], both["seconds"]) == (
+        3,
+        6,
+        {"a": 1, "b": 4},
+        {"a": 2, "b": 5},
+    )
+    with pytest.raises(SystemExit, match=r"another machine: .*'2'"):
+        beside(before, {**now, "machine": {"torch": "2"}})
+
+
+@pytest.mark.slow
+def test_a_quick_run_goes_through_every_experiment() -> None:
+    threads = torch.get_num_threads()
+    parts = ["members", "temperatures", "retention", "networks", "photographs", "fine_tuning"]
+    try:
+        found = bench("reproduce").main(["--quick", "--processes", "1", "--only", *parts])
+    finally:
+        torch.set_num_threads(threads)
+    left_out = {text.split(":")[0] for text in found["missing"]}
+    assert set(parts) <= {*found, *left_out}
+    assert [row["way"] for row in found["members"]["digits"][0]["auroc"]][:1] == [
+        "mimic score, batch 32"
+    ]
+    assert {row["way"] for row in found["fine_tuning"]["training"]} >= {"plain"}
