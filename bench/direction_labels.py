@@ -18,24 +18,22 @@ import polars as pl
 import torch
 from direction_figures import Made, gathered
 from feature_sets import one_shard
+from label_training import CPU, Given, visits
 from reproduce_images import Images, Referred, cifar, digits, module_of, referred
 from reproduce_numbers import Say, with_noise
 from torch import Tensor
 
 from mimic_core.base.config import ProbeConfig, TrainConfig
-from mimic_core.base.draws import draw_batches, uid_words
+from mimic_core.base.draws import Draw
 from mimic_core.base.schema import ScoreBatch
-from mimic_core.features.loading import LoadedBatch
 from mimic_core.mimic.losses import cross_entropy_losses
 from mimic_core.runs.featureset import FeatureSet
 from mimic_core.scoring.direction import POSITIONS
 from mimic_core.scoring.labels.class_head import ClassHead
 from mimic_core.scoring.labels.logistic import fit_logistic
 from mimic_core.scoring.labels.probe import LabelProbe
-from mimic_core.scoring.training.objectives import LabelObjective
-from mimic_core.scoring.training.optimisation import Updater
 from mimic_core.scoring.training.planting import Planting
-from mimic_core.scoring.training.step import Aids, Learner, visit_batch
+from mimic_core.scoring.training.step import Aids
 
 SCORED = 1500
 SETTINGS = (  # batch, temperature, learning rate; taken in turn
@@ -272,49 +270,27 @@ def _trained(
     batch_size: int,
 ) -> Made:
     """The product's own training step on images in memory."""
-    count, classes = len(labels), tuple(map(str, range(10)))
-    names = [str(label) for label in labels]
-    samples = pl.DataFrame({"uid": [f"{row:032x}" for row in range(count)], "label": names})
-    words, numbers = uid_words(samples["uid"]), torch.from_numpy(labels)
+    given = Given(pixels, labels, tuple(map(str, range(10))))
+    planting = Planting(given.words, given.samples, given.classes)
     config = TrainConfig(model="-", batch_size=batch_size, learning_rate=1e-3, temperature=1.0)
-    layer = next(
-        n for n, p in reference.named_parameters() if p is reference.get_classifier().weight
-    )
-    target = {layer: reference.get_parameter(layer).detach()}
-    cpu = torch.device("cpu")
-    module.eval().requires_grad_(True)
-    learner = Learner(module, LabelObjective(classes, cpu), target, config)
-    planting = Planting(words, samples, classes)
-    total = config.epochs * -(-count // batch_size)
-    updater = Updater(
-        dict(module.named_parameters()), config, total=total, device=cpu, precision="fp32"
-    )
     with torch.no_grad():
         logits = reference.eval()(pixels)
-    epochs = []
-    for epoch in range(config.epochs):
-        batches = []
-        for draw in draw_batches(words, batch_size=batch_size, seed=0, epoch=epoch):
-            at = torch.from_numpy(draw.rows)
-            batch = LoadedBatch(
-                draw.rows,
-                pixels[at],
-                torch.arange(len(at)),
-                torch.zeros(len(at), 0, dtype=torch.int64),
-                labels=[names[row] for row in draw.rows],
-            )
-            visit = visit_batch(learner, batch, Aids(swap=planting.swap(draw, cpu)))
-            updater.update()
-            kept = [v[: draw.scored].numpy() for v in
-                    (visit.losses, visit.mimic_scores, visit.mimic_weights)]  # fmt: skip
-            planted = None if visit.planted is None else planting.planted(draw, visit.planted)
-            batches.append(
-                ScoreBatch(epoch, draw.step, draw.rows[: draw.scored], *kept, planted=planted)
-            )
-        epochs.append(batches)
+    epochs: list[list[ScoreBatch]] = [[] for _ in range(config.epochs)]
+
+    def aids(draw: Draw) -> Aids:
+        return Aids(swap=planting.swap(draw, CPU))
+
+    for epoch, draw, visit in visits(module, reference, given, config, aids):
+        kept = [v[: draw.scored].numpy() for v in
+                (visit.losses, visit.mimic_scores, visit.mimic_weights)]  # fmt: skip
+        planted = None if visit.planted is None else planting.planted(draw, visit.planted)
+        epochs[epoch].append(
+            ScoreBatch(epoch, draw.step, draw.rows[: draw.scored], *kept, planted=planted)
+        )
+    numbers = torch.from_numpy(labels)
 
     def seen(images: np.ndarray, whose: np.ndarray) -> np.ndarray:
         return -cross_entropy_losses(logits[images], numbers[whose]).numpy()
 
     agreed = (logits.argmax(1) == numbers).numpy()
-    return gathered(epochs, count, wrong, seen, right_by_chance=1 / 9, agreed=agreed)
+    return gathered(epochs, len(labels), wrong, seen, right_by_chance=1 / 9, agreed=agreed)

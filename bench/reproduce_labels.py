@@ -2,48 +2,43 @@
 
 Everything is measured over seeds that set the injected noise, the fresh head and the order of the
 batches; the reference and the parts are the same throughout. Accuracy is against clean labels of
-the test part; detection is judged on the run with mimic weights.
+the test part; detection is judged on runs with mimic weights.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import numpy as np
-import polars as pl
-import torch
+from reproduce_detection import (
+    AGGREGATIONS,
+    BATCHES,
+    DISAGREES,
+    Found,
+    Noisy,
+    binarisations,
+    ensembles_find,
+    reference_finds,
+    reference_orders,
+    scores_order,
+)
 from reproduce_heads import Heads, HeadSettings
-from reproduce_images import CIFAR, Referred, cifar, digits, referred
+from reproduce_images import CIFAR, Images, Referred, cifar, digits, drawings, referred
 from reproduce_numbers import Say, Table, pearson, spread, with_noise
 
 from mimic_core.base.config import WeightingName
-from mimic_core.filters.ensembles.config import (
-    EnsembleConfig,
-    GaussianMixture,
-    KMeans,
-    LabelModel,
-    Majority,
-    MeanRank,
-    Threshold,
-    TopPercent,
-    Unanimous,
-)
-from mimic_core.filters.ensembles.ensemble import ensemble
-from mimic_core.mimic.losses import cross_entropy_losses
-from mimic_core.runs.history import History
-from mimic_core.stats.detection import auroc, detection
 
-SETS = ("digits", "cifar10n")
+SETS = ("digits", "cifar10n", "drawings")
 WEIGHTINGS: tuple[WeightingName, ...] = get_args(WeightingName)
-# Digits has a quarter of the images and so a quarter of the steps: at 1e-3 heads are on their way.
-LEARNING_RATES = {"digits": 1e-2, "cifar10n": 1e-3}
-AGGREGATIONS = (Majority(), Unanimous(), MeanRank(), LabelModel())
-DISAGREES = "reference predicts another class"
+SCORED: tuple[WeightingName, ...] = ("mimic", "uniform")  # whose runs are looked at
+# Digits and drawings have a quarter of the images and so a quarter of the steps: at 1e-3 heads are
+# on their way.
+LEARNING_RATES = {"digits": 1e-2, "cifar10n": 1e-3, "drawings": 1e-2}
 
 
 @dataclass(frozen=True)
@@ -55,17 +50,10 @@ class LabelPlan:
     weightings: tuple[WeightingName, ...] = WEIGHTINGS
     digits_epochs: int = 200
     cifar_epochs: int = 40
-    rates_tried: tuple[float, ...] = (1e-3, 1e-2)
-    temperatures_tried: tuple[float, ...] = (1.0, 0.3)
 
-
-@dataclass(frozen=True, eq=False)
-class Noisy:
-    """Labels (M,) of the scored part and which of them are wrong; ``noise`` names them."""
-
-    noise: str
-    labels: np.ndarray
-    wrong: np.ndarray
+    def reference_epochs(self, name: str) -> int:
+        """Of the network that is the reference of the data set ``name``."""
+        return self.digits_epochs if name == "digits" else self.cifar_epochs
 
 
 def missing(name: str) -> str | None:
@@ -75,36 +63,40 @@ def missing(name: str) -> str | None:
     return None
 
 
-def reproduce_labels(name: str, plan: LabelPlan, say: Say) -> dict[str, Any]:
-    """All tables of the data set ``name``."""
-    images = digits() if name == "digits" else cifar()
-    epochs = plan.digits_epochs if name == "digits" else plan.cifar_epochs
+def reference_of(name: str, plan: LabelPlan, say: Say) -> Referred:
+    """The images of the data set ``name`` with their reference."""
+    if name == "drawings":
+        return drawings()
     say(f"{name}: training the reference")
-    seen = referred(images, epochs, say)
+    return referred(digits() if name == "digits" else cifar(), plan.reference_epochs(name), say)
+
+
+def reproduce_labels(seen: Referred, plan: LabelPlan, say: Say) -> dict[str, Any]:
+    """All tables of the images of ``seen``."""
     with TemporaryDirectory() as folder:
         return label_tables(seen, plan, Path(folder), say)
 
 
-def noisy_labels(seen: Referred, plan: LabelPlan, seed: int) -> Iterator[Noisy]:
-    """Injected noise at every rate, then the labels that people gave."""
-    scored = seen.images.parts()[1]
-    clean = seen.images.labels[scored]
-    for rate in plan.rates:
-        labels, wrong = with_noise(clean, rate, seen.images.classes, seed)
+def noisy_labels(images: Images, rates: Sequence[float], seed: int) -> Iterator[Noisy]:
+    """The scored part's labels with injected noise at every rate, then those that people gave."""
+    scored = images.parts()[1]
+    clean = images.labels[scored]
+    for rate in rates:
+        labels, wrong = with_noise(clean, rate, images.classes, seed)
         yield Noisy(f"{rate:g}", labels, wrong)
-    for name, labels in seen.images.human.items():
+    for name, labels in images.human.items():
         yield Noisy(name, labels[scored], labels[scored] != clean)
 
 
-class _Collected:
+class Collected:
     """Values over seeds by key, in order of first appearance."""
 
     def __init__(self) -> None:
         self._values: dict[tuple[str, ...], list[float]] = defaultdict(list)
 
-    def add(self, value: float | None, *key: str) -> None:
-        """One seed's value; None counts as 0: an ensemble that drops nothing finds nothing."""
-        self._values[key].append(0.0 if value is None else value)
+    def add(self, value: float, *key: str) -> None:
+        """One seed's value."""
+        self._values[key].append(value)
 
     def table(self, *columns: str, value: str) -> Table:
         """One row per key."""
@@ -122,20 +114,35 @@ def label_tables(seen: Referred, plan: LabelPlan, folder: Path, say: Say) -> dic
     """All tables of the images of ``seen``; features are written below ``folder``."""
     reference, scored, test = seen.images.parts()
     base = HeadSettings(learning_rate=LEARNING_RATES[seen.images.name])
-    rate, accuracy, order = _Collected(), _Collected(), _Collected()
-    f1, retained = _Collected(), _Collected()
+    rate, accuracy, order = Collected(), Collected(), Collected()
+    f1, retained = Collected(), Collected()
+
+    def keep(found: Found, noisy: Noisy) -> None:
+        f1.add(found.f1, noisy.noise, found.binarise, found.aggregate)
+        retained.add(found.kept, noisy.noise, found.binarise, found.aggregate)
+
     for seed in plan.seeds:
-        for noisy in noisy_labels(seen, plan, seed):
-            rate.add(float(noisy.wrong.mean()), noisy.noise)
+        for noisy in noisy_labels(seen.images, plan.rates, seed):
+            rate.add(noisy.rate, noisy.noise)
             heads = Heads.of(seen, noisy.labels, folder / f"{seed}-{noisy.noise}")
+            runs = {
+                (name, size): heads.train(replace(base, weighting=name, seed=seed, batch_size=size))
+                for size in BATCHES
+                for name in (plan.weightings if size == base.batch_size else SCORED)
+            }
             for name in plan.weightings:
-                history, right = heads.train(replace(base, weighting=name, seed=seed))
-                accuracy.add(right, noisy.noise, name)
-                if name in ("mimic", "uniform"):
-                    _add_order(order, history, noisy, name)
-                if name == "mimic":
-                    _add_detection(f1, retained, history, noisy)
-            _add_reference(seen, order, f1, retained, noisy)
+                accuracy.add(runs[name, base.batch_size][1], noisy.noise, name)
+            for size in BATCHES:
+                mimic, plain = (runs[name, size][0] for name in SCORED)
+                for score, value in scores_order(mimic, plain, noisy):
+                    order.add(value, noisy.noise, score)
+                for found in ensembles_find(mimic, noisy):
+                    keep(found, noisy)
+            logits = seen.logits(scored)
+            score, value = reference_orders(logits, noisy)
+            order.add(value, noisy.noise, score)
+            for found in reference_finds(logits, noisy):
+                keep(found, noisy)
         say(f"{seen.images.name}: seed {seed} done")
     return {
         "images": {"reference": len(reference), "scored": len(scored), "test": len(test)},
@@ -147,54 +154,10 @@ def label_tables(seen: Referred, plan: LabelPlan, folder: Path, say: Say) -> dic
         "detection": f1.table("noise", "binarise", "aggregate", value="f1"),
         "retained": retained.table("noise", "binarise", "aggregate", value="share"),
         "pearson": _correlations(retained, plan),
-        "settings": _settings(seen, plan, base, folder),
     }
 
 
-def _add_order(order: _Collected, history: History, noisy: Noisy, weighting: str) -> None:
-    """AUROC of the mean score, and of plain training's mean loss."""
-    names = {"mimic": "mimic score, mimic training", "uniform": "mimic score, plain training"}
-    order.add(auroc(-history.mimic_score.mean(0), noisy.wrong), noisy.noise, names[weighting])
-    if weighting == "uniform":
-        order.add(auroc(history.loss.mean(0), noisy.wrong), noisy.noise, "loss, plain training")
-
-
-def _add_reference(
-    seen: Referred, order: _Collected, f1: _Collected, retained: _Collected, noisy: Noisy
-) -> None:
-    """What the reference alone finds: its loss on each label, and where it says another class."""
-    logits = seen.logits(seen.images.parts()[1])
-    losses = cross_entropy_losses(logits, torch.from_numpy(noisy.labels)).numpy()
-    order.add(auroc(losses, noisy.wrong), noisy.noise, "loss of the reference")
-    agrees = logits.argmax(1).numpy() == noisy.labels
-    found = detection(agrees, pl.Series(noisy.wrong)).f1
-    f1.add(found, noisy.noise, DISAGREES, "none")
-    retained.add(float(agrees.mean()), noisy.noise, DISAGREES, "none")
-
-
-def binarisations(rate: float) -> dict[str, Any]:
-    """Every way to turn a step's scores into votes; the last is told the true rate of noise."""
-    return {
-        "weight >= 1/B": Threshold(),
-        "k-means on scores": KMeans(),
-        "k-means on weights": KMeans(column="mimic_weight"),
-        "GMM on scores": GaussianMixture(),
-        "GMM on weights": GaussianMixture(column="mimic_weight"),
-        "top share, true rate told": TopPercent(percent=100 * (1 - rate)),
-    }
-
-
-def _add_detection(f1: _Collected, retained: _Collected, history: History, noisy: Noisy) -> None:
-    truth = pl.Series(noisy.wrong)
-    for name, binarise in binarisations(float(noisy.wrong.mean())).items():
-        for aggregate in AGGREGATIONS:
-            made = ensemble(history, EnsembleConfig(binarise=binarise, aggregate=aggregate))
-            key = (noisy.noise, name, aggregate.kind)
-            f1.add(detection(made.keep, truth).f1, *key)
-            retained.add(made.kept / history.samples, *key)
-
-
-def _correlations(retained: _Collected, plan: LabelPlan) -> Table:
+def _correlations(retained: Collected, plan: LabelPlan) -> Table:
     """Pearson's r of retained share and rate of injected noise: of means over seeds, and of all."""
     rows: Table = []
     keys = [(name, one.kind) for name in binarisations(0.5) for one in AGGREGATIONS]
@@ -214,7 +177,7 @@ def _correlations(retained: _Collected, plan: LabelPlan) -> Table:
     return rows
 
 
-def both_sets(sets: Mapping[str, dict[str, Any]]) -> Table:
+def all_sets(sets: Mapping[str, dict[str, Any]]) -> Table:
     """Pearson's r of retained share and rate over all data sets together, from means over seeds."""
     points: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for tables in sets.values():
@@ -231,23 +194,31 @@ def both_sets(sets: Mapping[str, dict[str, Any]]) -> Table:
     ]
 
 
-def _settings(seen: Referred, plan: LabelPlan, base: HeadSettings, folder: Path) -> Table:
-    """Noise 0.5 at other learning rates and temperatures: what the choice of settings decides."""
-    accuracy = _Collected()
-    clean = seen.images.labels[seen.images.parts()[1]]
-    names: tuple[WeightingName, ...] = ("uniform", "mimic", "rho", "influence")
-    for seed in plan.seeds:
-        labels, _ = with_noise(clean, 0.5, seen.images.classes, seed)
-        heads = Heads.of(seen, labels, folder / f"{seed}-settings")
-        for rate in plan.rates_tried:
-            for temperature in plan.temperatures_tried:
-                for name in names:
-                    changed = replace(
-                        base,
-                        weighting=name,
-                        seed=seed,
-                        learning_rate=rate,
-                        temperature=temperature,
-                    )
-                    accuracy.add(heads.train(changed)[1], f"{rate:g}", f"{temperature:g}", name)
-    return accuracy.table("learning_rate", "temperature", "weighting", value="accuracy")
+def ahead(sets: Mapping[str, dict[str, Any]], of: WeightingName = "mimic") -> Table:
+    """In how many pairs of runs each other weighting trains a better head than ``of``.
+
+    A pair has the data set, the noise and the seed in common; equal accuracies are neither.
+    Injected noise and people's labels are counted separately. ``gain`` is the mean difference.
+    """
+    gaps: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for name, tables in sets.items():
+        rows = {(row["noise"], row["weighting"]): row["accuracy"]["values"]
+                for row in tables["accuracy"]}  # fmt: skip
+        for (noise, weighting), values in rows.items():
+            if weighting == of:
+                continue
+            kind = "injected" if noise[0].isdigit() else "people's"
+            pairs = zip(values, rows[noise, of], strict=True)
+            gaps[name, kind, weighting] += [other - own for other, own in pairs]
+    return [
+        {
+            "data": name,
+            "noise": kind,
+            "weighting": weighting,
+            "pairs": len(found),
+            "ahead": sum(gap > 0 for gap in found),
+            "behind": sum(gap < 0 for gap in found),
+            "gain": float(np.mean(found)),
+        }
+        for (name, kind, weighting), found in gaps.items()
+    ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,6 +26,7 @@ from reproduce_pairs import (
     decoded,
     scored_runs,
     train,
+    with_fresh_block,
 )
 from reproduce_probe import Way, probe_trainings
 from torch import nn
@@ -37,6 +38,7 @@ from mimic_core.runs.history import History, run_history
 from mimic_core.stats.detection import auroc
 
 Key = tuple[str, ...]
+FRESH_BLOCK = "the reference with a fresh last block"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,12 @@ def variants(settings: Settings, *, later: bool) -> list[Variant]:
             for value in temperatures
         ]
     return found
+
+
+def collect_fine_tuning(settings: Settings, seed: int, say: Say) -> Collected:
+    """The reference with a fresh last block, fine-tuned, for one seed."""
+    with TemporaryDirectory() as folder:
+        return _Collector(settings, seed, say).fine_tuned(Path(folder))
 
 
 def collect_pairs(settings: Settings, seed: int, say: Say) -> Collected:
@@ -122,6 +130,23 @@ class _Collector:
         fresh = load_model(f"{START}{self._seed}", preprocess="openai").module
         early = self._train_all("random", fresh, pool)
         self._train_all(f"after {settings.early} epochs", early, pool, later=True)
+        return self._found
+
+    def fine_tuned(self, folder: Path) -> Collected:
+        """Plain training and Grad-Mimic in both forms, at the paper's best temperature."""
+        settings = self._settings
+        short = replace(
+            settings,
+            epochs=settings.tuned,
+            learning_rate=settings.tuning_rate,
+            layers=settings.layers[:1],
+            everything=settings.layers[:1],
+        )
+        self._settings = short
+        _, run = next(scored_runs(short, folder, self._seed))
+        pool = decoded(run, short)
+        self._found.pool = {"samples": len(pool.truth), "held_out": len(pool.held_out)}
+        self._train_all(FRESH_BLOCK, with_fresh_block(pool.reference, self._seed), pool)
         return self._found
 
     def _probe(self, features: FeatureSet, pool: Pool, folder: Path) -> None:
@@ -202,6 +227,7 @@ class _Collector:
             # Not reached counts as no step saved, and is counted.
             figures["steps saved"] = 0.0 if reached is None else 1 - reached / total
             figures["reached"] = float(reached is not None)
+            figures["held-out loss at the start"] = trained.metrics[0]["held_out_loss"]
         for name, value in figures.items():
             self._found.trainings[start, way, name] = value
 

@@ -49,8 +49,9 @@ class Settings:
     Full training: ``epochs`` from random weights, by which time plain training does best on
     held-out pairs, and ``later`` epochs from a start that has seen ``early`` plain epochs.
     ``layers`` and ``everything`` are the temperatures for weights on the mimic layers alone and on
-    all parameters; the first of ``layers`` is the paper's best. ``probe`` is for probe mode;
-    ``samples`` limits the pool (None: all).
+    all parameters; the first of ``layers`` is the paper's best. Fine-tuning: ``tuned`` epochs at
+    ``tuning_rate``, the authors' learning rate, of the reference with a fresh last block. ``probe``
+    is for probe mode; ``samples`` limits the pool (None: all).
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -62,6 +63,8 @@ class Settings:
     held_out: int = 300
     layers: tuple[float, ...] = (0.05, 0.003)
     everything: tuple[float, ...] = (0.003,)
+    tuned: int = 1
+    tuning_rate: float = 1e-4
     probe: ProbePlan = field(default_factory=ProbePlan)
     samples: int | None = None
 
@@ -141,6 +144,16 @@ def split(truth: pl.DataFrame, held_out: int) -> tuple[np.ndarray, np.ndarray]:
     clean = np.flatnonzero(~truth["is_noisy"].to_numpy())
     drawn = clean[order(truth["uid"].gather(clean), 0)[:held_out]]
     return np.sort(drawn), np.setdiff1d(np.arange(len(truth)), drawn)
+
+
+def with_fresh_block(reference: nn.Module, seed: int) -> nn.Module:
+    """A copy of the demo's reference whose image tower ends in a block of random weights."""
+    made = deepcopy(reference)
+    drawn = load_model(f"{START}{seed}", preprocess="openai").module
+    prefix = default_mimic_layers(made)[0].removesuffix("mlp.c_proj.weight")
+    fresh = {name: value for name, value in drawn.state_dict().items() if name.startswith(prefix)}
+    made.load_state_dict(fresh, strict=False)
+    return made
 
 
 def train(pool: Pool, start: nn.Module, config: TrainConfig, *, early: int) -> Trained:
