@@ -213,6 +213,13 @@ class RemotePath(type(Path())):  # type: ignore[misc]  # the class of paths of t
         finally:
             forget(self)
 
+    def version(self) -> str:
+        """What tells one content of the object from another: its size and ETag. Raises as
+        ``require_there``.
+        """
+        info = _require_info(self.url)
+        return f"{info.size} {info.version}"
+
     def require_there(self) -> int:
         """Its size in bytes.
 
@@ -240,7 +247,12 @@ class RemotePath(type(Path())):  # type: ignore[misc]  # the class of paths of t
         """
         files = storage.filesystem(self.parts[0][:-1])
         base = files._strip_protocol(self.url).rstrip("/") + "/"  # noqa: SLF001 - fsspec's own way
-        found = storage.tried(lambda: files.find(base, detail=True), self.url)
+        try:
+            found = storage.tried(lambda: files.find(base, detail=True), self.url)
+        except storage.Gone:
+            raise RemoteError(
+                "there is no such bucket", got=self.url, next_step="create it, or check its name"
+            ) from None
         names = {}
         for path, said in found.items():
             if not str(path).startswith(base):  # an object of the folder's own name

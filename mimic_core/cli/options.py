@@ -28,6 +28,7 @@ from mimic_core.base.config import (
 )
 from mimic_core.base.errors import printable
 from mimic_core.base.fields import Setting, setting
+from mimic_core.base.remote import RemotePath, as_place
 from mimic_core.base.specification import default_temperature
 from mimic_core.jobs.options import JobOptions
 from mimic_core.proofs.settings import ProveConfig
@@ -99,7 +100,9 @@ LABELS = (
         _LABELS,
     ),
 )
-RunsFolder = Annotated[Path, typer.Option(help="Folder of the runs.")]
+RunsFolder = Annotated[
+    Path, typer.Option(help="Folder of the runs, on this machine or at s3://, gs:// or az://.")
+]
 Pools = Annotated[
     list[str],
     typer.Argument(
@@ -221,13 +224,36 @@ def require_pool(source: SourceConfig) -> None:
     opening.open_source(source)
 
 
-def tell(run: Run) -> None:
-    """The summary of a finished run on standard error, its directory on standard output."""
+def made_in(out: Path) -> Path:
+    """The folder in which runs are made that go to ``out``, perhaps in object storage.
+
+    Raises:
+        RemoteError: Nothing can be written there.
+    """
+    place = as_place(str(out))
+    if not isinstance(place, RemotePath):
+        return place
+    from mimic_core.runs.buckets import working_folder
+
+    (place / "run.json").require_writable()
+    return working_folder(place)
+
+
+def tell(run: Run, out: Path) -> None:
+    """The summary of a finished run on standard error, its directory on standard output, where it
+    is sent first if that is in object storage.
+    """
     from mimic_core.runs.report import as_lines
 
     for line in as_lines(run):
         typer.echo(printable(line), err=True)
-    typer.echo(run.path)
+    place = as_place(str(out))
+    if isinstance(place, RemotePath):
+        from mimic_core.runs.buckets import send_run
+
+        typer.echo(send_run(run.path, run.record, place))
+    else:
+        typer.echo(run.path)
 
 
 def prepare(job: JobOptions) -> None:

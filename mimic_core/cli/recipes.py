@@ -32,7 +32,7 @@ def filter_run(
             got=str(drops),
             next_step="give --drops another name than --out",
         )
-    selection = selections.select(find_run(run, runs), read_recipe(recipe))
+    selection = selections.select(find_run(run, runs, reading=True), read_recipe(recipe))
     if out is not None:
         selections.write_rows(selections.kept_uids(selection), out, overwrite=overwrite)
     if drops is not None:
@@ -50,6 +50,6 @@ def replay(
     from mimic_core.base.remote import as_place
     from mimic_core.export.record import replay as replay_export
 
-    selection = replay_export(as_place(manifest), runs)
+    selection = replay_export(as_place(manifest), as_place(str(runs)))
     print_counts(selection)
     typer.echo("the same samples as when it was exported")

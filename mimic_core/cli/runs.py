@@ -28,10 +28,11 @@ runs_app = typer.Typer(no_args_is_help=True, help="List runs, or show one.")
 @runs_app.command("list")
 def list_command(out: RunsFolder = Path("runs"), as_json: JsonOption = False) -> None:
     """List the runs, newest first. A damaged one is listed with what is wrong."""
+    from mimic_core.base.remote import as_place
     from mimic_core.runs.report import aligned
     from mimic_core.runs.run import list_runs
 
-    found = list_runs(out)
+    found = list_runs(as_place(str(out)))
     rows: list[dict[str, str | int]] = []
     for one in found.runs:
         row = {name: getattr(one.record, name, "") for name in _LISTED}
@@ -53,7 +54,7 @@ def show_command(
     """Show a run: settings, counts, direction check, distribution of the score."""
     from mimic_core.runs import report
 
-    found = find_run(run, out)
+    found = find_run(run, out, reading=True)
     if as_json:
         typer.echo(json.dumps(report.as_json(found), indent=2, ensure_ascii=False))
         return
@@ -131,7 +132,7 @@ def export(
     from mimic_core.runs.table import run_table
 
     config = ExportConfig.parse(options.values(ExportConfig, options.given(given)))
-    found = find_run(run, runs)
+    found = find_run(run, runs, reading=True)
     chosen = Recipe() if recipe is None else read_recipe(recipe)
     selection, table = select(found, chosen), run_table(found)
     with watched() as progress:
@@ -158,14 +159,24 @@ def print_counts(selection: Selection, *, err: bool = False) -> None:
     typer.echo(f"kept {selection.kept:,} of {selection.total:,} ({share})", err=err)
 
 
-def find_run(text: str, root: Path) -> Run:
+def find_run(text: str, root: Path, *, reading: bool = False) -> Run:
     """The run whose directory is ``text``, or whose id under ``root`` it is.
 
+    Args:
+        reading: Whether nothing is added to it, so that it may lie in object storage.
+
     Raises:
-        RunError: There is none, or it is damaged.
+        RunError: There is none, it is damaged, or it lies in object storage and is to be changed.
     """
+    from mimic_core.base.remote import as_place, is_remote
+    from mimic_core.runs.buckets import refuse_copy
     from mimic_core.runs.run import open_run
 
+    if is_remote(text) or is_remote(str(root)):
+        found = open_run(as_place(text) if is_remote(text) else as_place(str(root)) / text)
+        if not reading:
+            refuse_copy(found.path)
+        return found
     for path in (Path(text), root / text):
         if (path / "run.json").is_file():
             return open_run(path)

@@ -60,7 +60,7 @@ def score(
     asked["reference"] = _reference(asked.get("reference"), features)
     _require_mode(mode, "snapshot" if mode == "probe" else "probe", asked)
     job = JobOptions.parse(options.values(JobOptions, asked))
-    options.tell(_score(options.run_config(mode, asked), job, out))
+    options.tell(_score(options.run_config(mode, asked), job, options.made_in(out)), out)
 
 
 def _reference(model: str | None, features: str | None) -> str:

@@ -52,9 +52,9 @@ def train(
     """
     asked = options.given({**given, "source": source})
     job = JobOptions.parse(options.values(JobOptions, asked))
-    run = _train(options.run_config("training", asked), job, out)
+    run = _train(options.run_config("training", asked), job, options.made_in(out))
     if run is not None:
-        options.tell(run)
+        options.tell(run, out)
 
 
 def _train(config: RunConfig, job: JobOptions, out: Path) -> Run | None:

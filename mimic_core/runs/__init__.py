@@ -1,6 +1,7 @@
 """All that is on disk, read back: feature sets, records, runs, tables, means, history, map."""
 
 __all__ = [
+    "buckets",
     "featureset",
     "history",
     "imageless",

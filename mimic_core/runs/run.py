@@ -31,6 +31,7 @@ from pydantic import ValidationError
 
 from mimic_core.base import files
 from mimic_core.base.errors import RunError
+from mimic_core.base.remote import RemotePath
 from mimic_core.base.schema import (
     PLANTED_COLUMNS,
     SCORE_COLUMNS,
@@ -38,7 +39,7 @@ from mimic_core.base.schema import (
     Planted,
     ScoreBatch,
 )
-from mimic_core.runs import stored
+from mimic_core.runs import buckets, stored
 from mimic_core.runs.featureset import FEATURES_DIR, FeatureSet
 from mimic_core.runs.metrics import METRIC_COLUMNS
 from mimic_core.runs.record import JoinRecord, RunRecord
@@ -249,7 +250,12 @@ class Run:
         return pl.read_parquet(paths) if paths else None
 
     def update(self, **changes: Any) -> Run:
-        """Write ``run.json`` with ``changes`` and return the run as it is now."""
+        """Write ``run.json`` with ``changes`` and return the run as it is now.
+
+        Raises:
+            RunError: It lies in object storage, where it is only read.
+        """
+        buckets.refuse_copy(self.path)
         record = RunRecord(**{**self.record.model_dump(), **changes})
         files.write_json(self.path / "run.json", record.model_dump(mode="json"))
         return Run(self.path, record)
@@ -328,11 +334,14 @@ def start_run(root: Path, record: RunRecord) -> Run:
 
 
 def open_run(path: Path) -> Run:
-    """Open the run at ``path``, finished or not.
+    """Open the run at ``path``, finished or not; of one in object storage a copy of its tables.
 
     Raises:
         RunError: There is no run, it is damaged or of another schema version.
+        RemoteError: Object storage does not answer.
     """
+    if isinstance(path, RemotePath):
+        path = buckets.copy_run(path)
     values = files.read_record(path / "run.json", "run")
     try:
         return Run(path, RunRecord(**values))
@@ -357,7 +366,9 @@ class RunList:
 
 
 def list_runs(root: Path, *, opener: Callable[[Path], Run] = open_run) -> RunList:
-    """All runs under ``root``, opened by ``opener``."""
+    """All runs under ``root``, opened by ``opener``; of those in object storage the records."""
+    if isinstance(root, RemotePath):
+        root = buckets.copy_records(root)
     runs, damaged = [], []
     for file in sorted(root.glob("*/run.json")):
         try:

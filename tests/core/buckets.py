@@ -51,7 +51,8 @@ def bucket(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 class Bucket:
     """What is put there, and what is asked of it; ``fault`` may raise, or shorten an answer.
 
-    ``write_fault`` is told the URL of each object before it is written, and may raise.
+    ``write_fault`` is told the URL of each object before it is written, and may raise; those whose
+    URL is in ``lost`` are said to be written, and are not.
     """
 
     def __init__(self, client: Any, cache: Path) -> None:
@@ -60,6 +61,7 @@ class Bucket:
         self.pauses: list[float] = []
         self.asked: list[tuple[str, int, int]] = []
         self.fault: Callable[[], Callable[[bytes], bytes] | None] = lambda: None
+        self.lost: set[str] = set()
         self.write_fault: Callable[[str], None] = lambda _: None
 
     def put(self, folder: Path, prefix: str = "") -> str:
@@ -75,6 +77,10 @@ class Bucket:
         """All objects."""
         found = self._client.list_objects_v2(Bucket=BUCKET).get("Contents", [])
         return [one["Key"] for one in found]
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write an object, whatever its name."""
+        self._client.put_object(Bucket=BUCKET, Key=name, Body=data)
 
     def read(self, name: str) -> bytes:
         """The content of an object."""
@@ -132,6 +138,7 @@ class Bucket:
 
             def put_file(self, file: str, url: str) -> None:
                 outer.write_fault(url)
-                self._files.put_file(file, url)
+                if url not in outer.lost:
+                    self._files.put_file(file, url)
 
         return lambda scheme: Watched(real(scheme))
