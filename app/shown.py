@@ -36,8 +36,13 @@ class Shown:
 
     @property
     def total(self) -> int:
-        """Number of samples."""
+        """Number of rows: samples, and rows without an image."""
         return len(self.table)
+
+    @property
+    def without_image(self) -> int:
+        """Number of rows that have no image, which are among them."""
+        return int((self.table["image_kind"] == NO_IMAGE.kind).sum())
 
     @property
     def selected(self) -> np.ndarray:
@@ -117,6 +122,12 @@ class Dynamics:
     ensemble: Ensemble
     rows: np.ndarray
     context: str
+
+    @property
+    def noisy(self) -> np.ndarray | None:
+        """Which samples with a history are known to be noisy, bool (N,); None as in ``Shown``."""
+        known = self.shown.noisy
+        return None if known is None else known[: self.history.samples]
 
     @property
     def recipe_yaml(self) -> str | None:

@@ -94,8 +94,9 @@ class Frozen(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"]) or cls.__name__
+            said = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
             raise ConfigError(
-                f"setting {name}: {first['msg']}",
+                f"setting {name}: {said}",
                 got=first.get("input"),
                 next_step="correct that setting and try again",
             ) from error
@@ -248,7 +249,7 @@ class SourceConfig(Frozen):
         if not all(isinstance(one, str) for one in paths):
             raise ValueError("a path is text")
         if twice := sorted({one for one in paths if paths.count(one) > 1}):
-            raise ValueError(f"the pool {twice[0]!r} is given twice")
+            raise ValueError(f"the pool {twice[0]!r} is given twice: leave one of them out")
         first, *more = sorted(paths)
         return {**values, "path": first, "also": tuple(more)}
 

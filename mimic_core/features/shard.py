@@ -67,7 +67,7 @@ class Homes:
             places: The first samples that have them, by number over all shards (F,), ascending.
         """
         image, sizes = np.full((len(places), 2), -1, np.int64), np.zeros((len(places), 2), np.int64)
-        units: list[np.ndarray] = []
+        units: list[np.ndarray] = []  # (F_k, D), or (F_k, 0) of a shard that could read no image
         shards = self._images.home(places)
         for number in np.unique(shards).tolist():
             here = shards == number
@@ -77,7 +77,11 @@ class Homes:
             image[here], sizes[here] = home.image[at], home.sizes[at]
             if self._target.encoder.compares:
                 units.append(self._units(number, home.carried[at]))
-        return image, sizes, np.concatenate(units) if units else None
+        width = max((part.shape[1] for part in units), default=0)
+        if not width:  # none of them could be read, so that no sample asks for them
+            return image, sizes, None
+        filled = [np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in units]
+        return image, sizes, np.concatenate(filled)
 
     def _home(self, number: int) -> _Home:
         if number not in self._known:
@@ -238,7 +242,7 @@ class ShardAtWork:
             places = np.concatenate(
                 [np.stack([np.full(own, self._number), np.arange(own)], axis=1), work.image]
             )[where]
-            plain = np.array_equal(where, np.arange(len(where)))
+            plain = own == len(where) and np.array_equal(where, np.arange(own))
             samples = self._samples(where, work.sizes, work.clip_scores(images))
             carried = [one for row in self._carried if (one := self._own(row)) is not None]
             work.features.write_shard(

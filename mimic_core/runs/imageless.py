@@ -37,3 +37,9 @@ def scan(features: FeatureSet) -> pl.LazyFrame | None:
         if path.exists()
     ]
     return pl.concat(scans, how="diagonal_relaxed") if scans else None
+
+
+def count(features: FeatureSet) -> int:
+    """How many there are in the pool."""
+    rows = scan(features)
+    return 0 if rows is None else int(rows.select(pl.len()).collect().item())

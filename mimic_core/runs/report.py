@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from mimic_core.base.config import Frozen
-from mimic_core.runs import stored
+from mimic_core.runs import imageless, stored
 from mimic_core.runs.means import score_summary
 from mimic_core.runs.metrics import as_sentence
 from mimic_core.runs.record import RunRecord
@@ -20,10 +20,12 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 class RunSummary(Frozen):
     """Counts and the distribution of the mimic score, its mean over epochs or repeats per sample.
 
+    ``without_image`` rows of the pool stand in the table and have no scores.
     ``quantiles`` holds (probability, score). Both are None while the run is unfinished.
     """
 
     skipped_by_reason: dict[str, int]
+    without_image: int = 0
     mean: float | None = None
     quantiles: tuple[tuple[float, float], ...] | None = None
 
@@ -38,6 +40,7 @@ def summarise(run: Run) -> RunSummary:
     quantiles = [(q, scores.quantile(q, "linear")) for q in QUANTILES]
     return RunSummary(
         skipped_by_reason=dict(counts.iter_rows()),
+        without_image=imageless.count(run.features),
         mean=float(scores.mean()),  # type: ignore[arg-type]  # polars types it as any literal
         quantiles=tuple((q, float(value)) for q, value in quantiles if value is not None),
     )
@@ -68,6 +71,7 @@ def as_lines(run: Run) -> list[str]:
         ("mimic layers", ", ".join(record.mimic_layers) or "-"),
         ("samples", f"{record.samples:,}"),
         *([_without(record)] if record.held_out else []),
+        *([("without image", f"{summary.without_image:,} rows")] if summary.without_image else []),
         ("skipped", _skipped(record.skipped, summary)),
     ]
     if summary.mean is not None and summary.quantiles is not None:

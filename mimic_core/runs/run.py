@@ -123,7 +123,7 @@ class Run:
         return [*own, *self.features.tables()]
 
     def joined(self) -> list[tuple[JoinRecord, pl.LazyFrame]]:
-        """The columns of other files: ``uid`` of all readable samples, and what was joined.
+        """The columns of other files: ``uid`` of all rows of the pool, and what was joined.
 
         Raises:
             RunError: A file is missing, damaged or of another kind.

@@ -147,8 +147,9 @@ def _scan(
     if labels is not None:
         opinions = tuple(name for name in labels.collect_schema().names() if name != "uid")
         joined.append(_Part(opinions, partial(_labels, labels), "the reference's labels"))
+    bare = imageless.scan(features)
     for join, rows in others:
-        read = partial(_labels, _scored(rows, held_out))
+        read = partial(_labels, _scored(_with_image(rows, bare), held_out))
         joined.append(_Part(tuple(join.columns), read, f"the columns joined from {join.source}"))
     made = {name for part in joined for name in part.columns}
     _refuse_taken(there, made)
@@ -171,9 +172,11 @@ def _scan(
         if some:
             frames.append(_in_order(part.read(some, uids), uids, part.what).drop("uid").lazy())
     table = pl.concat([uids.to_frame().lazy(), *frames], how="horizontal")
-    bare = imageless.scan(features)
     if bare is not None:
         bare = bare.select("uid", *map(named, stored))
+        for join, rows in others:
+            more = [named(name) for name in join.columns if name in wanted]
+            bare = bare.join(rows.select("uid", *more), on="uid", how="left", maintain_order="left")
         require_finite(bare)
         table = pl.concat([table, bare], how="diagonal_relaxed")
     return table.select(map(named, wanted))
@@ -187,6 +190,11 @@ def _labels(labels: pl.LazyFrame, names: Sequence[str], _: pl.Series) -> pl.Data
     read = labels.select("uid", *map(named, names)).collect()
     require_finite(read)
     return read
+
+
+def _with_image(rows: pl.LazyFrame, bare: pl.LazyFrame | None) -> pl.LazyFrame:
+    """Joined columns of the samples alone, without those of rows that have no image."""
+    return rows if bare is None else rows.join(bare.select("uid"), on="uid", how="anti")
 
 
 def _scored(rows: pl.LazyFrame, held_out: pl.Series | None) -> pl.LazyFrame:

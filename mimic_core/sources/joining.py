@@ -17,6 +17,7 @@ from mimic_core.base import files
 from mimic_core.base.errors import RunError, SourceError
 from mimic_core.base.identity import digest, rows_of, slug
 from mimic_core.base.schema import named
+from mimic_core.runs import imageless
 from mimic_core.runs.lock import only_driver
 from mimic_core.runs.record import JoinRecord
 from mimic_core.runs.run import JOINS_DIR, Run, now, open_run
@@ -170,12 +171,16 @@ def _content(path: Path, uids: Path | None) -> str:
 def _matched(
     run: Run, found: UidTable, names: Mapping[str, str], on: str, path: Path
 ) -> tuple[pl.DataFrame, np.ndarray]:
-    """The columns of all readable samples, and the row of the file that each has (N,), else -1.
+    """The columns of all samples and rows without an image, and which row of the file each has.
+
+    That is (N,) int64, -1 where it has none.
 
     Raises:
         RunError: The run has no such column, or no sample has a row.
     """
-    samples = run.features.scan()
+    samples, bare = run.features.scan(), imageless.scan(run.features)
+    if bare is not None:
+        samples = pl.concat([samples, bare], how="diagonal_relaxed")
     there = samples.collect_schema()
     if on not in there or not (there[on] == pl.String or there[on].is_integer()):
         fitting = [one for one, kind in there.items() if kind == pl.String or kind.is_integer()]

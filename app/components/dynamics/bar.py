@@ -77,7 +77,7 @@ def decision(view: Dynamics) -> None:
     """How many the ensemble keeps, and the button that makes that the selection."""
     kept, total = view.ensemble.kept, view.history.samples
     text = f"keeps **{count(kept)} of {count(total)}** ({share(kept, total)}{_interval(view)})"
-    noisy = view.shown.noisy
+    noisy = view.noisy
     if noisy is not None:
         left = int((noisy & view.ensemble.keep).sum())
         text += f", among them {count(left)} of {count(int(noisy.sum()))} known noisy"

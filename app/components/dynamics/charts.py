@@ -99,8 +99,8 @@ def flips(view: Dynamics) -> None:
     changes = cache_dynamics.flips(view.shown.key, view.state.ensemble)
     counted = histograms.histogram(changes, _FLIPS_BINS)
     noisy = None
-    if view.shown.noisy is not None:
-        noisy = np.histogram(changes[view.shown.noisy[: len(changes)]], counted.edges)[0]
+    if view.noisy is not None:
+        noisy = np.histogram(changes[view.noisy], counted.edges)[0]
     spans = figures_dynamics.flip_spans(counted.edges)
     moved = int((changes > 0).sum())
     st.markdown(

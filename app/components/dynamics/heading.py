@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app.components.shared.errors import empty_state
-from app.components.shared.shell import pool_title, run_label
+from app.components.shared.shell import pool_title, run_label, sample_counts
 from app.shown import Shown, library, step_unit, steps_of
 from app.state import session
 from app.text import count, plain
@@ -18,7 +18,8 @@ def dynamics_heading(shown: Shown) -> None:
     record = shown.run.record
     tuned = session.state().tuned
     steps = steps_of(shown)
-    batch_size = record.batch_size if tuned is None else min(tuned.batch_size, shown.total)
+    samples = shown.total - shown.without_image
+    batch_size = record.batch_size if tuned is None else min(tuned.batch_size, samples)
     with st.container(key="heading"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.title("Dynamics", anchor=False, width="content")
@@ -27,7 +28,7 @@ def dynamics_heading(shown: Shown) -> None:
         unit = step_unit(shown)
         parts = [
             plain(pool_title(shown.run)),
-            f"{count(shown.total)} samples",
+            *sample_counts(shown),
             f"{count(steps)} {unit}{'' if steps == 1 else 's'}",
             f"batches of B = {count(batch_size)}",
         ]

@@ -9,7 +9,13 @@ import streamlit as st
 
 from app.cache import tables
 from app.components.shared.conditions import kept_metrics
-from app.components.shared.shell import model_title, pool_title, reference_title, theme
+from app.components.shared.shell import (
+    model_title,
+    pool_title,
+    reference_title,
+    sample_counts,
+    theme,
+)
 from app.drawing import explore
 from app.shown import Shown
 from app.state import session
@@ -54,7 +60,7 @@ def _heading(shown: Shown) -> None:
     used = record.epochs_used
     parts = [
         *([] if used is None else [f"the first {used} of {record.epochs} epochs are used"]),
-        f"{count(shown.total)} samples",
+        *sample_counts(shown),
         f"{count(record.skipped)} skipped",
         *_training_facts(shown.run),
         f"reference model {plain(reference_title(shown.run))}",

@@ -12,9 +12,9 @@ from app.components.shared.errors import empty_state, errors_shown
 from app.drawing import colours
 from app.drawing.colours import Theme
 from app.library import DEMO_POOL, DEMO_REFERENCE, located
-from app.shown import library
+from app.shown import Shown, library
 from app.state import session
-from app.text import plain
+from app.text import count, plain
 from mimic_core.runs.run import Run
 
 STYLE = Path(__file__).resolve().parents[2] / "style.css"
@@ -90,9 +90,18 @@ def run_label(run: Run) -> str:
 
 
 def pool_title(run: Run) -> str:
-    """The pool's name as a heading."""
-    path = Path(located(run.record.config).source.path)
-    return "Demo pool" if path.resolve() == DEMO_POOL else run.id.rsplit("-", 2)[0]
+    """The pool's name as a heading; of several pools the first one's, and how many more."""
+    source = located(run.record.config).source
+    demo = Path(source.path).resolve() == DEMO_POOL
+    first = "Demo pool" if demo else run.id.rsplit("-", 2)[0]
+    return f"{first} and {len(source.also)} more" if source.also else first
+
+
+def sample_counts(shown: Shown) -> list[str]:
+    """How many samples the run has, and rows without an image, if there are any."""
+    bare = shown.without_image
+    counts = [f"{count(shown.total - bare)} samples"]
+    return [*counts, f"{count(bare)} rows without an image"] if bare else counts
 
 
 def reference_title(run: Run) -> str:

@@ -13,13 +13,15 @@ from mimic_core.base.config import ProbeConfig, RunConfig, SourceConfig
 from mimic_core.base.errors import SourceError
 from mimic_core.base.schema import NO_IMAGE
 from mimic_core.filters.recipe import Recipe
-from mimic_core.filters.selections import dropped_uids, select
+from mimic_core.filters.selections import dropped_uids, kept_uids, select
 from mimic_core.models import clip
 from mimic_core.models.load import load_model
 from mimic_core.runs import imageless
+from mimic_core.runs.report import as_lines
 from mimic_core.runs.run import Run
 from mimic_core.runs.table import run_table
 from mimic_core.scoring.pipeline import score_pool
+from mimic_core.sources.joining import join_columns, remove_join
 from tests.core import checkpoints_on_disk as disk
 from tests.core.scoring_pool import caption_of, picture
 from tests.core.sources_pools import write_files
@@ -53,6 +55,9 @@ def run(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_they_come_last_in_the_table_with_null_scores(run: Run) -> None:
     table = run_table(run)
     assert "12 samples, 6 rows without an image" in str(run.record.reading)
+    lines = [line.split(maxsplit=2) for line in as_lines(run)]
+    assert ["without", "image", "6 rows"] in lines
+    assert ["samples", "12"] in lines
     assert len(run.features.samples) == IMAGES
     assert table["similarity"].to_list() == [n / 100 for n in range(ROWS)]
     scored, bare = table.head(IMAGES), table.tail(ROWS - IMAGES)
@@ -105,6 +110,22 @@ def test_what_needs_a_score_does_not_keep_them_and_what_needs_metadata_does(
     bare = run_table(run).tail(ROWS - IMAGES)["uid"]
     dropped = dropped_uids(selection).filter(pl.col("uid").is_in(bare.implode()))
     assert len(dropped) == missing
+
+
+def test_columns_of_other_files_are_joined_to_them_too(run: Run, tmp_path: Path) -> None:
+    before = run_table(run)
+    rows = before.select("uid", dfn=pl.col("similarity") * 2)
+    rows[:2].vstack(rows[-3:]).write_parquet(tmp_path / "dfn.parquet")
+    joined, said = join_columns(run, tmp_path / "dfn.parquet")
+    try:
+        table = run_table(joined)
+        assert table.drop("dfn").equals(before)
+        assert table["dfn"].to_list() == [*rows["dfn"][:2], *[None] * (ROWS - 5), *rows["dfn"][-3:]]
+        assert (said.matched, said.without, said.unused) == (5, ROWS - 5, 0)
+        kept = select(joined, recipe("{kind: absolute, column: dfn, min: 0.2}"))
+        assert kept_uids(kept)["uid"].to_list() == rows["uid"][-3:].to_list()
+    finally:
+        remove_join(joined, "dfn")
 
 
 def test_scoring_again_finds_the_run_and_writes_nothing(run: Run) -> None:

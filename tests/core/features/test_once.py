@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mimic_core.base import files
 from mimic_core.base.config import ProbeConfig, RunConfig, SnapshotConfig, SourceConfig
 from mimic_core.base.errors import Interrupted, RunError
 from mimic_core.base.progress import Silent
@@ -226,6 +227,36 @@ def test_tangents_of_shared_images_are_stored_once_too(home: Path, tmp_path: Pat
 
 
 # --- by content ---
+
+
+@pytest.mark.parametrize(
+    ("lists", "rows", "skipped"),
+    [
+        pytest.param(([0, 1, 2], [0, 1, 2], [3, 0, 1]), [0, 1, 2, 0, 1, 2, 3, 0, 1], 0, id="all"),
+        pytest.param(([BROKEN], [1], [BROKEN, 1, 2]), [0, 0, 1], 2, id="beside one without any"),
+        pytest.param(([BROKEN], [1, BROKEN]), [0], 2, id="none"),
+    ],
+)
+def test_a_shard_may_have_images_that_earlier_shards_store(
+    lists: tuple[list[int], ...], rows: list[int], skipped: int, home: Path, tmp_path: Path
+) -> None:
+    """Several tables that name the same images, as COCO's years and translations do."""
+    pool = tmp_path / "pool"
+    for number in {number for some in lists for number in some}:
+        data = b"no image" if number == BROKEN else picture(number)
+        files.write_bytes(pool / f"{number}.png", data)
+    for name, some in zip("abc", lists, strict=False):
+        lines = [f"../{number}.png,{caption_of(number)} {name}" for number in some]
+        text = "\n".join(["file_name,text", *lines])
+        files.write_bytes(pool / name / "metadata.csv", text.encode())
+    inputs = inputs_of(home, tmp_path / "runs", source=SourceConfig(path=str(pool)))
+    inputs.fill(0, Silent())
+    found = FeatureSet.open(inputs.cached.path)
+    assert (found.image_rows is None) == (rows == list(range(len(rows))))  # nothing is shared
+    assert found.array("image_features").read().shape[0] == len(rows)
+    assert found.image_rows is None or found.image_rows.tolist() == rows
+    assert len(found.array("image_features").stored) == max(rows) + 1
+    assert len(found.skipped) == skipped
 
 
 def test_equal_bytes_in_one_shard_are_encoded_and_stored_once(home: Path, tmp_path: Path) -> None:

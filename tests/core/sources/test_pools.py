@@ -179,7 +179,7 @@ def test_pools_have_the_shortest_names_that_tell_them_apart(tmp_path: Path) -> N
 
 
 def test_paths_are_refused_that_are_none_or_twice_the_same(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="given twice"):
+    with pytest.raises(ConfigError, match=r"^setting SourceConfig: the pool .* is given twice"):
         SourceConfig.parse({"paths": ["a", "a"]})
     with pytest.raises(ConfigError, match="either paths, or path and also"):
         SourceConfig.parse({"paths": ["a", "b"], "path": "c"})
