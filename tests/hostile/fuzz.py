@@ -29,8 +29,8 @@ SECONDS = 10.0  # for one input of at most MAX_LENGTH bytes
 MEMORY = 2 << 30  # bytes above what is held at the start
 MAX_LENGTH = 16 << 10
 NAMES = (
-    *("tar", "packed", "zip", "csv", "tsv", "cells", "jsonl", "json", "parquet", "image"),
-    *("recipe", "manifest"),
+    *("tar", "packed", "zip", "csv", "tsv", "cells", "jsonl", "json", "document"),
+    *("mds", "arrow", "lance", "pattern", "parquet", "image", "recipe", "manifest"),
 )  # of parsers.PARSERS, which is imported only where atheris can watch it
 CRASHES = 20  # of the process that reads, after which the search is given up
 ROOT = Path(__file__).resolve().parents[2]

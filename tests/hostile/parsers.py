@@ -265,9 +265,12 @@ def _table_reader(name: str) -> Callable[[bytes, Path], None]:
         lines = _lines(data)
         if lines is None:
             return
+        # A first line that names a file or a URL may be a row, or a header of odd names.
+        headless = b"." in lines[0] or b"://" in lines[0]
+        most = len(lines) if headless else len(lines) - 1
         if b'"' not in data:  # nothing goes on in the next line
-            assert rows == len(lines) - 1, f"{rows} rows of {len(lines) - 1} lines"
-        assert rows <= len(lines) - 1
+            assert rows in {len(lines) - 1, most}, f"{rows} rows of {len(lines)} lines"
+        assert rows <= most
 
     return read
 
@@ -281,7 +284,10 @@ def _lines(data: bytes) -> list[bytes] | None:
 
 
 def _read_rows(data: bytes, folder: Path) -> None:
-    """The input as cells that Python's own ``csv`` writes: each comes back, stripped."""
+    """The input as cells that Python's own ``csv`` writes: each comes back as it was.
+
+    Only the spaces beside a ``|`` are the separator's.
+    """
     kind, *cells = data.decode("utf-8", "replace").split("\x1f")
     separator = ",\t;|"[len(kind) % 4]
     rows = [cell for cell in cells if not _like_a_row(cell)]
@@ -298,9 +304,9 @@ def _read_rows(data: bytes, folder: Path) -> None:
     found = [one for shard in source.shards for one in source.index(shard)]
     assert len(found) == len(rows)
     captions = [getattr(one, "caption", None) for one in found]
-    texts = [cell.strip() for cell in rows]
-    usual = [text if text and len(text.encode()) <= 16384 else None for text in texts]
-    assert [one and one.strip() for one in captions] == usual
+    texts = [cell.strip(" ") if separator == "|" else cell for cell in rows]
+    usual = [text if text.strip() and len(text.encode()) <= 16384 else None for text in texts]
+    assert captions == usual
 
 
 def _like_a_row(cell: str) -> bool:
@@ -381,6 +387,147 @@ def _read_parquet(data: bytes, folder: Path) -> None:
         _hold_words(error)
     (pool / "00000.tar").write_bytes(_tar("a"))
     assert scored(pool, folder / "beside", data) >= 1
+
+
+# --- tables and shards of other programs ---
+
+
+def _documents() -> list[bytes]:
+    """JSON that holds a table: with ``@`` in front it lies in a folder, as COCO's does."""
+    coco = {
+        "images": [{"id": n, "file_name": "b.png", "width": 6} for n in range(2)],
+        "annotations": [{"image_id": n // 2, "id": n, "caption": f"x {n}"} for n in range(3)],
+    }
+    rows = [{"image": "b.png", "caption": "x", "n": 1}, {"image": "c.png", "caption": ["y", "z"]}]
+    splits = {"images": [{"filename": "b.png", "sentences": [{"raw": "x"}, {"raw": "y"}]}]}
+    turns = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "x"}]
+    talks = [{"id": "1", "image": "b.png", "conversations": turns}]
+    names = {"b.png": "x", "c.png": ["y", "z"]}
+    found = [json.dumps(one).encode() for one in (coco, rows, splits, talks, names)]
+    return [*found, *(b"@" + one for one in found)]
+
+
+def _read_document(data: bytes, folder: Path) -> None:
+    """Each entry of a document is a row; which entries there are, ``json`` says."""
+    nested, text = data[:1] == b"@", data.removeprefix(b"@")
+    name = "annotations/captions_train.json" if nested else "t.json"
+    pool = write_files(folder / "pool", {name: text, "train/b.png": PNG, "b.png": PNG})
+    rows = scored(pool if nested else pool / name, folder / "out", data)
+    try:
+        document = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_Pairs)
+    except (ValueError, RecursionError):
+        return
+    entries = _entries(document)
+    assert rows >= entries, f"{rows} rows of {entries} entries"
+
+
+class _Pairs(list):  # type: ignore[type-arg]
+    """The pairs of a JSON object, also those whose names come back."""
+
+
+def _entries(document: object) -> int:
+    if not isinstance(document, _Pairs):
+        return len(document) if isinstance(document, list) else 0
+    whole = dict(document)
+    if {"images", "annotations"} <= whole.keys():
+        notes = whole["annotations"]
+        return len(notes) if isinstance(notes, list) and not isinstance(notes, _Pairs) else 0
+    names = [name for name, _ in document if str(name).endswith(".png")]
+    return len(names) if len(names) == len(document) else 0
+
+
+MDS = {"caption": ("str", None), "extra": ("json", None), "image": ("png", None), "n": ("int", 8)}
+
+
+def _mds() -> list[bytes]:
+    """An index, an empty line, and the bytes of its shard, packed as the index says."""
+    bodies = []
+    for number in range(2):
+        varying = (b"x", b'{"a": [1]}', PNG)
+        sizes = np.array([len(one) for one in varying], "<u4").tobytes()
+        bodies.append(sizes + b"".join(varying) + np.int64(number).tobytes())
+    places = 16 + np.cumsum([0, *map(len, bodies)])
+    shard = b"".join([np.array([2, *places], "<u4").tobytes(), *bodies])
+    found = []
+    for packing, pack in (("", bytes), ("gz", gzip.compress), ("zstd", PACKERS["zst"])):
+        one = {
+            "column_encodings": [encoding for encoding, _ in MDS.values()],
+            "column_names": [*MDS],
+            "column_sizes": [size for _, size in MDS.values()],
+            "compression": packing or None,
+            "format": "mds",
+            "raw_data": {"basename": "s.mds"},
+            "samples": 2,
+            "zip_data": {"basename": f"s.mds.{packing}"} if packing else None,
+        }
+        found.append(json.dumps({"shards": [one], "version": 2}).encode() + b"\n\n" + pack(shard))
+    return found
+
+
+def _read_mds(data: bytes, folder: Path) -> None:
+    """As many rows as the index has samples, if its shard is one."""
+    index, _, shard = data.partition(b"\n\n")
+    packing = next((one for one in ("gz", "zstd") if f'"s.mds.{one}"'.encode() in index), "")
+    name = f"s.mds.{packing}" if packing else "s.mds"
+    pool = write_files(folder / "pool", {"index.json": index, name: shard})
+    rows = scored(pool, folder / "out", data)
+    declared = json.loads(index)["shards"]
+    assert rows >= len({one["raw_data"]["basename"] for one in declared if one["samples"]})
+
+
+def _arrows() -> list[bytes]:
+    image = pa.array([{"bytes": PNG, "path": "a.png"}, {"bytes": None, "path": "b.png"}])
+    table = pa.table({"image": image, "caption": ["x", "y"], "n": [1, 2]})
+    bare = pa.table({"image": [PNG, PNG], "label": [0, 1], "tags": [["a"], []]})
+    found = []
+    for whole in (table, bare):
+        for writer in (pa.ipc.new_stream, pa.ipc.new_file):
+            out = io.BytesIO()
+            with writer(out, whole.schema) as written:
+                written.write_table(whole)
+            found.append(out.getvalue())
+    return found
+
+
+def _read_arrow(data: bytes, folder: Path) -> None:
+    pool = write_files(folder / "pool", {"data-0.arrow": data, "state.json": "{}", "b.png": PNG})
+    scored(pool, folder / "out", data)
+
+
+@cache
+def _lance_table() -> dict[str, bytes]:
+    """The files of a small table, by their places in it."""
+    import lance
+
+    table = pa.table({"image": [PNG, PNG], "caption": ["x", "y"], "n": [1, 2]})
+    with workplace() as folder:
+        lance.write_dataset(table, str(folder / "t.lance"))
+        files = [one for one in sorted((folder / "t.lance").rglob("*")) if one.is_file()]
+        return {str(one.relative_to(folder)): one.read_bytes() for one in files}
+
+
+def _lances() -> list[bytes]:
+    return [bytes([place]) + data for place, data in enumerate(_lance_table().values())]
+
+
+def _read_lance(data: bytes, folder: Path) -> None:
+    """The first byte chooses the file of the table that the others replace."""
+    files = dict(_lance_table())
+    files[[*files][(data[:1] or b"\0")[0] % len(files)]] = data[1:]
+    scored(write_files(folder / "pool", dict(files)), folder / "out", data)
+
+
+def _read_pattern(data: bytes, folder: Path) -> None:
+    """The input as a pattern of a few shards: what is read lies below, and has a row for each."""
+    text = data.decode("utf-8", "replace").lstrip("/")
+    if ".." in text.split("/"):
+        return  # those parts in front of any mark are where the pool is
+    shard = _tar("a")
+    names = ("0.tar", "1.tar", "a/2.tar", "a/b/3.tar", "[x].tar")
+    write_files(folder / "pool", dict.fromkeys(names, shard))
+    rows = scored(Path(f"{folder}/pool/{text}"), folder / "out", data)
+    plain = [one for one in names if one == text]
+    assert rows >= len(plain)
 
 
 # --- images ---
@@ -513,6 +660,19 @@ PARSERS: dict[str, Parser] = {
         lambda: [b'{"caption": "x", "n": 1}', b'{"caption": ["x", "y"], "uid": "%032d"}' % 7],
         _read_json,
         JSON_WORDS,
+    ),
+    "document": Parser(
+        _documents,
+        _read_document,
+        (*JSON_WORDS, b'"images"', b'"annotations"', b'"image_id"', b'"id"', b'"file_name"'),
+    ),
+    "mds": Parser(_mds, _read_mds, (*JSON_WORDS, b'"pil"', b'"uint64"', b'"gz"', b"../", b"\n\n")),
+    "arrow": Parser(_arrows, _read_arrow, (b"ARROW1", b"\xff\xff\xff\xff")),
+    "lance": Parser(_lances, _read_lance, (b"LANC",)),
+    "pattern": Parser(
+        lambda: [b"{0..1}.tar", b"*.tar", b"**/*.tar", b"a/{b/3,2}.tar", b"[[]x].tar", b"?.tar"],
+        _read_pattern,
+        (b"{", b"}", b"..", b",", b"*", b"**", b"[", b"]", b"?", b"/", b".tar", b"000", b"~"),
     ),
     "parquet": Parser(_parquets, _read_parquet, (b"PAR1",)),
     "image": Parser(

@@ -46,6 +46,8 @@ _NUMBERS = (
 _TEXTS = ("str", "str_int", "str_float", "str_decimal", "json")
 _PACKED = ("gz", "bz2", "zstd")
 _MAX_INDEX = 256 * 1024 * 1024
+_MAX_SAMPLES = 1 << 24  # of one shard, whose places are numbers below 2**32
+_MAX_LOST = 1 << 20  # of one shard that are a skip each; an index may say any number
 
 
 class _Shard(NamedTuple):
@@ -106,7 +108,9 @@ def _shards(files: Files, name: str) -> list[_Shard]:
         there = frozenset(files.listing.names)
         shards = [one for one in document["shards"] if one.get("format") == "mds"]
         return [_shard(folder, one, there) for one in shards]
-    except (SourceError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (SourceError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError):
+        return []
+    except RecursionError:
         return []
 
 
@@ -117,13 +121,17 @@ def _shard(folder: str, one: dict[str, Any], there: frozenset[str]) -> _Shard:
     problem = None
     if packing and path not in there:  # or it has been unpacked already
         path = posixpath.join(folder, str(one["zip_data"]["basename"]))
-        problem = None if packing in _PACKED else f"it is compressed by {packing}"
-    return _Shard(
-        path,
-        int(one["samples"]),
-        tuple((str(a), str(b), None if c is None else int(c)) for a, b, c in columns),
-        problem,
-    )
+        if packing not in _PACKED:
+            problem = f"it is compressed by {packing}, which is not read: write it with zstd or gz"
+        elif not path.endswith(f".mds.{packing}"):
+            problem = f"it is not named .mds.{packing}, as shards are that are compressed by it"
+    samples = int(one["samples"])
+    found = tuple((str(a), str(b), None if c is None else int(c)) for a, b, c in columns)
+    if samples < 0 or any(size is not None and size < 0 for *_, size in found):
+        raise ValueError("a negative number of samples or bytes")
+    if path not in there:
+        problem = "it is not there"
+    return _Shard(path, samples, found, problem)
 
 
 @dataclass(frozen=True)
@@ -178,7 +186,7 @@ class MdsSource(Source):
         row, ordinals = 0, Ordinals()
         try:
             if one.problem is not None:
-                raise DamageError(f"{one.problem}, which is not read: write it with zstd or gz")
+                raise DamageError(one.problem)
             with _Bytes(self.files, one) as data:
                 for row, start, stop in data.samples():
                     key = f"{row:09d}"
@@ -189,8 +197,11 @@ class MdsSource(Source):
             row = one.samples
         except (DamageError, SourceError, OSError, *FAILURES) as error:
             why = error.got if isinstance(error, SourceError) else str(error)
-            for lost in range(row, one.samples):
-                yield Skip(f"{lost:09d}", shard, "unreadable_shard", f"{one.path}: {why}")
+            lost = range(row, one.samples)
+            if len(lost) > _MAX_LOST:
+                lost, why = lost[:1], f"{why}; {len(lost)} samples of the index are this one skip"
+            for number in lost:
+                yield Skip(f"{number:09d}", shard, "unreadable_shard", f"{one.path}: {why}")
 
     def _samples(
         self,
@@ -208,7 +219,7 @@ class MdsSource(Source):
         if encodings.get(image) == "pil":
             raise Unusable("unread_format", "raw pixels (pil) are not read; encode them as jpeg")
         values = {
-            name: _value(encodings[name], data.read(*place), name)
+            name: _value(encodings[name], data.read_text(name, *place), name)
             for name, place in places.items()
             if name != image and encodings[name] in (*_TEXTS, "int", *_NUMBERS)
         }
@@ -264,11 +275,21 @@ class _Bytes:
             raise DamageError(f"{len(data)} of {size} bytes at {offset}")
         return data
 
+    def read_text(self, name: str, offset: int, size: int) -> bytes:
+        """The same of a column that is held in memory, if it is small enough."""
+        if size > MAX_TEXT_BYTES:
+            raise Unusable(
+                "bad_metadata", f"{name} has {size} bytes, the limit is {MAX_TEXT_BYTES}"
+            )
+        return self.read(offset, size)
+
     def samples(self) -> Iterator[tuple[int, int, int]]:
         """Number, beginning and end of each sample."""
         count = int(np.frombuffer(self.read(0, 4), "<u4")[0])
         if count != self._shard.samples:
             raise DamageError(f"{count} samples, the index says {self._shard.samples}")
+        if count > _MAX_SAMPLES:
+            raise DamageError(f"{count} samples, the limit is {_MAX_SAMPLES}")
         ends = np.frombuffer(self.read(4, 4 * (count + 1)), "<u4").astype(np.int64)
         if (np.diff(ends) < 0).any() or (self._size is not None and ends[-1] > self._size):
             raise DamageError("the places of its samples are impossible")
@@ -290,10 +311,6 @@ class _Bytes:
 
 def _value(encoding: str, data: bytes, name: str) -> Any:
     """A column's value; raises ``Unusable`` where its bytes are not of its encoding."""
-    if len(data) > MAX_TEXT_BYTES:
-        raise Unusable(
-            "bad_metadata", f"{name} has {len(data)} bytes, the limit is {MAX_TEXT_BYTES}"
-        )
     try:
         if encoding == "int":
             return int(np.frombuffer(data, "<i8")[0])

@@ -280,8 +280,10 @@ def _decoded(column: Any) -> tuple[Any, list[int]]:
     """A text column without the cells that are not UTF-8, and where those are."""
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         raise ValueError(f"a column of {column.type} is damaged")
+    data = column.cast(pa.large_binary())
+    data.validate(full=True)  # the places of the texts, which the cast has not looked at
     cells, bad = [], []
-    for row, cell in enumerate(column.cast(pa.large_binary()).to_pylist()):
+    for row, cell in enumerate(data.to_pylist()):
         try:
             cells.append(None if cell is None else cell.decode())
         except UnicodeDecodeError:
@@ -325,9 +327,17 @@ def _is_known(kind: Any) -> bool:
             pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type)
         )
     if pa.types.is_struct(kind):
-        return all(_is_known(kind.field(place).type) for place in range(kind.num_fields))
+        fields = [kind.field(place) for place in range(kind.num_fields)]
+        return all(_is_named(field) and _is_known(field.type) for field in fields)
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return any(known(kind) for known in lists) and _is_known(kind.value_type)
+
+
+def _is_named(field: Any) -> bool:
+    try:
+        return isinstance(field.name, str)
+    except UnicodeDecodeError:
+        return False
 
 
 def unreadable(name: str, error: BaseException) -> SourceError:

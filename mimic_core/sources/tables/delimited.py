@@ -164,7 +164,7 @@ class Delimited:
         except Unusable:
             return self._problem(line, "not UTF-8")
         if self._delimiter == "|":
-            cells = [cell.strip() for cell in cells]
+            cells = [cell.strip(" ") for cell in cells]
         if self._numbered:
             cells = _numbered(cells, self.names.index("file_name"))
         image = cells[self._image]

@@ -96,18 +96,19 @@ def _map(state: FileState) -> _Mapped:
     except pa.ArrowInvalid:
         table = pa.ipc.open_file(whole).read_all()
     table.validate()
+    table.schema.names  # noqa: B018 - raises where one of them is not UTF-8
     return _Mapped(table, whole.address, state.size, file)
 
 
 def _places(cells: Any, mapped: _Mapped, name: str) -> Iterator[Locator | str]:
     """The place of each cell; a path where there are no bytes."""
+    cells.validate(full=True)  # else damaged places lead out of the map, and end the process
     paths: list[str | None] = [None] * len(cells)
     data = cells
     if pa.types.is_struct(cells.type):
         data = cells.field("bytes")
         if cells.type.get_field_index("path") >= 0:
             paths = cells.field("path").to_pylist()
-    data.validate(full=True)
     wide = pa.types.is_large_binary(data.type)
     _, ends, values = data.buffers()
     there = data.is_valid().to_numpy(zero_copy_only=False)

@@ -52,6 +52,8 @@ def document_rows(file: IO[bytes], name: str) -> Iterator[dict[str, Any] | str]:
     except (ValueError, RecursionError) as error:
         raise _refusal(name, str(error)) from error
     rows = _rows(document)
+    if rows is None and _is_names(document):
+        rows = _named_rows(json.loads(data.decode("utf-8-sig"), object_pairs_hook=_Pairs))
     if rows is None:
         raise _refusal(name, "it is neither a list of objects nor a table of captions")
     for number, row in enumerate(rows):
@@ -82,14 +84,33 @@ def _rows(document: Any) -> list[Any] | None:
     lists = [value for value in document.values() if _holds_objects(value)]
     if len(lists) == 1:
         return [_karpathy(row) for row in lists[0]]
-    if document and all(PurePosixPath(one).suffix.lower()[1:] in _IMAGES for one in document):
-        return [
-            {**value, "file_name": one}
-            if isinstance(value, dict)
-            else {"file_name": one, "caption": value}
-            for one, value in document.items()
-        ]
     return None
+
+
+class _Pairs(dict[str, Any]):
+    """An object that also knows its names and values in order, with names that come back."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
+
+
+def _is_names(document: Any) -> bool:
+    return (
+        isinstance(document, dict)
+        and bool(document)
+        and all(PurePosixPath(one).suffix.lower()[1:] in _IMAGES for one in document)
+    )
+
+
+def _named_rows(document: _Pairs) -> list[Any]:
+    """A row for each name, also for one that is there twice, of which a dict keeps the last."""
+    return [
+        {**value, "file_name": one}
+        if isinstance(value, dict)
+        else {"file_name": one, "caption": value}
+        for one, value in document.pairs
+    ]
 
 
 def _holds_objects(value: Any) -> bool:
@@ -98,17 +119,25 @@ def _holds_objects(value: Any) -> bool:
 
 def _coco(images: list[Any], annotations: list[Any]) -> list[Any]:
     """Each annotation with the fields of its image; ``id`` is the annotation's."""
-    by_id = {one.get("id"): one for one in images if isinstance(one, dict)}
+    by_id = {number: one for one in images if (number := _number(one, "id")) is not None}
     met = set()
     rows: list[Any] = []
     for one in annotations:
-        if isinstance(one, dict) and isinstance(one.get("image_id"), int | str):
-            met.add(one["image_id"])
-            rows.append({**by_id.get(one["image_id"], {}), **one})
-        else:
+        number = _number(one, "image_id")
+        if number is None:
             rows.append(one)
-    bare = [one for number, one in by_id.items() if number not in met]
-    return [*rows, *bare, *(one for one in images if not isinstance(one, dict))]
+        else:
+            met.add(number)
+            rows.append({**by_id.get(number, {}), **one})
+    # An image whose number comes back is a row too, whatever its annotations are joined to.
+    joined = {id(by_id[number]) for number in met if number in by_id}
+    return [*rows, *(one for one in images if id(one) not in joined)]
+
+
+def _number(one: Any, name: str) -> int | str | None:
+    """The number of an image; None of what has none that could be referred to."""
+    number = one.get(name) if isinstance(one, dict) else None
+    return number if isinstance(number, int | str) else None
 
 
 def _karpathy(row: Any) -> Any:

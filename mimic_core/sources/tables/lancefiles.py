@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -45,16 +46,16 @@ class LanceFiles:
 
     def row_count(self, path: Path) -> int:
         """Of the newest version."""
-        return int(_table(path, path.name).count_rows())
+        table = _table(path, path.name)
+        with _failing_as(lambda error: _unreadable(path.name, error)):
+            return int(table.count_rows())
 
     def read(self, path: Path, columns: list[str], start: int, count: int) -> Rows:
         """Some columns of the rows from ``start`` on."""
         table = _table(path, path.name)
-        try:
+        with _failing_as(lambda error: _unreadable(path.name, error)):
             found = table.to_table(columns=columns, offset=start, limit=min(count, _TAKEN))
             return checked_rows(found, columns)
-        except FAILURES as error:
-            raise _unreadable(path.name, error) from error
 
     def images(
         self, path: Path, name: str, column: str, start: int, count: int
@@ -76,12 +77,11 @@ def read_lance_cell(path: Path, column: str, row: int) -> bytes:
         ImageError: There is no such table, row or column, or the cell is null.
     """
     try:
-        cell = _table(path, path.name).take([row], columns=[column]).column(0)[0]
+        table = _table(path, path.name)
     except SourceError as error:
         raise ImageError("missing_image", error.problem) from error
-    except FAILURES as error:
-        detail = f"{path.name} row {row}: {type(error).__name__}: {error}"
-        raise ImageError("corrupt_image", detail) from error
+    with _failing_as(lambda error: _damaged(f"{path.name} row {row}", error)):
+        cell = table.take([row], columns=[column]).column(0)[0]
     if isinstance(cell, pa.StructScalar):
         cell = cell["bytes"]
     data = cell.as_py()
@@ -93,16 +93,15 @@ def read_lance_cell(path: Path, column: str, row: int) -> bytes:
 
 def _table(path: Path, name: str) -> Any:
     try:
-        versions = path / "_versions"
-        return _open(os.fspath(path), versions.stat().st_mtime_ns)
+        with _failing_as(lambda error: _unreadable(name, error)):
+            versions = path / "_versions"
+            return _open(os.fspath(path), versions.stat().st_mtime_ns)
     except ImportError as error:
         raise SourceError(
             f"{name} is a Lance table, whose library is not installed",
             got=str(path),
             next_step="pip install 'mimicscope[lance]', or store the table as Parquet",
         ) from error
-    except FAILURES as error:
-        raise _unreadable(name, error) from error
 
 
 @lru_cache(maxsize=_OPEN_TABLES)
@@ -110,6 +109,24 @@ def _open(path: str, changed: int) -> Any:  # noqa: ARG001 - a table written ane
     import lance
 
     return lance.dataset(path)
+
+
+@contextmanager
+def _failing_as(refusal: Callable[[BaseException], Exception]) -> Iterator[None]:
+    """Raise ``refusal`` of what the library raises, also of its panics.
+
+    Those are no ``Exception``, and their class can be imported from nowhere.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, FAILURES) or type(error).__name__ == "PanicException":
+            raise refusal(error) from error
+        raise
+
+
+def _damaged(where: str, error: BaseException) -> ImageError:
+    return ImageError("corrupt_image", f"{where}: {type(error).__name__}: {error}")
 
 
 def _unreadable(name: str, error: BaseException) -> SourceError:

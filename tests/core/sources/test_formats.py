@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from mimic_core.base.errors import SourceError
 from mimic_core.base.identity import digest
 from mimic_core.base.schema import Sample
+from mimic_core.sources.guess import known_names
 from mimic_core.sources.index import in_words
 from mimic_core.sources.reading import read_image
 from mimic_core.sources.tables.delimited import Delimited
@@ -29,6 +30,7 @@ from tests.core.sources_pools import (
     samples,
     skips,
     write_files,
+    write_tar,
     write_zip,
 )
 
@@ -157,7 +159,7 @@ def test_a_header_that_names_a_column_is_a_header(tmp_path: Path) -> None:
     st.lists(
         st.text(
             st.characters(codec="utf-8", exclude_characters='\t"\r\n'), min_size=1, max_size=12
-        ),
+        ).filter(lambda text: text.lower() not in known_names()),  # which would be a header
         min_size=1,
         max_size=6,
     )
@@ -300,6 +302,37 @@ def test_coco_captions_are_read_with_their_splits(tmp_path: Path) -> None:
     ] * 2
 
 
+def test_every_entry_of_cocos_is_a_row_whatever_its_numbers(tmp_path: Path) -> None:
+    """Numbers that come back, or are none, lose no image and no caption."""
+    images = [
+        {"id": 1, "file_name": "0.png"},
+        {"id": 1, "file_name": "1.png"},
+        {"id": [2], "file_name": "2.png"},
+        {"file_name": "3.png"},
+        7,
+    ]
+    notes = [
+        {"image_id": 1, "caption": "one"},
+        {"image_id": [2], "caption": "none"},
+        {"caption": "none"},
+        None,
+    ]
+    document = json.dumps({"images": images, "annotations": notes})
+    source = opened(pool(tmp_path, "t.json", document) / "t.json")
+    found = [one for one in items(source) if isinstance(one, Sample)]
+    assert [(one.key, one.caption) for one in found] == [("1.png", "one")]
+    assert sorted(one.reason for one in skips(source)) == [
+        *["bad_metadata"] * 2,
+        *["empty_caption"] * 3,
+        *["missing_image"] * 2,
+    ]
+
+
+def test_names_of_images_that_come_back_are_rows_each(tmp_path: Path) -> None:
+    path = pool(tmp_path, "t.json", '{"0.png": "zero", "1.png": {"caption": "b"}, "0.png": "nil"}')
+    assert told(path) == [("0.png", "zero"), ("1.png", "b"), ("0.png", "nil")]
+
+
 def test_llava_conversations_are_read_by_their_first_answer(tmp_path: Path) -> None:
     def turns(*texts: str) -> list[dict[str, str]]:
         return [
@@ -370,6 +403,49 @@ def test_lists_of_captions_are_read_alike_in_every_format(tmp_path: Path, name: 
         ("0.png", "nil", digest([name, uid, "nil", 0], length=32)),
         ("1.png", "one", uid[::-1]),
     ]
+
+
+# --- a caption is what stands there, under the same rule in every format --------------------------
+
+SPACED = ["\n2", "  a b \n", "\u00a0x\u2003", "\t y"]
+
+
+def spaced_pool(root: Path, form: str) -> Path:
+    rows = [{"file_name": f"{n}.png", "caption": text} for n, text in enumerate(SPACED)]
+    table = root / f"t.{form}"
+    write_files(root, {} if form in ("tar", "embedded") else IMAGES)
+    if form in ("csv", "tsv"):
+        pl.DataFrame(rows).write_csv(table, separator="\t" if form == "tsv" else ",")
+    elif form in ("json", "jsonl"):
+        lines = [json.dumps(row) for row in rows]
+        table.write_text("\n".join(lines) if form == "jsonl" else f"[{','.join(lines)}]")
+    elif form == "parquet":
+        pl.DataFrame(rows).write_parquet(table)
+    elif form == "embedded":
+        root.mkdir()
+        pl.DataFrame({"image": [PNG] * 4, "caption": SPACED}).write_parquet(root / "t.parquet")
+    elif form == "tar":
+        pairs = [((f"{n}.png", PNG), (f"{n}.txt", one.encode())) for n, one in enumerate(SPACED)]
+        write_tar(root / "0.tar", [member for pair in pairs for member in pair])
+    else:
+        texts = {"txt": str, "sidecar": lambda text: json.dumps({"caption": text})}
+        suffix = "txt" if form == "txt" else "json"
+        write_files(root, {f"{n}.{suffix}": texts[form](one) for n, one in enumerate(SPACED)})
+    return root
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["csv", "tsv", "json", "jsonl", "parquet", "embedded", "tar", "txt", "sidecar"],
+)
+def test_captions_keep_the_white_space_around_them(tmp_path: Path, form: str) -> None:
+    found = samples(opened(spaced_pool(tmp_path / "pool", form)))
+    assert [one.caption for one in found] == SPACED
+
+
+def test_the_spaces_beside_a_bar_are_the_separators_and_line_ends_are_not(tmp_path: Path) -> None:
+    table = 'file_name| n| caption\n0.png| 0|  zero .\n1.png|1|"\n one"\n'
+    assert told(pool(tmp_path, "t.csv", table)) == [("0.png", "zero ."), ("1.png", "\n one")]
 
 
 # --- imagefolder, splits, places of images --------------------------------------------------------
