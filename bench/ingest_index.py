@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
@@ -14,9 +13,9 @@ from mimic_core.sources.index import build_index
 from mimic_core.sources.opening import open_source
 
 
-def main(pool: str, directory: str, sample: str) -> None:
+def main(pool: str, directory: str, sample: int) -> None:
     """Print wall and CPU seconds, peak memory in GiB and bytes read."""
-    config = SourceConfig(path=pool, sample=int(sample) or None)
+    config = SourceConfig(path=pool, sample=sample or None)
     before, start, cpu = _own("io", "rchar"), time.perf_counter(), time.process_time()
     build_index(open_source(config), config, Path(directory), Silent())
     wall, used = time.perf_counter() - start, time.process_time() - cpu
@@ -28,7 +27,3 @@ def _own(file: str, name: str) -> int:
     """A figure of this process that Linux keeps."""
     told = Path(f"/proc/self/{file}").read_text().splitlines()
     return int(next(line for line in told if line.startswith(name)).split()[1])
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

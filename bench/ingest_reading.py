@@ -184,10 +184,15 @@ def index(root: Path, *, tars: int, members: int, sample: int) -> dict[str, floa
     pool = large_pool(root / "large", tars=tars, members=members)
     found: dict[str, float] = {"members": tars * members}
     for name, drawn in (("all", 0), ("sample", sample)):
-        script = Path(__file__).with_name("ingest_index.py")
         folder = root / f"index-{name}"
-        command = [sys.executable, str(script), str(pool), str(folder), str(drawn)]
-        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        told = f"import ingest_index; ingest_index.main({str(pool)!r}, {str(folder)!r}, {drawn})"
+        out = subprocess.run(
+            [sys.executable, "-c", told],
+            cwd=Path(__file__).parent,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
         wall, cpu, peak, read = map(float, out.split())
         found |= {f"{name}_seconds": wall, f"{name}_cpu_seconds": cpu, f"{name}_peak_gib": peak}
         found[f"{name}_read_share"] = read / (tars * (pool / "00000.tar").stat().st_size)
