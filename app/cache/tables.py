@@ -144,6 +144,8 @@ def tuning_seconds(path: str, tuned: str) -> float:
 
 def picture_of(run: Run, row: Mapping[str, Any], *, side: int) -> tuple[str | None, str]:
     """The address of the image of a row of the run's table, or None and the reason."""
+    if row["image_kind"] == NO_IMAGE.kind:
+        return None, "the row has no image"
     try:
         root = require_allowed(run.features.source_root())
     except RunError:

@@ -20,7 +20,13 @@ from app.shown import Shown
 from app.text import count, plain
 from mimic_core.base.identity import slug
 from mimic_core.cli.commands import export_command
-from mimic_core.export.export import export, export_bytes, manifest_for, require_known_uids
+from mimic_core.export.export import (
+    export,
+    export_bytes,
+    manifest_for,
+    require_known_uids,
+    selected_rows,
+)
 from mimic_core.export.record import ExportRequest
 from mimic_core.export.settings import (
     FORMATS,
@@ -113,7 +119,9 @@ def downloads(shown: Shown) -> None:
     )
     st.caption(plain(_WORDS[chosen][1]))
     with errors_shown():
-        require_known_uids(shown.run, shown.table, chosen)
+        if chosen == "datacomp":
+            kept = selected_rows(shown.selection, shown.table)
+            require_known_uids(shown.run, kept, chosen)
         config = _settings(shown, chosen)
         suffix = SUFFIXES.get(chosen, "")
         if chosen == "keep_column":

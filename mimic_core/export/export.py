@@ -100,8 +100,8 @@ def export(
     """
     forget(out)
     _check_target(out, config.format)
-    require_known_uids(run, table, config.format)
     rows = selected_rows(selection, table)
+    require_known_uids(run, rows, config.format)
     account, place = Account(), out.with_name(out.name + MANIFEST_SUFFIX)
     asked = manifest_of(selection, run, config, written=[], account=account)
     if isinstance(out, RemotePath):
@@ -151,20 +151,33 @@ def carry_out(request: ExportRequest, progress: Progress) -> ExportResult:
     )
 
 
-def require_known_uids(run: Run, table: pl.DataFrame, file_format: ExportFormat) -> None:
-    """Refuse DataComp's format for a pool without uids: ours would be found in none of its shards.
+def require_known_uids(run: Run, rows: pl.DataFrame, file_format: ExportFormat) -> None:
+    """Refuse DataComp's format for samples without uids: ours would be found in none of the shards.
+
+    Args:
+        rows: The kept rows of the run's table; of several pools, those that they are from count.
 
     Raises:
         ExportError: With the column that has such uids, where there is one.
     """
-    indexed = run.features.info.get("indexed", {})
-    if file_format != "datacomp" or indexed.get("own_uids", 1):
+    if file_format != "datacomp":
         return
-    texts = [name for name, dtype in table.schema.items() if dtype == pl.String and name != "uid"]
-    fitting = [name for name in texts if len(table) and holds_uids(table[name])]
+    indexed = run.features.info.get("indexed", {})
+    pools = indexed.get("pools") if "pool" in rows.columns else None
+    if pools:
+        bare = [
+            name for name in rows["pool"].unique() if not pools.get(name, {}).get("own_uids", 1)
+        ]
+    else:
+        bare = [] if indexed.get("own_uids", 1) else [""]
+    if not bare:
+        return
+    texts = [name for name, dtype in rows.schema.items() if dtype == pl.String and name != "uid"]
+    fitting = [name for name in texts if len(rows) and holds_uids(rows[name])]
+    whose = f" of {', '.join(sorted(bare))}" if pools else ""
     raise ExportError(
         "the pool has no uids of its own, and those that Mimicscope makes are in no shard",
-        got="uids made from keys and captions",
+        got=f"uids made from keys and captions{whose}",
         allowed="a pool whose samples have a uid of 32 hexadecimal digits; or the formats parquet, "
         "csv, jsonl, with key and shard",
         next_step=f"score it again with --uid-column {fitting[0].removeprefix('source_')}"

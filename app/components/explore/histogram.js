@@ -211,7 +211,7 @@ function axes(pen, own, { plot, low, high, height }, most, y) {
   pen.strokeStyle = tones.grid;
   pen.textAlign = 'right';
   pen.textBaseline = 'middle';
-  for (const tick of ticks(0, most, 4)) {
+  for (const tick of ticks(0, most, 4).filter(Number.isInteger)) {
     pen.beginPath();
     pen.moveTo(plot.left, y(tick));
     pen.lineTo(plot.right, y(tick));

@@ -22,7 +22,7 @@ from mimic_core.export.export import export, export_bytes, manifest_for, selecte
 from mimic_core.export.formats import datacomp_bytes
 from mimic_core.export.record import replay
 from mimic_core.export.settings import SUFFIXES, TABLES, ExportConfig, ExportFormat
-from mimic_core.filters.conditions import Absolute, Percentile, Region, Uids
+from mimic_core.filters.conditions import Absolute, Category, Percentile, Region, Uids
 from mimic_core.filters.recipe import Recipe, Selection, apply
 from mimic_core.runs.run import Run, open_run
 from mimic_core.runs.table import run_table
@@ -229,6 +229,21 @@ def test_datacomp_is_refused_for_a_pool_without_uids_of_its_own(
     export(
         chosen, table, open_run(run.path), ExportConfig(format="jsonl"), out=tmp_path / "a.jsonl"
     )
+
+
+def test_of_several_pools_only_kept_samples_need_uids_of_their_own(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, n=4)
+    info = json.loads((run.features.path / "features.json").read_bytes())
+    indexed = {"own_uids": 2, "pools": {"a": {"own_uids": 2}, "b": {"own_uids": 0}}}
+    files.write_json(run.features.path / "features.json", {**info, "indexed": indexed})
+    run = open_run(run.path)
+    table = run_table(run).with_columns(pool=pl.Series(["a", "a", "b", "b"]))
+    config = ExportConfig(format="datacomp")
+    with pytest.raises(ExportError, match="made from keys and captions of b"):
+        export(apply(Recipe(), table), table, run, config, out=tmp_path / "all.npy")
+    of_a = Recipe().with_condition("a", Category(column="pool", values=("a",)))
+    export(apply(of_a, table), table, run, config, out=tmp_path / "a.npy")
+    assert len(np.load(tmp_path / "a.npy")) == 2
 
 
 captions = st.lists(st.text(max_size=12), min_size=1, max_size=6)
