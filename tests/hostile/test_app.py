@@ -15,7 +15,7 @@ import pytest
 from google.protobuf.message import Message
 from streamlit.testing.v1 import AppTest
 
-from app.cache.tables import picture_of
+from app.cache.tables import shown_picture
 from app.components.shared.sign_in import may_enter
 from app.library import (
     DEMO_POOL,
@@ -245,12 +245,12 @@ def test_images_outside_of_the_roots_are_not_shown(
     path.write_text(json.dumps({**info, "location": {"relative": "x", "absolute": str(pool)}}))
     row = run_table(found).row(0, named=True)
     monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path / "runs"))
-    assert picture_of(open_run(found.path), row, side=20).uri is not None
+    assert shown_picture(open_run(found.path), row, side=20)[0] is not None
     monkeypatch.setenv(READ_VARIABLE, str(tmp_path / "runs"))
-    shown = picture_of(open_run(found.path), row, side=20)
-    assert (shown.uri, shown.reason) == (
-        None, "the pool is outside of the folders that the app may use"
-    )  # fmt: skip
+    assert shown_picture(open_run(found.path), row, side=20) == (
+        None,
+        "the pool is outside of the folders that the app may use",
+    )
 
 
 @pytest.mark.parametrize(
