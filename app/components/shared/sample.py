@@ -19,7 +19,7 @@ from app.text import count, number, plain, spoken, text_of
 from mimic_core.base.schema import IMAGE_COLUMNS
 
 _MEASURES = ("mimic_score", "mimic_score_se", "mimic_weight", "loss", "clip_score")
-_HIDDEN = {"caption", "label", *IMAGE_COLUMNS}
+_HIDDEN = {"uid", "caption", "label", *IMAGE_COLUMNS}  # which stand above
 
 
 def sample_dialog(shown: Shown, rows: np.ndarray) -> None:
