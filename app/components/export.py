@@ -195,10 +195,12 @@ def _stem(shown: Shown) -> str:
 
 
 def _on_disk(shown: Shown, config: ExportConfig, name: str) -> None:
-    """Write to a folder of this machine: a table at once, pictures by a job."""
+    """Write to a folder of this machine or a bucket: a table at once, pictures by a job."""
     at_once = config.format in TABLES
     with st.expander(
-        "Write to a folder on this machine", icon=":material/folder:", expanded=not at_once
+        "Write to a folder on this machine, or to a bucket",
+        icon=":material/folder:",
+        expanded=not at_once,
     ):
         folder = st.text_input(
             "Folder", key="export_folder", placeholder="/data/exports or s3://bucket/exports"

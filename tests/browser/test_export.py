@@ -39,7 +39,7 @@ def test_every_format_is_written_from_the_page(export_page: Any, run: Run, tmp_p
         choose(page, "export_format", name)
         folder = tmp_path / file_format
         if not page.locator(".st-key-export_folder input").first.is_visible():
-            page.get_by_text("Write to a folder on this machine").click()
+            page.get_by_text("Write to a folder on this machine, or to a bucket").click()
         fill(page, "export_folder", str(folder))
         click(page, "export_write")
         if name in BY_A_JOB:

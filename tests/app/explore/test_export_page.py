@@ -15,7 +15,10 @@ from mimic_core.export.settings import FORMATS, TABLES, USED_BY, ExportFormat
 from mimic_core.jobs import worker
 from mimic_core.jobs.store import JobStore
 from mimic_core.runs.run import Run
+from tests.core.buckets import Bucket, bucket, s3_server
 from tests.fakes import fake_run
+
+__all__ = ["bucket", "s3_server"]  # fixtures
 
 OpenApp = Callable[..., AppTest]
 
@@ -96,6 +99,28 @@ def test_a_place_outside_of_the_folders_of_the_app_is_refused(
     app.button(key="export_write").click().run()
     (request,) = started
     assert str(tmp_path / "allowed") in request.read_roots
+
+
+def test_a_bucket_is_written_to_unless_the_app_has_folders_of_its_own(
+    page: AppTest,
+    bucket: Bucket,
+    tmp_path: Path,
+    started: list[ExportRequest],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def write(file_format: ExportFormat) -> AppTest:
+        app = choose(page, file_format)
+        app.text_input(key="export_folder").set_value("s3://pools/out").run()
+        return app.button(key="export_write").click().run()
+
+    for file_format in (*TABLES[1:2], "webdataset"):
+        assert not write(file_format).exception
+    assert [request.out for request in started] == ["s3://pools/out/fake-0-selection"]
+    assert {"out/fake-0-selection.csv", "out/fake-0-selection.manifest.json"} < set(bucket.names())
+    monkeypatch.setenv("MIMICSCOPE_ROOTS", str(tmp_path))
+    before = bucket.versions()
+    assert "outside of the folders" in write("imagefolder").error[0].value
+    assert (len(started), bucket.versions()) == (1, before)
 
 
 def test_a_soft_cap_asks_for_total_and_penalty(page: AppTest) -> None:
