@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -89,7 +90,9 @@ def is_pattern(path: str) -> bool:
     """Whether a path is a pattern and no file or folder of that very name."""
     if is_remote(path):
         return False
-    return MARKS.search(path) is not None and not Path(path).expanduser().exists()
+    if MARKS.search(path) is None:
+        return False
+    return not os.path.exists(Path(path).expanduser())  # noqa: PTH110 - also of impossible names
 
 
 def pattern_root(path: str) -> tuple[Path, str]:
@@ -101,6 +104,10 @@ def pattern_root(path: str) -> tuple[Path, str]:
     parts = Path(path).expanduser().parts
     first = next(place for place, part in enumerate(parts) if MARKS.search(part))
     left = "/".join(parts[first:])
+    if "\0" in path:
+        raise SourceError(
+            "a pattern holds a NUL, which no name does", got=path, next_step="leave it out"
+        )
     if any(".." in PurePosixPath(one).parts or one.startswith("/") for one in spelt_out(left)):
         raise SourceError(
             "a pattern leads out of its folder",

@@ -7,6 +7,7 @@ is a shard that cannot be read. ``data/*.tar`` names what is there; ``**`` goes 
 from __future__ import annotations
 
 import glob
+import os
 import posixpath
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +35,8 @@ class PatternFiles(FolderFiles):
                 names.update(PurePosixPath(name).as_posix() for name in found)
             else:
                 names.add(posixpath.normpath(one))
-        there = {name for name in names if not (self.root / name).is_dir()}
+        # os.path, since a name may be longer than any file's.
+        there = {name for name in names if not os.path.isdir(self.root / name)}  # noqa: PTH112
         inside = {name for name in there if self.may_follow(self.root / name)}
         away = len(there) - len(inside)
         left_out = {"linked file that is not followed": away} if away else {}
@@ -47,7 +49,7 @@ class PatternFiles(FolderFiles):
             SourceError: With the first that were looked for.
         """
         names = self.listing.names
-        if not any((self.root / name).is_file() for name in names):
+        if not any(os.path.isfile(self.root / name) for name in names):  # noqa: PTH113
             raise SourceError(
                 "no file fits the pattern",
                 got=said,

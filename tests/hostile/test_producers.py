@@ -102,11 +102,15 @@ def test_a_damaged_lance_table_is_refused_in_words(tmp_path: Path) -> None:
     manifest = next((path / "_versions").glob("*.manifest"))
     good = manifest.read_bytes()
     refusals = []
-    for place in range(len(good) - 24, len(good)):
-        manifest.write_bytes(good[:place] + b"\x9e" + good[place + 1 :])
+    damaged = [good[:place] + b"\x9e" + good[place + 1 :] for place in range(-24, -1)]
+    damaged.insert(0, good.replace(b"binary", b"rinary"))
+    assert good not in damaged
+    for number, data in enumerate(damaged):
+        manifest.write_bytes(data)
         try:
-            outcome(path, tmp_path / "out" / str(place))
+            outcome(path, tmp_path / "out" / str(number))
         except MimicError as error:
             refusals.append(error.problem)
     assert len(refusals) > 4
+    assert "Unsupported logical type" in refusals[0]
     assert all("cannot be read as Lance" in problem for problem in refusals)

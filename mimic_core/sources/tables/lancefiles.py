@@ -42,7 +42,9 @@ class LanceFiles:
 
     def schema(self, path: Path, name: str) -> Any:
         """Of the newest version."""
-        return _table(path, name).schema
+        table = _table(path, name)
+        with _failing_as(lambda error: _unreadable(name, error)):
+            return table.schema
 
     def row_count(self, path: Path) -> int:
         """Of the newest version."""

@@ -124,3 +124,17 @@ def test_a_pattern_of_no_known_layout_says_what_it_names(tmp_path: Path) -> None
     with pytest.raises(SourceError, match="is of no known layout") as caught:
         opened(tmp_path / "*.md")
     assert "2 x .md" in str(caught.value.got)
+
+
+@pytest.mark.parametrize("pattern", ["\0{a,b}.tar", "{a,\0}.tar", "a{b,c}/\0", f"{'x' * 300}?.tar"])
+def test_a_pattern_that_no_name_can_fit_is_refused(tmp_path: Path, pattern: str) -> None:
+    shards(tmp_path, "b.tar")
+    with pytest.raises(SourceError, match=r"a NUL|no file fits"):
+        opened(Path(f"{tmp_path}/{pattern}"))
+
+
+def test_a_name_in_braces_that_is_too_long_for_a_file_is_a_skip(tmp_path: Path) -> None:
+    shards(tmp_path, "b.tar")
+    source = opened(tmp_path / f"{{{'x' * 300},b}}.tar")
+    kinds = [getattr(one, "reason", "good") for one in items(source)]
+    assert set(kinds) == {"unreadable_shard", "good"}
