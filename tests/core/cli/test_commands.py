@@ -210,7 +210,7 @@ def test_an_export_reads_back(tmp_path: Path) -> None:
         said = options_of(export_command(config, run, runs="my runs", out="k", recipe="r.yaml"))
         assert ExportConfig.parse(cli.values(ExportConfig, said)) == config
         assert (said["run"], said["runs"], said["out"], said["recipe"]) == (
-            run.id, Path("my runs"), Path("k"), Path("r.yaml"),
+            run.id, Path("my runs"), "k", Path("r.yaml"),
         )  # fmt: skip
 
 
