@@ -197,3 +197,67 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path, name: str) -> None:
         (tmp_path / name).write_bytes(b"PAR1 and nothing more")
     with pytest.raises(SourceError, match="cannot be read"):
         read_by_uid(tmp_path / name)
+
+
+def saved(path: Path, array: np.ndarray) -> Path:
+    np.save(path, array)
+    return path
+
+
+ROW = np.dtype([("uid", "S4"), ("score", "<f2")])
+
+
+def test_bytes_are_texts_and_halves_of_a_number_are_whole_floats(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.npy", np.array([(b"u1", 0.5), (b"u2", 2.0)], ROW))
+    found = read_by_uid(path)
+    assert found.uids.to_list() == ["u1", "u2"]
+    assert found.columns["score"].dtype == pl.Float32
+    assert found.columns["score"].to_list() == [0.5, 2.0]
+
+
+def test_pairs_of_numbers_are_uids_in_an_array_of_two_columns(tmp_path: Path) -> None:
+    saved(tmp_path / "a.uids.npy", np.array([[0, 1], [2, 3]], np.uint64))
+    path = saved(tmp_path / "a.npy", np.array([0.1, 0.2]))
+    assert read_by_uid(path).uids.to_list() == [f"{1:032x}", f"{2:016x}{3:016x}"]
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((2, 3)), "where one number a row is read"),
+        (np.array(["a", "b"]), "where one number a row is read"),
+        (np.array([1.0, 2.0]), "are not there"),
+        (np.array([(1.0, 2.0)], [("a", "f4"), ("b", "f4")]), "are not there"),
+        (np.array([("u", [1.0, 2.0])], [("uid", "U4"), ("x", "f4", (2,))]), "holds no cells"),
+        (np.array([("u", (1.0,))], [("uid", "U4"), ("x", [("y", "f4")])]), "are not read"),
+        (np.array([(1.5, 2.0)], [("uid", "f4"), ("x", "f4")]), "uid"),
+    ],
+)
+def test_an_array_without_uids_or_cells_is_refused(
+    tmp_path: Path, array: np.ndarray, said: str
+) -> None:
+    with pytest.raises(SourceError, match=said):
+        read_by_uid(saved(tmp_path / "a.npy", array))
+
+
+def test_as_many_uids_as_rows_are_needed(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.npy", np.array([1.0, 2.0]))
+    (tmp_path / "a.uids.txt").write_text("u1\n")
+    with pytest.raises(SourceError, match="has not one uid for each row") as caught:
+        read_by_uid(path)
+    assert "1 uids, 2 rows" in str(caught.value)
+
+
+@pytest.mark.parametrize("uid", ["[1]", "1.5", "true"])
+def test_a_uid_of_json_is_text_or_a_whole_number(tmp_path: Path, uid: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"uid": {uid}, "x": 1}}\n')
+    with pytest.raises(SourceError, match="text or a whole number"):
+        read_by_uid(path)
+
+
+@pytest.mark.parametrize("kind", ["f4", "U3"])
+def test_a_list_of_what_are_no_uids_is_refused(tmp_path: Path, kind: str) -> None:
+    pairs = np.zeros(2, [("a", kind), ("b", kind), ("c", kind)])
+    with pytest.raises(SourceError, match="no pairs of 64-bit halves"):
+        read_uids(saved(tmp_path / "a.npy", pairs))
