@@ -16,6 +16,7 @@ from app.cache import served, tables
 from app.cache.served import SERVED
 from app.choices import selecting
 from app.choices.box import Box
+from app.choices.ranking import GalleryMode
 from app.components.explore import charts, histogram
 from app.components.explore import map as explore_map
 from app.shown import Shown
@@ -214,3 +215,33 @@ def test_a_view_of_the_map_is_drawn_anew(run: Run, open_app: OpenApp) -> None:
     drawn = sent(app, "outlines")["packed"]
     assert drawn != whole
     assert unpack(fetched(drawn))["box"] == [-1.0, 1.0, -0.7, 0.7]
+
+
+@pytest.mark.parametrize(
+    ("mode", "cutoff", "said"),
+    [
+        ("kept", 1e6, "Nothing is selected"),
+        ("dropped", -1e6, "Nothing is dropped"),
+        ("lasso", None, "Nothing is inside the lasso"),
+    ],
+)
+def test_an_empty_gallery_says_why(
+    run: Run, open_app: OpenApp, mode: GalleryMode, cutoff: float | None, said: str
+) -> None:
+    app = open_app(run.path.parent)
+    recipe = Recipe()
+    if cutoff is None:
+        recipe = selecting.keep_region(recipe, [(1e5, 1e5), (1e5 + 1, 1e5), (1e5, 1e5 + 1)])
+    else:
+        recipe = selecting.set_score(recipe, "mimic_score", cutoff, keep="high")
+    app.session_state[STATE] = replace(state(app), recipe=recipe, gallery=mode)
+    app.run()
+    assert said in "".join(str(one.value) for one in app.markdown)
+    assert not [one for one in components(app) if "tiles" in one]
+
+
+def test_going_to_a_rank_turns_to_its_page(run: Run, open_app: OpenApp) -> None:
+    app = open_app(run.path.parent)
+    app.number_input(key="gallery_rank").set_value(125).run()
+    assert state(app).page == 3
+    assert "rank **121–130** of 130" in "".join(str(one.value) for one in app.markdown)
