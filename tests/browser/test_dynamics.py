@@ -47,6 +47,7 @@ def drag_rows(page: Any, start: float, end: float) -> None:
     steps.settle(page, asks=True)
 
 
+@pytest.mark.slow
 def test_dragged_rows_are_looked_at_and_become_the_selection(url: str, page: Any, run: Run) -> None:
     open_dynamics(page, url)
     assert steps.kept(page) == (N, N)

@@ -27,6 +27,7 @@ def url(run: Run, address: str) -> str:
     return f"{address}/filters?run={run.id}"
 
 
+@pytest.mark.slow
 def test_the_showpiece_is_built_compared_saved_and_loaded(url: str, page: Any, run: Run) -> None:
     table, root = run_table(run), run.path.parent
     clip = Recipe().with_condition("clip", CLIP)

@@ -313,6 +313,7 @@ def test_a_run_killed_between_two_files_of_an_epoch_ends_with_the_same_bytes(
     assert content(train(config, tmp_path)) == content(trained)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("forked_loaders")
 def test_the_number_of_workers_changes_nothing(trained: Run, home: Path, tmp_path: Path) -> None:
     run = train(config_of(home, held_out=0.2), tmp_path, workers=1)
