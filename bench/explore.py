@@ -243,20 +243,18 @@ def summary(found: list[dict[str, float]]) -> dict[str, float]:
 
 
 def exports(tab: Tab, server: Server) -> Iterator[tuple[str, dict[str, float]]]:
-    """Half of the rows as a download."""
+    """What is kept at the end as a download."""
 
     def save() -> None:
         with tab.page.expect_download(timeout=WAIT_MS) as waiting:
             tab.page.locator(".st-key-download_data button").first.click()
         Path(waiting.value.path()).unlink()
 
-    for name in ("parquet", "csv"):
-        go_to(tab, "Export")
+    go_to(tab, "Export")
+    for name, words in (("parquet", "Parquet table"), ("csv", "CSV table")):
         tab.settle()
-        chosen = tab.page.locator(".st-key-export_format")
-        if chosen.count():
-            chosen.get_by_text(name, exact=False).first.click()
-            tab.settle()
+        choose(tab, "export_format", words)
+        tab.settle()
         yield f"export_{name}", summary([timed(tab, server, save)])
 
 
