@@ -149,8 +149,9 @@ def lasso(tab: Tab, share: float) -> None:
 def frames_per_second(tab: Tab) -> float:
     """Frames that the browser draws while the cutoff is dragged."""
     tab.page.evaluate(
-        "() => { window.frames_seen = 0; window.begun = performance.now();"
-        " const next = () => { window.frames_seen++; requestAnimationFrame(next); };"
+        "() => { const begun = window.begun = performance.now(); window.frames_seen = 0;"
+        " const next = () => { if (window.begun !== begun) return;"
+        " window.frames_seen++; requestAnimationFrame(next); };"
         " requestAnimationFrame(next); }"
     )
     drag(tab, 0.3, 0.7, DRAG_SECONDS)
