@@ -18,6 +18,8 @@ from mimic_core.sources.folder import FolderFiles
 from mimic_core.sources.path import MARKS, spelt_out
 from mimic_core.sources.source import Listing
 
+_MOST_SEARCHES = 1_000  # of braces beside *; a pattern of braces alone names its files itself
+
 
 @dataclass(frozen=True)
 class PatternFiles(FolderFiles):
@@ -29,7 +31,16 @@ class PatternFiles(FolderFiles):
     def listing(self) -> Listing:
         """Those, in the order of their names; what a brace names is there in any case."""
         names: set[str] = set()
-        for one in spelt_out(self.pattern):
+        spelt = list(spelt_out(self.pattern))
+        searches = sum(bool(MARKS.search(one)) for one in spelt)
+        if searches > _MOST_SEARCHES:
+            raise SourceError(
+                "the braces of the pattern spell too many searches",
+                got=f"{searches:,} patterns with *, ? or [",
+                allowed=f"{_MOST_SEARCHES:,}, each of which walks the folder",
+                next_step="put * in the place of the braces, or braces in the place of *",
+            )
+        for one in spelt:
             if MARKS.search(one):
                 found = glob.iglob(one, root_dir=self.root, recursive=True)  # noqa: PTH207 - relative names
                 names.update(PurePosixPath(name).as_posix() for name in found)

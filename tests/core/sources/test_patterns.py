@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mimic_core.base.config import SourceConfig
 from mimic_core.base.errors import SourceError
+from mimic_core.sources.opening import open_source
 from mimic_core.sources.path import spelt_out
 from tests.core.sources_pools import (
     captions,
@@ -138,3 +140,11 @@ def test_a_name_in_braces_that_is_too_long_for_a_file_is_a_skip(tmp_path: Path) 
     source = opened(tmp_path / f"{{{'x' * 300},b}}.tar")
     kinds = [getattr(one, "reason", "good") for one in items(source)]
     assert set(kinds) == {"unreadable_shard", "good"}
+
+
+def test_braces_that_multiply_searches_are_refused(tmp_path: Path) -> None:
+    """Eleven pairs spell 2,048 patterns, each of which would walk the folder."""
+    pattern = "{a,b}" * 11 + "*.tar"
+    with pytest.raises(SourceError, match="too many searches") as caught:
+        open_source(SourceConfig(path=str(tmp_path / pattern)))
+    assert "2,048 patterns" in str(caught.value)
